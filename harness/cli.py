@@ -1,0 +1,225 @@
+"""The command line: `conrad-bench run`, `list` and `data`.
+
+Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from conrad_bench import __version__
+from conrad_bench.errors import ConradBenchError
+
+Kind = Literal["methods", "tasks", "scorers", "engines"]
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins. Repeatable.")
+]
+
+app = typer.Typer(
+    name="conrad-bench",
+    help="Compare confidence methods of medical vision-language models, with calibration statistics that hold up.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Write data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+
+class _CrashError(Exception):
+    """An unexpected exception, given as the cause, and the run folder that it came from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except SystemExit as stop:
+        if stop.code == 130:
+            _say("interrupted; the same command continues where it stopped")
+        raise
+    except KeyboardInterrupt:
+        _say("interrupted; the same command continues where it stopped")
+        sys.exit(130)
+    except ConradBenchError as error:
+        if os.environ.get("CONRAD_BENCH_TRACEBACK") == "1":
+            traceback.print_exception(error)
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        crash = error.__cause__ if isinstance(error, _CrashError) and error.__cause__ is not None else error
+        if os.environ.get("CONRAD_BENCH_TRACEBACK") == "1":
+            traceback.print_exception(crash)
+        log = _write_log(crash, error.folder if isinstance(error, _CrashError) else None)
+        _say(f"error: unexpected {type(crash).__name__}; this is a bug or a broken plugin; traceback: {log}")
+        sys.exit(1)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"conrad-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    methods: Annotated[str | None, typer.Option(metavar="A,B", help="Confidence methods.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="A,B", help="Tasks.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file with the same keys.")] = None,
+    model: Annotated[str | None, typer.Option(help="Local folder or hub id of the model.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Engine that runs the model.")] = None,
+    data_root: Annotated[
+        list[str] | None, typer.Option(metavar="TASK=DIR", help="Folder with a task's data. Repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of test examples per task.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of samples, fits and the bootstrap.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder. Default: runs/<methods>-<tasks>.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", metavar="NAME.OPTION=VALUE", help="Option of a plugin. Repeatable.")
+    ] = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; load no model.")] = False,
+) -> None:
+    """Run methods on tasks and write the leaderboard. The same command again continues."""
+    from conrad_bench.config import load_config, parse_data_roots, parse_options
+    from conrad_bench.progress import Reporter
+    from conrad_bench.registry import Registry
+
+    given: dict[str, Any] = {
+        "methods": _names(methods),
+        "tasks": _names(tasks),
+        "model": model,
+        "engine": engine,
+        "limit": limit,
+        "seed": seed,
+        "data_roots": parse_data_roots(data_root or []) or None,
+        "options": parse_options(option or []) or None,
+    }
+    registry = Registry(plugin or [])
+    resolved = load_config(config, {key: value for key, value in given.items() if value is not None}, registry)
+    folder = out or default_out(resolved.methods, resolved.tasks)
+
+    from conrad_bench import pipeline
+
+    try:
+        pipeline.run(resolved, folder, registry, Reporter(), dry_run)
+    except ConradBenchError:
+        raise
+    except Exception as error:
+        raise _CrashError(folder) from error
+    board = folder / "leaderboard.md"
+    if not dry_run and board.is_file():
+        print(board.read_text(encoding="utf-8"), end="")
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[Kind | None, typer.Argument(help="One kind only.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """List the plugins, and why some do not work."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from conrad_bench.registry import KINDS, Registry
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 1000  # piped output keeps one line per plugin
+    registry = Registry(plugin or [])
+    for shown in (kind,) if kind is not None else KINDS:
+        table = Table("name", "summary", _NOTES[shown], "from", title=shown, title_justify="left", box=None)
+        for name, cls in registry.available(shown).items():
+            table.add_row(name, cls.summary, _note(shown, cls), registry.origin(shown, name))
+        for column in (table.columns[0], table.columns[3]):
+            column.no_wrap, column.overflow = True, "fold"
+        with console.capture() as text:
+            console.print(table, markup=False, highlight=False)
+        print("\n".join(line.rstrip() for line in text.get().splitlines()), end="\n\n")
+    for error in registry.failures.values():
+        print(f"unusable: {error}")
+
+
+_NOTES = {"methods": "needs", "tasks": "claims, scorer", "scorers": "column", "engines": "provides"}
+
+
+def _note(kind: Kind, cls: Any) -> str:
+    """Say what a plugin needs or provides."""
+    if kind == "methods":
+        return ", ".join(sorted(cls.needs)) or "-"
+    if kind == "tasks":
+        scorer = cls.model_fields["scorer"]
+        return f"{cls.granularity}, {'-' if scorer.is_required() else scorer.default}"
+    return str(cls.label) if kind == "scorers" else ", ".join(sorted(cls.provides))
+
+
+@data.command()
+def phantom(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    layout: Annotated[Literal["mimic"], typer.Option(help="On-disk layout.")] = "mimic",
+    studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = 1200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom data.")] = 0,
+) -> None:
+    """Write phantom chest radiographs with reports, in the layout of a real data set."""
+    from conrad_bench.progress import Reporter
+    from conrad_bench.tasks.phantom.mimic_layout import write_mimic
+
+    with Reporter().stage("writing the phantom data", studies) as advance:
+        write_mimic(out, studies, seed, progress=advance)
+    print(f"{studies} phantom studies in the {layout} layout: {out}")
+
+
+def default_out(methods: list[str], tasks: list[str]) -> Path:
+    """Return runs/<methods>-<tasks>, shortened by a hash where the name would be too long for a folder."""
+    name = f"{','.join(methods)}-{','.join(tasks)}".replace("/", "_")
+    if len(name.encode()) > 120:
+        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path("runs") / name
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Split "a,b" into names."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _write_log(error: BaseException, folder: Path | None) -> Path:
+    """Write where an exception came from, and return the file. It holds no messages: they could quote patient text."""
+    parts = ["Exceptions without their messages; CONRAD_BENCH_TRACEBACK=1 shows them on the terminal.\n"]
+    link: BaseException | None = error
+    while link is not None:
+        parts += [*traceback.format_tb(link.__traceback__), f"{type(link).__module__}.{type(link).__qualname__}\n"]
+        link = link.__cause__ or link.__context__
+    if folder is None or not (folder / "config.yaml").is_file():  # a folder without it must stay empty
+        folder = Path(tempfile.gettempdir())
+    descriptor, name = tempfile.mkstemp(prefix="conrad-bench-error-", suffix=".log", dir=folder)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.writelines(parts)
+    return Path(name)

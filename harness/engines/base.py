@@ -1,0 +1,94 @@
+"""The contract of an engine: what runs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from conrad_bench.types import Prompt, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One response to generate: a prompt, and the seed of its random numbers (unused by greedy decoding)."""
+
+    prompt: Prompt
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What an engine generated for one job; the fields are those of `conrad_bench.types.Response`."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    finish_reason: Literal["stop", "length"]
+
+
+class Engine(BaseModel):
+    """Runs one model. Its fields are its options; the model is loaded on first use, so a finished run loads none.
+
+    Every call is one batch: the caller (`conrad_bench.model.Model`) forms batches of `batch_size` and commits their
+    results one by one. Results do not depend on what else is in a batch beyond float noise.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    provides: ClassVar[frozenset[str]]
+    """Which of the needs in `conrad_bench.methods.base.NEEDS` it serves."""
+
+    model: str
+    """Local folder of a checkpoint, or a hub id."""
+    batch_size: int = 16
+
+    def identity(self) -> dict[str, str]:
+        """Return what determines the outputs (engine, model id, revision or weight hash, dtype, quantization).
+
+        Loads no weights. Raises ModelError if the model cannot be found.
+        """
+        raise NotImplementedError
+
+    def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
+        """Generate one response for each job, under the LoRA adapter in folder `adapter` (None: the base model)."""
+        raise NotImplementedError
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], end: bool, adapter: Path | None
+    ) -> list[list[float]]:
+        """Return the natural-log probability of each continuation of each prompt (sum over its tokens).
+
+        With `end`, the end-of-turn token counts as part of every continuation, so that "1" and "10" exclude each other.
+        """
+        raise NotImplementedError
+
+    def hidden(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[int]],
+        layer: int,
+        at: Literal["last", "mean"],
+        adapter: Path | None,
+    ) -> NDArray[np.float32]:
+        """Return hidden states, shape (len(prompts), hidden size).
+
+        `answers` are the token ids of the response to each prompt; `layer` indexes the model's hidden states (0: the
+        embeddings, -1: the last). "last" is the state at the response's last token, "mean" the mean over its tokens.
+        """
+        raise NotImplementedError
+
+    def torch_model(self) -> tuple[Any, Any]:
+        """Return (a freshly loaded torch model, processor) for a trainer: the door to training."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        raise NotImplementedError

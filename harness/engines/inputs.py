@@ -1,0 +1,111 @@
+"""From prompts to a model's input tensors: chat template, images, prefix, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.errors import DataError
+from conrad_bench.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One prompt, ready for a batch."""
+
+    ids: list[int]
+    """Token ids of the chat and of the prefix."""
+    aligned: dict[str, list[int]]
+    """Inputs with one value a token (token_type_ids); 0 over the prefix."""
+    features: dict[str, torch.Tensor]
+    """Inputs of the prompt's images, stacked along their first dimension (pixel_values); empty without images."""
+
+    def followed_by(self, ids: Sequence[int]) -> Encoded:
+        """Return the prompt with text tokens appended."""
+        aligned = {name: values + [0] * len(ids) for name, values in self.aligned.items()}
+        return Encoded([*self.ids, *ids], aligned, self.features)
+
+
+def open_image(path: str) -> Image:
+    """Read an image as 8-bit RGB. Raises DataError naming a file that is missing, damaged or of another depth."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"image {path} has more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise DataError(f"image {path} does not exist; check the data root") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} cannot be read; it is damaged or no image: fetch it again") from error
+
+
+def encode(processor: Any, prompt: Prompt) -> Encoded:
+    """Apply the chat template with the images first in the first user turn, and append the prefix as token ids.
+
+    The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
+    Raises DataError for an image that cannot be read.
+    """
+    chat: list[dict[str, Any]] = [
+        {"role": message.role, "content": [{"type": "text", "text": message.text}]} for message in prompt.messages
+    ]
+    chat[0]["content"][:0] = [{"type": "image", "image": open_image(path)} for path in prompt.images]
+    # One prompt at a time: processors disagree on batches that mix prompts with and without images.
+    inputs = processor.apply_chat_template(
+        chat, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    ids = inputs.pop("input_ids")
+    inputs.pop("attention_mask")
+    aligned = {name: value[0].tolist() for name, value in inputs.items() if value.shape == ids.shape}
+    features = {name: value for name, value in inputs.items() if name not in aligned}
+    prefix = prompt.prefix_ids or tokenize(processor.tokenizer, prompt.prefix)
+    return Encoded(ids[0].tolist(), aligned, features).followed_by(prefix)
+
+
+def tokenize(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of `text` without special tokens at its ends."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def continuation_ids(tokenizer: Any, prefix: str, continuation: str) -> list[int]:
+    """Tokenize a continuation as it stands after the prefix.
+
+    It is the rest of the tokens of prefix + continuation after those of the prefix. Where the tokenizer would merge
+    characters across the boundary there is no such rest, since the prefix's tokens are given; then the continuation is
+    tokenized by itself.
+    """
+    before = tokenize(tokenizer, prefix)
+    whole = tokenize(tokenizer, prefix + continuation)
+    return whole[len(before) :] if whole[: len(before)] == before else tokenize(tokenizer, continuation)
+
+
+def collate(batch: Sequence[Encoded], pad: int, left: bool, device: Any, dtype: Any) -> dict[str, torch.Tensor]:
+    """Pad prompts to one length, on the left (to generate) or on the right, and stack their images in order.
+
+    Integer inputs have shape (batch, longest); padding has attention mask 0. Floating-point features take `dtype`.
+    """
+    import torch
+
+    longest = max(len(encoded.ids) for encoded in batch)
+
+    def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+        fill = [[value] * (longest - len(row)) for row in rows]
+        return torch.tensor([f + row if left else row + f for f, row in zip(fill, rows, strict=True)], device=device)
+
+    inputs = {
+        "input_ids": padded([encoded.ids for encoded in batch], pad),
+        "attention_mask": padded([[1] * len(encoded.ids) for encoded in batch], 0),
+    }
+    for name in batch[0].aligned:
+        inputs[name] = padded([encoded.aligned[name] for encoded in batch], 0)
+    for name in dict.fromkeys(name for encoded in batch for name in encoded.features):
+        stacked = torch.cat([encoded.features[name] for encoded in batch if name in encoded.features])
+        inputs[name] = stacked.to(device, dtype if stacked.is_floating_point() else None)
+    return inputs

@@ -1,0 +1,190 @@
+"""Finding and loading checkpoints and LoRA adapters: safetensors only, no code from a checkpoint is ever run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.digests import adapter_digest, files_digest
+from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+_CHECKPOINT_SUFFIXES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+"""Weights, configuration, chat template and tokenizer."""
+
+_NOT_QUANTIZED = [r".*(vision|visual|projector|connector)", "lm_head"]
+"""Patterns of modules that stay in full precision (matched from the start of a module's name)."""
+
+
+def locate(model: str, revision: str | None) -> dict[str, str]:
+    """Return what identifies a checkpoint's files, without reading weights into memory.
+
+    A local folder gives {"model": "sha256:..."} over weights, configuration and tokenizer. A hub id gives {"model": id,
+    "revision": commit}, from the local cache if it is there, so that a resumed run stays with its commit and needs no
+    network.
+    Raises ModelError that says what to do.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError(f"revision {revision!r} has no meaning for the local folder {model}; remove it")
+        files = [path for path in folder.iterdir() if path.suffix in _CHECKPOINT_SUFFIXES and path.is_file()]
+        if not (folder / "config.json").is_file() or not any(path.suffix == ".safetensors" for path in files):
+            raise ModelError(f"{model} is no checkpoint: it needs config.json and weights as .safetensors")
+        return {"model": f"sha256:{files_digest(files)}"}
+    return {"model": model, "revision": _commit(model, revision)}
+
+
+def _commit(model: str, revision: str | None) -> str:
+    """Return the commit of a hub model. Raises ModelError."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        path = try_to_load_from_cache(model, "config.json", revision=revision)
+        if not isinstance(path, str):
+            path = hf_hub_download(model, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise ModelError(f"model {model!r}: there is no such folder, and it is no hub id (owner/name)") from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model {model!r} needs access: accept its terms on its page on the hub, then log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"model {model!r} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"model {model!r} is neither a local folder nor on the hub; if it is private, log in with `hf auth login`"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"model {model!r} is neither a local folder nor in the local cache, and the hub cannot be reached; "
+            "connect to the network once, or give the folder of a checkpoint"
+        ) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"model {model!r} has no config.json: not a transformers checkpoint") from error
+    except OSError as error:
+        raise ModelError(f"model {model!r}: the hub answered with {type(error).__name__}; try again later") from error
+    return Path(path).parent.name
+
+
+def load(
+    model: str, revision: str | None, dtype: torch.dtype, device: torch.device, quantization: str
+) -> tuple[Any, Any]:
+    """Load (model, processor) of an image-text-to-text checkpoint.
+
+    Raises ModelError if the files cannot be used, MissingExtra without bitsandbytes, EngineError if the device's memory
+    is too small.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging as transformers_logging
+
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        # The image processor of one library everywhere: torchvision's resizing gives other pixels.
+        processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
+        network, report = AutoModelForImageTextToText.from_pretrained(
+            model,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            device_map={"": device},
+            quantization_config=_quantization(dtype) if quantization == "nf4" else None,
+            **options,
+        )
+    except torch.OutOfMemoryError as error:
+        raise EngineError(f"model {model!r} does not fit into the device's memory; set quantization: nf4") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    if report["missing_keys"]:
+        raise ModelError(f"model {model!r} lacks weights, for example {min(report['missing_keys'])}; fetch it again")
+    if getattr(processor, "chat_template", None) is None:
+        raise ModelError(f"model {model!r} has no chat template; choose an instruction-tuned model")
+    return network, processor
+
+
+def _quantization(dtype: torch.dtype) -> Any:
+    """Return the configuration of 4-bit NormalFloat weights (Dettmers et al. 2023). Raises MissingExtra."""
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtra('quantization: nf4 needs bitsandbytes: pip install "conrad-bench[quantization]"')
+    from transformers import BitsAndBytesConfig
+
+    _hush_bitsandbytes()
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_NOT_QUANTIZED,
+    )
+
+
+def _hush_bitsandbytes() -> None:
+    """Keep bitsandbytes from warning, when it is imported on a CPU, of an optional kernel that nothing here uses."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+@dataclass(slots=True)
+class Adapters:
+    """The LoRA adapters of one loaded model: each is loaded once, then switched on and off."""
+
+    model: Any
+    """The transformers model; its layers take up the adapters in place."""
+    wrapper: Any = None
+    """The PEFT model around it, once there is an adapter."""
+
+    def activate(self, folder: Path, base: str) -> list[int] | None:
+        """Switch on the adapter in `folder`, made for the model named `base`.
+
+        Returns the ids of its invocation tokens if it is an activated LoRA (Greenewald et al. 2025), else None.
+        Raises ModelError if the folder holds no adapter of this model; the model must then be loaded again.
+        """
+        name = adapter_digest(folder)[:16]
+        if self.wrapper is None or name not in self.wrapper.peft_config:
+            self._load(folder, name, base)
+        self.wrapper.set_adapter(name)
+        invocation: list[int] | None = self.wrapper.peft_config[name].alora_invocation_tokens
+        return invocation
+
+    def _load(self, folder: Path, name: str, base: str) -> None:
+        _hush_bitsandbytes()  # peft imports it where it is installed
+        import peft
+
+        problem = f"the adapter in {folder} was not made for the model {base!r}"
+        try:
+            written = json.loads((folder / "adapter_config.json").read_text())
+            if written.get("peft_type") != "LORA":
+                raise ModelError(f"the adapter in {folder} is no LoRA adapter (peft_type {written.get('peft_type')!r})")
+            made_for = written.get("base_model_name_or_path") or base
+            if made_for != base and not Path(made_for).is_absolute() and not Path(base).is_dir():
+                raise ModelError(f"{problem} but for {made_for!r}; fit the method again")
+            if self.wrapper is None:
+                config = peft.PeftConfig.from_pretrained(str(folder))
+                config.inference_mode = True
+                config.base_model_name_or_path = self.model.name_or_path  # peft warns of a folder that has moved
+                self.wrapper = peft.get_peft_model(self.model, config, adapter_name=name)
+            result = self.wrapper.load_adapter(str(folder), adapter_name=name)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"{problem}, or is damaged ({type(error).__name__}); fit the method again") from error
+        if result.missing_keys or result.unexpected_keys:
+            raise ModelError(f"{problem}: their layers differ; fit the method again")
+        self.wrapper.eval()

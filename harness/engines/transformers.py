@@ -1,0 +1,384 @@
+"""The transformers engine: any image-text-to-text chat model, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PrivateAttr
+
+from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.decoding import TokenChooser
+from conrad_bench.engines.inputs import Encoded, collate, continuation_ids, encode, tokenize
+from conrad_bench.engines.loading import Adapters, load, locate
+from conrad_bench.errors import EngineError
+from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
+from conrad_bench.types import Prompt, Sampling
+
+if TYPE_CHECKING:
+    import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A model in memory."""
+
+    model: Any
+    processor: Any
+    adapters: Adapters
+    stop_ids: list[int]
+    """Tokens that end a response."""
+    end_id: int
+    """The one with which the chat template ends a turn."""
+    pad_id: int
+
+
+class TransformersEngine(Engine):
+    """Runs a model with transformers: generation, scoring, hidden states, and the torch model itself for training."""
+
+    name = "transformers"
+    summary = "transformers in this process, on CPU or one GPU; serves every method"
+    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """"auto": bfloat16 on a GPU, float32 on a CPU."""
+    device: str = "auto"
+    """"auto": the GPU if there is one; else a torch device such as "cpu" or "cuda:1"."""
+    quantization: Literal["none", "nf4"] = "none"
+    """"nf4": 4-bit weights of the language model's layers through bitsandbytes."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+
+    _loaded: _Loaded | None = PrivateAttr(default=None)
+
+    def identity(self) -> dict[str, str]:
+        """Return engine, model and commit (or a hash of a local checkpoint's files), dtype and quantization.
+
+        Raises ModelError if the model cannot be found.
+        """
+        where = locate(self.model, self.revision)
+        dtype = str(self._dtype()).removeprefix("torch.")
+        return {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization}
+
+    def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
+        """Generate one response for each job.
+
+        An activated LoRA adapter acts from the last occurrence of its invocation tokens in the prompt. Raises
+        EngineError if they do not stand there, since the adapter would silently do nothing.
+        """
+        return halving(jobs, lambda part: self._generate(part, sampling, adapter))
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], end: bool, adapter: Path | None
+    ) -> list[list[float]]:
+        """Return log-probabilities of continuations (see `continuation_ids` for how they are tokenized).
+
+        Each prompt is read once; what is longer than one token is continued from the prompt's key-value cache. Raises
+        EngineError for models with multimodal rotary positions.
+        """
+        items = list(zip(prompts, continuations, strict=True))
+        return halving(items, lambda part: self._score(part, end, adapter))
+
+    def hidden(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[int]],
+        layer: int,
+        at: Literal["last", "mean"],
+        adapter: Path | None,
+    ) -> NDArray[np.float32]:
+        """Return hidden states of layer `layer`, shape (len(prompts), hidden size); the last layer's are normalised."""
+        items = list(zip(prompts, answers, strict=True))
+        rows: list[NDArray[np.float32]] = halving(items, lambda part: self._hidden(part, layer, at, adapter))
+        return np.stack(rows)
+
+    def torch_model(self) -> tuple[Any, Any]:
+        """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""
+        revision = locate(self.model, self.revision).get("revision")
+        return load(self.model, revision, self._dtype(), self._device(), self.quantization)
+
+    def close(self) -> None:
+        """Free the model's memory; the next call loads it again."""
+        if self._loaded is not None:
+            import torch
+
+            self._loaded = None
+            torch.cuda.empty_cache()
+
+    def _device(self) -> torch.device:
+        import torch
+
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _dtype(self) -> torch.dtype:
+        import torch
+
+        if self.dtype != "auto":
+            dtype: torch.dtype = getattr(torch, self.dtype)
+            return dtype
+        return torch.float32 if self._device().type == "cpu" else torch.bfloat16
+
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            from transformers import GenerationConfig
+
+            model, processor = self.torch_model()
+            model.eval()
+            tokenizer = processor.tokenizer
+            ends = model.generation_config.eos_token_id
+            stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+            end_id = _end_of_turn(processor, stop_ids)
+            stops = sorted(stop_ids | {end_id})
+            pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+            # generate() fills gaps from the model's own defaults, such as top_k or a repetition penalty: none here.
+            model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad_id, do_sample=False)
+            self._loaded = _Loaded(model, processor, Adapters(model), stops, end_id, pad_id)
+        return self._loaded
+
+    @contextmanager
+    def _using(self, adapter: Path | None, batch: Sequence[Encoded]) -> Iterator[tuple[Any, list[int] | None]]:
+        """Yield (the model under the adapter, where an activated LoRA starts in each prompt or None)."""
+        import torch
+
+        adapters = self._load().adapters
+        if adapter is None:
+            switched_off = adapters.wrapper.disable_adapter() if adapters.wrapper is not None else nullcontext()
+            with torch.inference_mode(), switched_off:
+                yield adapters.model, None
+            return
+        try:
+            invocation = adapters.activate(adapter, self.model)
+        except Exception:
+            self._loaded = None  # its layers may hold half an adapter
+            raise
+        starts = [_find_last(encoded.ids, invocation) for encoded in batch] if invocation else None
+        if starts and -1 in starts:
+            raise EngineError(
+                f"the adapter in {adapter} acts only after the tokens {invocation}, and a prompt lacks them; "
+                "end the prompt's prefix with the text that they stand for"
+            )
+        with torch.inference_mode():
+            yield adapters.wrapper, starts
+
+    def _generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        loaded = self._load()
+        batch = [encode(loaded.processor, job.prompt) for job in jobs]
+        inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_tokens,
+            do_sample=False,
+            eos_token_id=loaded.stop_ids,
+            pad_token_id=loaded.pad_id,
+        )
+        chooser = TokenChooser([job.seed for job in jobs], sampling, loaded.model.device)
+        with self._using(adapter, batch) as (model, starts):
+            sequences = model.generate(
+                **inputs,
+                **_offsets([len(encoded.ids) for encoded in batch], starts),
+                generation_config=config,
+                logits_processor=LogitsProcessorList([chooser]),
+            )
+        written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._cut(ids, logprobs) for ids, logprobs in zip(written, chooser.logprobs(), strict=True)]
+
+    def _cut(self, ids: list[int], logprobs: list[float]) -> Generation:
+        """Cut a row behind its first stop token."""
+        loaded = self._load()
+        length = next((i + 1 for i, token in enumerate(ids) if token in loaded.stop_ids), len(ids))
+        stopped = ids[length - 1] in loaded.stop_ids
+        kept = np.array(logprobs[:length])
+        if np.isnan(kept).any():
+            raise EngineError(f"the model {self.model!r} returned NaN in {self._dtype()}; choose another dtype")
+        text = loaded.processor.tokenizer.decode(
+            ids[: length - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Generation(text, tuple(ids[:length]), tuple(kept.tolist()), "stop" if stopped else "length")
+
+    def _score(
+        self, items: Sequence[tuple[Prompt, Sequence[str]]], end: bool, adapter: Path | None
+    ) -> list[list[float]]:
+        import torch
+
+        loaded = self._load()
+        if "mrope_section" in str(getattr(loaded.model.config.get_text_config(), "rope_parameters", None)):
+            # Their positions are no count of tokens, which is what continuing from the cache assumes below.
+            raise EngineError(f"scoring is not supported for {self.model!r}, whose rotary positions are multimodal")
+        batch = [encode(loaded.processor, prompt) for prompt, _ in items]
+        ending = (loaded.end_id,) if end else ()
+        tokenizer = loaded.processor.tokenizer
+        wanted = [[(*continuation_ids(tokenizer, p.prefix, text), *ending) for text in texts] for p, texts in items]
+        inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
+        mask = inputs["attention_mask"]
+        lengths = mask.sum(dim=1, keepdim=True)
+        # What must be read to see the last token of every continuation; a prefix of another is read along with it.
+        heads = [sorted({ids[:-1] for ids in row}) for row in wanted]
+        rows = [
+            (i, ids)
+            for i, row in enumerate(heads)
+            for ids in row
+            if ids and not any(other != ids and other[: len(ids)] == ids for other in row)
+        ]
+        with self._using(adapter, batch) as (model, starts):
+            first = model(
+                **inputs,
+                **_offsets([len(encoded.ids) for encoded in batch], starts),
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            opening = first.logits[:, -1].float().log_softmax(dim=-1)
+            logits = None
+            if rows:
+                of_prompt = torch.tensor([i for i, _ in rows], device=mask.device)
+                tails = [Encoded(list(ids), {}, {}) for _, ids in rows]
+                after = collate(tails, loaded.pad_id, False, mask.device, None)
+                width = after["input_ids"].shape[1]
+                cache = first.past_key_values
+                cache.batch_select_indices(of_prompt)
+                logits = model(
+                    input_ids=after["input_ids"],
+                    attention_mask=torch.cat([mask[of_prompt], after["attention_mask"]], dim=1),
+                    position_ids=lengths[of_prompt] + torch.arange(width, device=mask.device),
+                    past_key_values=cache,
+                    use_cache=True,
+                    **_offsets([width] * len(rows), None if starts is None else [0] * len(rows)),
+                ).logits
+            return _sums(wanted, opening, logits, rows)
+
+    def _hidden(
+        self,
+        items: Sequence[tuple[Prompt, Sequence[int]]],
+        layer: int,
+        at: Literal["last", "mean"],
+        adapter: Path | None,
+    ) -> list[NDArray[np.float32]]:
+        loaded = self._load()
+        if not all(answer for _, answer in items):
+            raise EngineError(
+                "a response without tokens has no hidden states; generate it with max_tokens of at least 1"
+            )
+        batch = [encode(loaded.processor, prompt) for prompt, _ in items]
+        whole = [encoded.followed_by(answer) for encoded, (_, answer) in zip(batch, items, strict=True)]
+        # Padded on the right, positions are those of a single prompt, and no token attends to padding.
+        inputs = collate(whole, loaded.pad_id, False, loaded.model.device, loaded.model.dtype)
+        width = inputs["input_ids"].shape[1]
+        with self._using(adapter, batch) as (model, starts), _watching(loaded.model, layer) as states:
+            model(**inputs, **_offsets([width] * len(batch), starts), use_cache=False, logits_to_keep=1)
+            (layer_states,) = states
+            rows = [
+                layer_states[i, len(prompt.ids) : len(joined.ids)].float()
+                for i, (prompt, joined) in enumerate(zip(batch, whole, strict=True))
+            ]
+            return [(row[-1] if at == "last" else row.mean(dim=0)).cpu().numpy() for row in rows]
+
+
+def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+    """Return `run(items)`, in two halves where the device's memory is too small for all at once, and so on.
+
+    Raises EngineError if a single item does not fit.
+    """
+    import torch
+
+    try:
+        return run(items)
+    except torch.OutOfMemoryError as error:
+        if len(items) == 1:
+            raise EngineError(
+                "the device's memory is too small for a single prompt; set quantization: nf4, or lower max_tokens"
+            ) from error
+    torch.cuda.empty_cache()
+    middle = len(items) // 2
+    return halving(items[:middle], run) + halving(items[middle:], run)
+
+
+@contextmanager
+def _watching(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
+    """Yield a list that takes up the hidden states (batch, tokens, hidden size) of one layer in the next forward pass.
+
+    Layers are numbered as in transformers' hidden_states: 0 is the first layer's input, the last the normalised output.
+    """
+    decoder = model.get_decoder()
+    layers = decoder.layers
+    if not -len(layers) - 1 <= layer <= len(layers):
+        raise EngineError(f"there is no layer {layer}; the model's hidden states are numbered 0 to {len(layers)}")
+    states: list[torch.Tensor] = []
+    index = layer % (len(layers) + 1)
+    if index < len(layers):
+        handle = layers[index].register_forward_pre_hook(
+            lambda _module, args, kwargs: states.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        )
+    else:
+        handle = decoder.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
+    try:
+        yield states
+    finally:
+        handle.remove()
+
+
+def _end_of_turn(processor: Any, stop_ids: set[int]) -> int:
+    """Return the token that the chat template writes behind an answer, or else the tokenizer's end of sequence."""
+    answer = "0123456789"
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+    tokenizer = processor.tokenizer
+    after = tokenize(tokenizer, processor.apply_chat_template(chat, tokenize=False).rpartition(answer)[2])
+    if after and after[0] in {*stop_ids, *tokenizer.all_special_ids}:
+        return after[0]
+    end: int = tokenizer.eos_token_id
+    return end
+
+
+def _find_last(ids: list[int], wanted: list[int]) -> int:
+    """Return where `wanted` last occurs in `ids`, or -1."""
+    places = (i for i in range(len(ids) - len(wanted), -1, -1) if ids[i : i + len(wanted)] == wanted)
+    return next(places, -1)
+
+
+def _offsets(lengths: Sequence[int], starts: Sequence[int] | None) -> dict[str, list[int]]:
+    """Return PEFT's argument for an activated LoRA: how many tokens before each row's end it starts to act."""
+    if starts is None:
+        return {}
+    return {"alora_offsets": [length - start for length, start in zip(lengths, starts, strict=True)]}
+
+
+def _sums(
+    wanted: Sequence[Sequence[tuple[int, ...]]],
+    opening: torch.Tensor,
+    logits: torch.Tensor | None,
+    rows: Sequence[tuple[int, tuple[int, ...]]],
+) -> list[list[float]]:
+    """Sum each continuation's log-probabilities.
+
+    `opening` (prompts, vocabulary) holds the log-probabilities of first tokens; `logits` (rows, tokens, vocabulary)
+    follow the tokens in `rows`, pairs of a prompt's index and token ids.
+    """
+    import torch
+
+    normalisers = [] if logits is None else [row.float().logsumexp(dim=-1).double() for row in logits]
+    totals: list[torch.Tensor] = []
+    for i, continuations in enumerate(wanted):
+        for ids in continuations:
+            total = torch.zeros((), dtype=torch.float64, device=opening.device)
+            if ids:
+                total = total + opening[i, ids[0]]
+            if len(ids) > 1 and logits is not None:
+                r = next(r for r, (prompt, read) in enumerate(rows) if prompt == i and read[: len(ids) - 1] == ids[:-1])
+                steps = list(range(len(ids) - 1))
+                total = total + (logits[r, steps, list(ids[1:])].double() - normalisers[r][steps]).sum()
+            totals.append(total)
+    values = iter(torch.stack(totals).tolist() if totals else [])
+    return [[next(values) for _ in continuations] for continuations in wanted]

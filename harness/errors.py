@@ -1,0 +1,66 @@
+"""Every error that a user can meet, in one place.
+
+    ConradBenchError              exit code 1: something failed while working
+      UserError                   exit code 2: something the user asked for cannot be done as asked
+        ConfigError               a config file, an option or a command-line value
+        PluginError               a plugin that does not import, or two with one name
+        PlanError                 methods, tasks and engine do not fit together (all mismatches listed)
+        DataError                 a data root, a file or a line in it
+        ModelError                a model that cannot be found or loaded
+        MissingExtra              an optional package; the message is the pip command
+      EngineError                 generation or scoring failed
+      TrainingError               a fit that would train on nothing, diverged or lost its format
+      StorageError                the run folder cannot be written or read (disk full, read-only)
+
+Messages name the file, line or key and say what to do. They never contain patient text.
+"""
+
+from __future__ import annotations
+
+
+class ConradBenchError(Exception):
+    """Base of all errors; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UserError(ConradBenchError):
+    """The user's input cannot be used as it is."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A config file, an option or a command-line value is wrong."""
+
+
+class PluginError(UserError):
+    """A plugin cannot be used."""
+
+
+class PlanError(UserError):
+    """Methods, tasks and engine do not fit together."""
+
+
+class DataError(UserError):
+    """A data root, a file or a line in it is not as its official layout says."""
+
+
+class ModelError(UserError):
+    """A model cannot be found or loaded."""
+
+
+class MissingExtra(UserError):
+    """An optional package is not installed."""
+
+
+class EngineError(ConradBenchError):
+    """Generation, scoring or reading hidden states failed."""
+
+
+class TrainingError(ConradBenchError):
+    """A fit cannot go on."""
+
+
+class StorageError(ConradBenchError):
+    """The run folder cannot be written or read."""

@@ -1,0 +1,233 @@
+"""The run: plan -> fit -> estimate -> score -> records -> leaderboard. The same command again continues it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.config import RunConfig, differences, dump_config, load_config
+from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
+from conrad_bench.methods.base import TRAINING, Judge, Method
+from conrad_bench.plan import Plan, load_task, make_plan
+from conrad_bench.registry import Registry
+from conrad_bench.storage import storage_errors, write_text
+from conrad_bench.types import Claim, Estimate, Example, Score
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
+    from conrad_bench.progress import Reporter
+    from conrad_bench.tasks.base import Loaded, Task
+
+
+def run(config: RunConfig, out: Path, registry: Registry, reporter: Reporter, dry_run: bool = False) -> dict[str, Any]:
+    """Carry out a run in the folder `out` and return the content of leaderboard.json (of the plan, when dry).
+
+    What is there already is used, never made again. A method that fails does not stop the others: its error is raised
+    at the end, after the leaderboard of what did work is written. Raises ConfigError if `out` holds a run of another
+    configuration.
+    """
+    plan = make_plan(config, registry)
+    check_folder(out, plan.config)
+    if dry_run:
+        from conrad_bench.preview import preview
+
+        return preview(plan, out, reporter)
+    if (out / "manifest.json").is_file() and (out / "leaderboard.json").is_file():
+        reporter.say(f"{out} holds this run, finished; nothing to do")
+        return dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
+    return _carry_out(plan, out, reporter)
+
+
+def check_folder(out: Path, config: RunConfig) -> None:
+    """Raise ConfigError if `out` belongs to a run with another configuration, naming the keys that differ."""
+    path = out / "config.yaml"
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise ConfigError(f"{out} is not empty and holds no run (no config.yaml); choose another folder with --out")
+        return
+    found = differences(load_config(path), config)
+    if found:
+        raise ConfigError(
+            f"{out} holds a run with another configuration; choose another folder with --out, or use its settings:\n"
+            + "\n".join(f"  - {line}" for line in found)
+        )
+
+
+def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from conrad_bench.leaderboards.board import write_leaderboard
+    from conrad_bench.model import Model
+    from conrad_bench.records import records_path
+    from conrad_bench.store import RolloutStore
+
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "config.yaml", dump_config(plan.config))
+    data = {name: load_task(plan, name, reporter) for name in plan.tasks}
+    failures: list[ConradBenchError] = []
+    with RolloutStore(out / "rollouts") as store:
+        if store.damaged:
+            reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
+        model = Model(plan.engine, store, reporter)
+        for task_name, task in plan.tasks.items():
+            for name, method in plan.methods.items():
+                if records_path(out, name, task_name).is_file():
+                    continue
+                reporter.say(f"{name} on {task_name}")
+                try:
+                    _evaluate(plan, method, task, data[task_name], model, out)
+                except StorageError:
+                    raise
+                except ConradBenchError as error:
+                    reporter.say(f"{name} on {task_name} failed: {error}")
+                    failures.append(error)
+        plan.engine.close()
+    if failures and not any((out / "records").glob("*.parquet")):
+        raise failures[0]
+    with reporter.stage("leaderboard", 1) as advance:
+        board = write_leaderboard(out, context(plan, data))
+        advance(1)
+    if failures:
+        raise failures[0]
+    write_text(out / "manifest.json", json.dumps(_manifest(plan, data, reporter), indent=1, sort_keys=True) + "\n")
+    return board
+
+
+def _evaluate(plan: Plan, method: Method, task: Task, loaded: Loaded, model: Model, out: Path) -> None:
+    """Fit a method if it learns, estimate and score the test examples, and write their records."""
+    from conrad_bench.records import records_path, write_records
+
+    judge = make_judge(plan, task)
+    test = loaded.split("test")
+    artifact = _fit(method, task, loaded, model, judge, out) if TRAINING in method.needs else None
+    estimates = method.estimate(task, test, model, artifact)
+    scores = judge(test, [estimate.claims for estimate in estimates])
+    write_records(records_path(out, method.name, task.name), record_rows(method, task, test, estimates, scores))
+
+
+def make_judge(plan: Plan, task: Task) -> Judge:
+    """Return the function that judges claims by the task's scorer."""
+    scorer = plan.scorers[task.name]
+
+    def judge(examples: Sequence[Example], claims: Sequence[Sequence[Claim]]) -> list[list[Score]]:
+        pairs = [(e, c) for e, found in zip(examples, claims, strict=True) for c in found]
+        scores = iter(scorer.score(pairs, task.granularity))
+        return [[next(scores) for _ in found] for found in claims]
+
+    return judge
+
+
+def _fit(method: Method, task: Task, loaded: Loaded, model: Model, judge: Judge, out: Path) -> Path:
+    """Return the artifact of a method, fitting it unless a complete one is there.
+
+    artifact.json is written last: a folder without it is a fit that was interrupted, which the trainer continues from its
+    last checkpoint.
+    """
+    folder = out / "artifacts" / f"{method.name}@{task.name}"
+    marker = folder / "artifact.json"
+    train, validation = loaded.split("train"), loaded.split("validate")
+    if not marker.is_file():
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            method.fit(task, train, validation, model, judge, folder)
+        content = {
+            "method": method.name,
+            "task": task.name,
+            "options": method.model_dump(mode="json"),
+            "model": model.engine.identity(),
+            "fitted_on": _ids_digest([*train, *validation]),
+            "clusters": len({e.cluster for e in (*train, *validation)}),
+        }
+        write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    elif json.loads(marker.read_text(encoding="utf-8"))["fitted_on"] != _ids_digest([*train, *validation]):
+        raise DataError(
+            f"{folder} was fitted on other examples than the data root holds now; remove it to fit again, or restore "
+            "the data"
+        )
+    return folder
+
+
+def _ids_digest(examples: Sequence[Example]) -> str:
+    """Return a digest of which examples (and whose) a fit has seen."""
+    lines = sorted(f"{e.split} {e.cluster} {e.id}" for e in examples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def record_rows(
+    method: Method, task: Task, examples: Sequence[Example], estimates: Sequence[Estimate], scores: list[list[Score]]
+) -> list[dict[str, object]]:
+    """Return one record for each claim. A claim whose correctness is unknown becomes `scorer_failed`."""
+    attributes = sorted({name for example in examples for name in example.attributes})
+    rows: list[dict[str, object]] = []
+    for example, estimate, judged in zip(examples, estimates, scores, strict=True):
+        if estimate.example_id != example.id:
+            raise ConradBenchError(f"method {method.name!r} returned its estimates in another order than the examples")
+        for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
+            failed = score.value is None and claim.status == "ok"
+            rows.append(
+                {
+                    "task": task.name,
+                    "method": method.name,
+                    "example": example.id,
+                    "cluster": example.cluster,
+                    "claim": index,
+                    "confidence": claim.confidence,
+                    "correctness": None if claim.status == "empty" else score.value,
+                    "status": "scorer_failed" if failed else claim.status,
+                    "response": estimate.response.key,
+                    **{name: example.attributes.get(name) for name in attributes},
+                }
+            )
+    return rows
+
+
+def context(plan: Plan, data: dict[str, Loaded]) -> Any:
+    """Return what the leaderboard says beside the records."""
+    import conrad_bench
+    from conrad_bench.leaderboards.board import BoardContext
+    from conrad_bench.manifest import git_commit
+
+    phantom = any(scorer.name == "phantom_green" for scorer in plan.scorers.values())
+    sources = sorted({task.summary.partition(":")[0] for task in plan.tasks.values()})
+    options = plan.config.bootstrap
+    return BoardContext(
+        model=plan.model_label,
+        data="phantom (synthetic)" if phantom else ", ".join(sources),
+        phantom=phantom,
+        scorers={name: (scorer.name, scorer.label) for name, scorer in plan.scorers.items()},
+        methods={name: method.summary for name, method in plan.methods.items()},
+        version=conrad_bench.__version__,
+        commit=git_commit(),
+        seed=plan.config.seed,
+        replicates=options.replicates,
+        unit="cluster" if options.unit == "cluster" else "claim",
+        left_out={name: dict(loaded.left_out) for name, loaded in data.items()},
+    )
+
+
+def _manifest(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> dict[str, Any]:
+    import conrad_bench
+    from conrad_bench.manifest import data_fingerprint, git_commit, hardware, versions
+
+    return {
+        "format": 1,
+        "version": conrad_bench.__version__,
+        "commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "model": plan.engine.identity(),
+        "methods": {name: method.model_dump(mode="json") for name, method in plan.methods.items()},
+        "data": {
+            name: {
+                "root": str(plan.roots[name]) if plan.roots[name] else "phantom (synthetic)",
+                "fingerprint": data_fingerprint(loaded.examples),
+                "examples": {split: len(loaded.split(split)) for split in ("train", "validate", "test")},
+                "left_out": dict(loaded.left_out),
+            }
+            for name, loaded in data.items()
+        },
+        "seed": plan.config.seed,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in reporter.times.items()},
+    }

@@ -1,0 +1,83 @@
+"""`run --dry-run`: what a run would train, generate and score, and what is there already. Loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.plan import Plan, load_task
+
+if TYPE_CHECKING:
+    from conrad_bench.progress import Reporter
+
+
+class _Nothing:
+    """The store of a run that has not begun."""
+
+    def read(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        raise AssertionError("a dry run generates nothing")
+
+
+def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Return the plan as {"tasks": ..., "steps": [{"task", "method", "action", "count", "what", "there"}]}.
+
+    `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the same
+    plan will have generated. It is None where the prompts are not known beforehand.
+    """
+    from conrad_bench.model import Model
+    from conrad_bench.records import records_path
+    from conrad_bench.store import RolloutStore
+
+    steps: list[dict[str, Any]] = []
+    tasks: dict[str, Any] = {}
+    with ExitStack() as stack:
+        begun = (out / "rollouts").is_dir()
+        store = stack.enter_context(RolloutStore(out / "rollouts")) if begun else _Nothing()
+        model = Model(plan.engine, store, reporter)
+        planned: set[str] = set()
+        for name, task in plan.tasks.items():
+            loaded = load_task(plan, name, reporter)
+            train, validation, test = (loaded.split(split) for split in ("train", "validate", "test"))
+            tasks[name] = {
+                "root": str(plan.roots[name] or "phantom (synthetic)"),
+                "examples": {"train": len(train), "validate": len(validation), "test": len(test)},
+                "left_out": dict(loaded.left_out),
+                "scorer": plan.scorers[name].name,
+            }
+            for method in plan.methods.values():
+                done = records_path(out, method.name, name).is_file()
+                fitted = (out / "artifacts" / f"{method.name}@{name}" / "artifact.json").is_file()
+                for step in method.steps(task, train, validation, test):
+                    there = None
+                    if done or (step.action == "train" and fitted):
+                        there = step.count
+                    elif step.prompts:
+                        keys = {key for row in model.keys(step.prompts, step.sampling) for key in row}
+                        there = len(keys & (planned | store.read(sorted(keys)).keys()))
+                        planned |= keys
+                    steps.append(
+                        {
+                            "task": name,
+                            "method": method.name,
+                            "action": step.action,
+                            "count": step.count,
+                            "what": step.what,
+                            "there": there,
+                        }
+                    )
+                steps.append(
+                    {
+                        "task": name,
+                        "method": method.name,
+                        "action": "score",
+                        "count": len(test),
+                        "what": f"test responses with {plan.scorers[name].name}",
+                        "there": len(test) if done else 0,
+                    }
+                )
+    return {"model": plan.model_label, "engine": plan.engine.name, "tasks": tasks, "steps": steps}

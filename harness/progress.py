@@ -1,0 +1,88 @@
+"""Progress on stderr: bars with the time left on a terminal, one line per stage elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Reporter:
+    """Says what a run is doing, and measures how long each stage takes.
+
+    A terminal sees one bar per running stage; a log file gets one line when a stage ends. A quiet reporter writes
+    nothing and still measures.
+    """
+
+    times: dict[str, float]
+    """Wall time of each finished stage in seconds, by the stage's name; a stage run twice counts twice."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self.times = {}
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bars: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """Write one line, above the bars if there are any."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Report a stage of `total` steps (None: unknown). Yields the function that counts steps done.
+
+        Stages may follow one another or lie within one another.
+        """
+        done = 0
+        start = time.perf_counter()
+        outermost = self._bars is None
+        bars = self._bars
+        if bars is None and self._console.is_terminal and not self._console.quiet:
+            bars = self._bars = self._new_bars()
+            bars.start()
+        task = bars.add_task(name, total=total) if bars is not None else None
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            if bars is not None and task is not None:
+                bars.advance(task, steps)
+
+        ended = "stopped after"
+        try:
+            yield advance
+            ended = "in"
+        finally:
+            seconds = time.perf_counter() - start
+            self.times[name] = self.times.get(name, 0.0) + seconds
+            if bars is not None and task is not None:
+                bars.remove_task(task)
+                if outermost:
+                    bars.stop()
+                    self._bars = None
+            count = "" if not done and total is None else f" {done}" if total is None else f" {done}/{total}"
+            self.say(f"{name}:{count} {ended} {_duration(seconds)}")
+
+    def _new_bars(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+        )
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration for a person: "3.2 s", "12 min 5 s", "2 h 40 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

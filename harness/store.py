@@ -1,0 +1,247 @@
+"""The rollout store: what a model has already answered, on disk, never trusted without its hash.
+
+A folder of parquet shards (zstd), each holding the rows of one `append`. A shard is named after its number and the
+SHA-256 of its bytes, `00012-<first 16 hex digits>.parquet`, written to a temporary name, flushed to the disk and
+renamed. So a shard is whole or absent, and a torn, altered or foreign file shows: it is set aside as `*.damaged`, and
+its rows count as never written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from conrad_bench.errors import StorageError
+from conrad_bench.storage import storage_errors, write_bytes
+
+Row = dict[str, Any]
+"""One rollout, with every key of these:
+
+key             hash of everything that determines the rollout (hex)
+kind            "generate", "score" or "hidden"
+sample          sample index among the responses to the same prompt
+text            str or None
+token_ids       list[int] or None
+logprobs        log-probability of each token: list[float], kept as float64, or None
+finish_reason   str or None
+values          list[float] or None: scores of continuations (kept as float64) or a hidden state (kept as float32)
+"""
+
+
+def _list(values: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", values))  # the name that parquet gives back
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("token_ids", _list(pa.int32())),
+        pa.field("logprobs", _list(pa.float64())),
+        pa.field("finish_reason", pa.string()),
+        pa.field("scores", _list(pa.float64())),
+        pa.field("hidden", _list(pa.float32())),
+    ],
+    metadata={"conrad_bench": "rollouts 1"},
+)
+"""Columns of a shard. `scores` and `hidden` are a row's `values`, by kind."""
+
+_NAME = re.compile(r"(\d{5,})-([0-9a-f]{16})\.parquet")
+_CACHE_BYTES = 64 * 2**20
+
+
+class RolloutStore:
+    """Append-only store of rollouts in one folder, for one process at a time.
+
+    Opening reads the keys; rows are read from their shards when asked for. The first row of a key wins.
+    """
+
+    damaged: list[str]
+    """Names of the files that were set aside since the store was opened; their rows will be made again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create the store. Raises StorageError if it is in use or the folder cannot be written."""
+        self.folder = folder
+        self.damaged = []
+        self._shards: list[Path] = []
+        self._index: dict[str, tuple[int, int]] = {}  # key -> (shard, row in the shard)
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._cached = 0  # bytes
+        self._next = 0
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _take_lock(folder)
+        try:
+            with storage_errors(folder):
+                self._scan()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes open the store."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._index)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows as one shard; they are on the disk when this returns. Rows whose key is stored are left out.
+
+        Raises StorageError if the disk is full or the folder cannot be written; then no row was added.
+        """
+        fresh: dict[str, Row] = {}
+        for row in rows:
+            if row["key"] not in self._index:
+                fresh.setdefault(row["key"], row)
+        if not fresh:
+            return
+        table = pa.Table.from_pylist([_columns(row) for row in fresh.values()], schema=SCHEMA)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+        path = self.folder / f"{self._next:05d}-{_digest(data)}.parquet"
+        write_bytes(path, data)
+        self._add(path, table["key"].to_pylist())
+        self._next += 1
+
+    def read(self, keys: Iterable[str]) -> dict[str, Row]:
+        """Return the rows of those keys that are stored, in the order of `keys`.
+
+        A shard that no longer matches its name is set aside, and its rows are absent from the answer.
+        """
+        wanted = list(dict.fromkeys(key for key in keys if key in self._index))
+        by_shard: dict[int, list[str]] = {}
+        for key in wanted:
+            by_shard.setdefault(self._index[key][0], []).append(key)
+        rows: dict[str, Row] = {}
+        for shard, shard_keys in sorted(by_shard.items()):
+            table = self._table(shard)
+            if table is not None:
+                picked = table.take([self._index[key][1] for key in shard_keys])
+                rows.update((row["key"], _row(row)) for row in picked.to_pylist())
+        return {key: rows[key] for key in wanted if key in rows}
+
+    def _scan(self) -> None:
+        """Index every shard that is whole, set the others aside, and remove what a killed process left half-written."""
+        numbered = []
+        for path in self.folder.iterdir():
+            if path.name.startswith(".") and path.name.endswith(".tmp"):
+                path.unlink()
+            elif path.suffix == ".parquet":
+                match = _NAME.fullmatch(path.name)
+                if match is None:
+                    self._set_aside(path)
+                else:
+                    numbered.append((int(match[1]), path))
+        for number, path in sorted(numbered):
+            self._next = number + 1
+            keys = _read_shard(path, ["key"])
+            if keys is None:
+                self._set_aside(path)
+            else:
+                self._add(path, keys["key"].to_pylist())
+
+    def _add(self, path: Path, keys: Sequence[str]) -> None:
+        shard = len(self._shards)
+        self._shards.append(path)
+        for position, key in enumerate(keys):
+            self._index.setdefault(key, (shard, position))
+
+    def _table(self, shard: int) -> pa.Table | None:
+        """Return a shard's rows, from memory if they were read lately; None if the shard is damaged."""
+        if shard in self._cache:
+            self._cache.move_to_end(shard)
+            return self._cache[shard]
+        with storage_errors(self.folder):
+            table = _read_shard(self._shards[shard])
+            if table is None:
+                self._set_aside(self._shards[shard])
+        if table is None:
+            self._index = {key: place for key, place in self._index.items() if place[0] != shard}
+            return None
+        self._cache[shard] = table
+        self._cached += table.nbytes
+        while len(self._cache) > 1 and self._cached > _CACHE_BYTES:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached -= oldest.nbytes
+        return table
+
+    def _set_aside(self, path: Path) -> None:
+        self.damaged.append(path.name)
+        if os.path.lexists(path):
+            path.rename(path.with_name(f"{path.name}.damaged"))
+
+
+def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table | None:
+    """Read a shard, or return None if its bytes do not match its name or it is not a table of rollouts."""
+    match = _NAME.fullmatch(path.name)
+    if match is None or not path.is_file():
+        return None
+    data = path.read_bytes()
+    if _digest(data) != match[2]:
+        return None
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if not file.schema_arrow.equals(SCHEMA, check_metadata=True):
+            return None
+        return file.read(columns)
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _columns(row: Row) -> Row:
+    """Return a row as columns: its values stand under `scores` or `hidden`, by kind."""
+    columns = {name: value for name, value in row.items() if name != "values"}
+    return {**columns, {"score": "scores"}.get(row["kind"], "hidden"): row["values"]}
+
+
+def _row(columns: Row) -> Row:
+    scores, hidden = columns.pop("scores"), columns.pop("hidden")
+    return {**columns, "values": hidden if scores is None else scores}
+
+
+def _take_lock(folder: Path) -> IO[str]:
+    """Return the locked lock file of a folder. Raises StorageError if another process holds it."""
+    path = folder / ".lock"
+    with storage_errors(path):
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open: closing it releases the lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise StorageError(
+                f"{folder} is in use by another run; wait for it to end, or choose another folder with --out"
+            ) from None
+        except OSError:
+            file.close()
+            raise
+    return file

@@ -1,0 +1,115 @@
+"""The vocabulary of conrad-bench as types: what tasks, methods, engines and scorers hand to each other.
+
+One word, one meaning: an *example* is one item of a task, a *prompt* is what a model is asked, a *response* is what it
+generated, a *claim* is the unit that carries one confidence, an *estimate* joins a response with its claims, and a
+*score* is the correctness of one claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["train", "validate", "test"]
+Granularity = Literal["report", "sentence", "answer"]
+Status = Literal["ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed"]
+
+STATUSES: tuple[Status, ...] = ("ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item of a task."""
+
+    id: str
+    """Unique within the task."""
+    cluster: str
+    """Patient (reports) or image (visual question answering): the unit of the bootstrap and of the splits."""
+    split: Split
+    images: tuple[str, ...]
+    """Absolute paths of the image files, in the order in which the model sees them."""
+    context: str
+    """Text given beside the images: the indication, or the question. May be empty."""
+    reference: str
+    """The text that correctness is judged against."""
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+    """Columns for subgroups (view, sex, image quality, ...); they travel into the records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat. Images of a prompt always stand at the start of its first user turn."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked: a chat that ends with a user turn, and optionally the start of the answer."""
+
+    messages: tuple[Message, ...]
+    images: tuple[str, ...] = ()
+    elicit: str | None = None
+    """Name of the elicitation format that the answer should follow (see `conrad_bench.elicitation`), or None."""
+    prefix: str = ""
+    """The start of the model's answer, to be continued (a report written before, and the confidence marker)."""
+    prefix_ids: tuple[int, ...] = ()
+    """Token ids of `prefix` as the model wrote them. Empty: the engine tokenizes `prefix` itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Text that a model generated for one prompt (without the prompt's prefix)."""
+
+    key: str
+    """The rollout's key in the store: what records join on."""
+    text: str
+    """Decoded text without special tokens."""
+    token_ids: tuple[int, ...]
+    """Generated tokens, the end-of-turn token included where the model wrote it."""
+    logprobs: tuple[float, ...] | None
+    """Natural-log probability of each generated token under the unmodified distribution (temperature 1, no truncation)."""
+    finish_reason: Literal["stop", "length"]
+    sample: int = 0
+    """Sample index among the responses to the same prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The unit that carries one confidence: the whole report, one sentence, or one answer."""
+
+    text: str
+    span: tuple[int, int]
+    """Character offsets of `text` in the response's text."""
+    confidence: float | None = None
+    """In [0, 1]; None where the response stated none (then `status` says why)."""
+    status: Status = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a method says about one example: the response that it evaluates and a confidence for each claim."""
+
+    example_id: str
+    response: Response
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Correctness of one claim in [0, 1], or None with the reason why the scorer could not judge it."""
+
+    value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. Temperature 0 is greedy decoding."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    seed: int = 0

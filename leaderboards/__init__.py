@@ -1,0 +1,1 @@
+"""Leaderboards: metrics, bootstrap intervals, tables and figures, computed from records alone."""

@@ -1,0 +1,138 @@
+"""The leaderboard of a run: records in, leaderboard.json, leaderboard.md and figures out.
+
+`leaderboard.json` (format 1) has no times in it and is the same bytes for the same records and context: keys sorted,
+numbers rounded to 9 significant digits, null where a number is undefined. Its `rows`, one for each task and method:
+
+- `n`, `n_clusters`: claims with status `ok` and their clusters: what `metrics` are computed on
+- `claims`, `unparsed`, `unparsed_rate`: all claims; those of another status, counted by status; their share
+- `metrics`: {metric: {value, low, high}}, the interval being the 95 % percentile bootstrap, or null where the row has
+  one resampling unit only or the metric is undefined in more than half of the replicates
+- `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness 0
+  (for mean correctness: as 0). Correlation has no worst case: adding such a claim need not lower it
+- `collapse`: number of distinct confidences, entropy in nats, share of the commonest
+- `reliability`, `grouping`: the points of the reliability diagram, by `level` or by `bin`: for each
+  group its index, mean confidence, mean correctness with interval, and number of claims
+- `difference`: {baseline, n_units, metrics}: this method minus the baseline under the same resampling weights, both
+  restricted to the units (clusters) in which both have an `ok` claim
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from conrad_bench.errors import DataError
+from conrad_bench.leaderboards import figures, tables
+from conrad_bench.leaderboards.metrics import METRICS
+from conrad_bench.leaderboards.rows import task_rows
+from conrad_bench.records import read_records, records_path
+from conrad_bench.storage import write_bytes, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+
+class BoardContext(BaseModel):
+    """What a leaderboard says about its run beside the records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    data: str
+    """The data set's name, or "phantom (synthetic)"."""
+    phantom: bool
+    scorers: dict[str, tuple[str, str]]
+    """For each task: the scorer's name and its column label."""
+    methods: dict[str, str]
+    """One line about each method."""
+    version: str
+    commit: str
+    seed: int = 0
+    """Seed of the bootstrap."""
+    replicates: int = 10_000
+    unit: Literal["cluster", "claim"] = "cluster"
+    """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
+    left_out: dict[str, dict[str, int]] = {}
+    """For each task: how many items of the data are no examples, by reason."""
+
+
+def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
+    """Return the content of leaderboard.json from the records of each (task, method).
+
+    The frames are as `read_records` returns them. Raises DataError for a task that the context does not name.
+    """
+    tasks: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for task in sorted({task for task, _ in records}):
+        if task not in context.scorers:
+            raise DataError(f"there are records of task {task!r}, which is not a task of this run; move them away")
+        frames = {method: frame for (of, method), frame in sorted(records.items()) if of == task}
+        scorer, label = context.scorers[task]
+        tasks[task] = {
+            "scorer": scorer,
+            "label": label,
+            "left_out": context.left_out.get(task, {}),
+            "n_clusters": len(set().union(*(frame["cluster"] for frame in frames.values()))),
+        }
+        rows += task_rows(task, frames, context.unit, context.replicates, context.seed)
+    data = context.data if not context.phantom or "phantom (synthetic)" in context.data else "phantom (synthetic)"
+    board = {
+        "format": FORMAT,
+        "title": f"Confidence of {context.model} on {data}",
+        **context.model_dump(exclude={"scorers", "left_out"}),
+        "data": data,
+        # A list, since its order is that of the tables' columns.
+        "metrics": [
+            {"name": m.name, "label": m.label, "better": m.better, "range": m.range, "source": m.source}
+            for m in METRICS
+        ],
+        "tasks": tasks,
+        "rows": rows,
+    }
+    rounded: dict[str, Any] = _rounded(board)
+    return rounded
+
+
+def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
+    """Write leaderboard.json, leaderboard.md and figures/ from the records in a run folder; return the JSON content.
+
+    Raises DataError when there are no records or a file is not what its name says, StorageError when a file is damaged
+    or cannot be written.
+    """
+    records = {}
+    for path in sorted((run / "records").glob("*.parquet")):
+        frame = read_records(path)
+        task, method = str(frame["task"].iloc[0]), str(frame["method"].iloc[0])
+        if path != records_path(run, method, task):
+            raise DataError(f"{path} holds the records of {method}@{task}; rename it or move it away")
+        records[task, method] = frame
+    if not records:
+        raise DataError(f"{run / 'records'} holds no records; run the methods first")
+    board = build(records, context)
+    for row in board["rows"]:
+        if "figure" in row:
+            for suffix, data in figures.reliability_diagram(row, board).items():
+                write_bytes((run / row["figure"]).with_suffix(suffix), data)
+    write_text(run / "leaderboard.md", tables.markdown(board))
+    # The JSON comes last: where it is, the rest is.
+    write_text(run / "leaderboard.json", json.dumps(board, indent=1, allow_nan=False) + "\n")
+    return board
+
+
+def _rounded(value: Any) -> Any:
+    """Return a JSON-like value with sorted keys and floats of 9 significant digits; NaN is None, tuples are lists."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        # What is left of an exact 0 after cancellation differs between machines.
+        return None if math.isnan(value) else 0.0 if abs(value) < 1e-12 else float(f"{value:.9g}")
+    return value

@@ -1,0 +1,78 @@
+"""The contracts of a task and of a scorer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from conrad_bench.types import Claim, Example, Granularity, Prompt, Response, Score, Split
+
+
+class Scorer(BaseModel):
+    """Correctness of claims against references. Its fields are its options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str] = ""
+    label: ClassVar[str]
+    """The column's name in tables, for example "phantom-GREEN"."""
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raise DataError if references like these cannot be judged by this scorer."""
+
+    def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity) -> list[Score]:
+        """Return the correctness of each claim; None with a reason where it cannot be judged."""
+        raise NotImplementedError
+
+
+class Task(BaseModel):
+    """A source of examples, their prompts, and how a response splits into claims. Its fields are its options.
+
+    Data belongs to a root folder in its official on-disk layout; `load` reads it once and remembers nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str] = ""
+    granularity: ClassVar[Granularity]
+    root_variable: ClassVar[str]
+    """Environment variable that names the data root, for example MIMIC_CXR_ROOT."""
+    phantom_layout: ClassVar[str | None] = None
+    """Layout of the phantom data that stands in when no root was configured, or None."""
+
+    scorer: str
+    """Name of the scorer that judges the claims."""
+
+    def load(self, root: Path) -> Loaded:
+        """Read every example below `root`. Raises DataError naming the file that is missing or wrong."""
+        raise NotImplementedError
+
+    def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
+        """Return the prompt of an example in an elicitation format (None: the response alone)."""
+        raise NotImplementedError
+
+    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
+        """Split a response into claims, with the stated confidences where the format has them."""
+        raise NotImplementedError
+
+
+class Loaded(BaseModel):
+    """The examples of a task, and what was left out."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    examples: list[Example]
+    left_out: Counter[str] = Counter()
+    """Number of items that are not examples, by named reason (for example "no findings section")."""
+
+    def split(self, split: Split) -> list[Example]:
+        """Return the examples of one split, in the order of their ids."""
+        return sorted((e for e in self.examples if e.split == split), key=lambda e: e.id)

@@ -1,0 +1,4 @@
+"""The phantom world: synthetic chest radiographs with reports whose correctness can be computed exactly.
+
+It stands in where no credentialed data is at hand, and runs through the same loaders, engines, methods and statistics.
+"""

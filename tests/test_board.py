@@ -1,0 +1,272 @@
+"""The leaderboard: JSON, Markdown and console, from records to bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conrad_bench.errors import DataError, StorageError
+from conrad_bench.leaderboards.board import BoardContext, build, write_leaderboard
+from conrad_bench.leaderboards.bootstrap import bootstrap, interval
+from conrad_bench.leaderboards.metrics import Sample, ece, pearson
+from conrad_bench.leaderboards.tables import markdown, table_for_console
+from conrad_bench.records import read_records, records_path, write_records
+
+CONTEXT = BoardContext(
+    model="tiny",
+    data="phantom (synthetic)",
+    phantom=True,
+    scorers={"mimic_report": ("phantom_green", "phantom-GREEN"), "yes_no": ("match", "accuracy")},
+    methods={"verbalized": "asks", "conrad": "trained to say"},
+    version="0.1.0",
+    commit="abc1234",
+    replicates=300,
+    left_out={"mimic_report": {"no findings section": 12}},
+)
+
+
+def frame(
+    method: str, task: str = "mimic_report", n: int = 80, unparsed: int = 0, binary: bool = False, stated: bool = True
+) -> pd.DataFrame:
+    """Records of n examples in n / 4 clusters; examples, clusters and correctness are the same for every method."""
+    world = np.random.default_rng(0)
+    chance = world.random(n)
+    correctness = (world.random(n) < chance).astype(float) if binary else np.clip(chance + 0.1, 0, 1)
+    noise = np.random.default_rng(sum(method.encode())).random(n)
+    confidence = np.rint(5 * (chance + noise)) / 10
+    ok = np.arange(n) >= unparsed
+    return pd.DataFrame(
+        {
+            "task": task,
+            "method": method,
+            "example": [f"e{i:04}" for i in range(n)],
+            "cluster": [f"p{i // 4}" for i in range(n)],
+            "claim": 0,
+            "confidence": np.where(ok & stated, confidence, np.nan),
+            "correctness": correctness,
+            "status": np.where(ok, "ok", "no_confidence"),
+            "response": [f"{method}-{i}" for i in range(n)],
+        }
+    )
+
+
+def board_of(*frames: pd.DataFrame, **changes: Any) -> dict[str, Any]:
+    records = {(str(f["task"].iloc[0]), str(f["method"].iloc[0])): f for f in frames}
+    return build(records, CONTEXT.model_copy(update=changes))
+
+
+def row_of(board: dict[str, Any], method: str, task: str = "mimic_report") -> dict[str, Any]:
+    return next(row for row in board["rows"] if (row["method"], row["task"]) == (method, task))
+
+
+def sample_of(data: pd.DataFrame) -> Sample:
+    clusters = {name: i for i, name in enumerate(sorted(set(data["cluster"])))}
+    unit = np.array([clusters[name] for name in data["cluster"]])
+    return Sample(np.array(data["confidence"]), np.array(data["correctness"]), unit, len(clusters))
+
+
+def test_values_and_intervals_are_those_of_the_metrics() -> None:
+    conrad, verbalized = frame("conrad"), frame("verbalized")
+    row = row_of(board_of(conrad, verbalized), "conrad")
+    a, b = sample_of(conrad), sample_of(verbalized)
+    replicates = bootstrap([ece(a), ece(b)], a.units, 300, 0)
+    low, high = interval(replicates[0])
+    assert row["metrics"]["ece"] == pytest.approx({"value": a.value(ece(a)), "low": low, "high": high}, abs=1e-8)
+    low, high = interval(replicates[0] - replicates[1])
+    expected = {"value": a.value(ece(a)) - b.value(ece(b)), "low": low, "high": high}
+    assert row["difference"]["metrics"]["ece"] == pytest.approx(expected, abs=1e-8)
+    assert (row["n"], row["n_clusters"], row["claims"], row["unparsed_rate"]) == (80, 20, 80, 0.0)
+    assert row["difference"]["baseline"] == "verbalized"
+    assert "worst_case" not in row
+
+
+def test_weights_do_not_depend_on_which_methods_run() -> None:
+    alone = row_of(board_of(frame("conrad")), "conrad")
+    beside = row_of(board_of(frame("conrad"), frame("verbalized", unparsed=40), frame("probe")), "conrad")
+    assert alone["metrics"] == beside["metrics"]
+    assert alone["reliability"] == beside["reliability"]
+    assert "difference" not in alone
+
+
+def test_equal_methods_differ_by_exactly_nothing() -> None:
+    twin = frame("verbalized").assign(method="twin")
+    for estimate in row_of(board_of(frame("verbalized"), twin), "twin")["difference"]["metrics"].values():
+        assert estimate == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_difference_is_over_the_clusters_that_both_have() -> None:
+    board = board_of(frame("conrad"), frame("verbalized", unparsed=40))
+    difference = row_of(board, "conrad")["difference"]
+    half = row_of(board_of(frame("conrad")[40:], frame("verbalized")[40:]), "conrad")["difference"]
+    assert difference["n_units"] == half["n_units"] == 10
+    for name, estimate in difference["metrics"].items():
+        assert estimate["value"] == half["metrics"][name]["value"]
+
+
+def test_unparsed_claims_are_counted_and_in_the_worst_case() -> None:
+    data = frame("conrad", unparsed=20)
+    row = row_of(board_of(data), "conrad")
+    assert (row["n"], row["claims"], row["unparsed"], row["unparsed_rate"]) == (60, 80, {"no_confidence": 20}, 0.25)
+    assert row["n_clusters"] == 15
+    ok = data[20:]
+    error = ((ok["confidence"] - ok["correctness"]) ** 2).sum()
+    assert row["metrics"]["brier"]["value"] == pytest.approx(error / 60)
+    assert row["worst_case"]["brier"] == pytest.approx((error + 20) / 80)
+    assert row["worst_case"]["correctness"] == pytest.approx(ok["correctness"].sum() / 80)
+    assert row["worst_case"]["ece"] > row["metrics"]["ece"]["value"]
+    assert "pearson" not in row["worst_case"]
+
+
+def test_one_percent_unparsed_is_no_worst_case() -> None:
+    assert "worst_case" not in row_of(board_of(frame("conrad", n=400, unparsed=4)), "conrad")
+    assert "worst_case" in row_of(board_of(frame("conrad", n=400, unparsed=5)), "conrad")
+
+
+def test_a_method_that_parsed_nothing_has_a_row() -> None:
+    board = board_of(frame("conrad", unparsed=80), frame("verbalized"))
+    row = row_of(board, "conrad")
+    assert (row["n"], row["n_clusters"], row["unparsed_rate"]) == (0, 0, 1.0)
+    assert row["metrics"]["ece"] == {"value": None, "low": None, "high": None}
+    assert row["worst_case"]["ece"] == 1.0
+    assert "figure" not in row
+    assert "conrad" in markdown(board)
+
+
+def test_a_method_without_confidences_shows_correctness_alone() -> None:
+    board = board_of(frame("report_only", stated=False), frame("verbalized"))
+    row = row_of(board, "report_only")
+    assert list(row["metrics"]) == ["correctness"]
+    assert list(row["difference"]["metrics"]) == ["correctness"]
+    assert "figure" not in row
+    assert "collapse" not in row
+    last = [line for line in markdown(board).splitlines() if line.startswith("| ")][-1]
+    assert last.startswith("| report_only")
+
+
+def test_auroc_is_for_binary_correctness_only() -> None:
+    board = board_of(frame("conrad"), frame("conrad", "yes_no", binary=True))
+    assert "auroc" not in row_of(board, "conrad")["metrics"]
+    auroc = row_of(board, "conrad", "yes_no")["metrics"]["auroc"]
+    assert 0.5 < auroc["low"] < auroc["value"] < auroc["high"] <= 1
+
+
+def test_undefined_numbers_are_null() -> None:
+    constant = row_of(board_of(frame("conrad").assign(confidence=0.8)), "conrad")
+    assert constant["metrics"]["pearson"] == {"value": None, "low": None, "high": None}
+    assert constant["collapse"] == {"distinct": 1, "entropy": 0.0, "largest_mass": 1.0}
+    lone = row_of(board_of(frame("conrad").assign(cluster="p0")), "conrad")
+    assert lone["metrics"]["ece"]["value"] is not None
+    assert lone["metrics"]["ece"]["low"] is None
+    single = row_of(board_of(frame("conrad", n=1)), "conrad")
+    assert single["metrics"]["pearson"]["value"] is None
+
+
+def test_claims_as_units_ignore_the_clusters() -> None:
+    data = frame("conrad")
+    claims = row_of(board_of(data, unit="claim"), "conrad")["metrics"]["pearson"]
+    apart = sample_of(data.assign(cluster=data["example"]))
+    low, high = interval(bootstrap([pearson(apart)], 80, 300, 0)[0])
+    assert (claims["low"], claims["high"]) == pytest.approx((low, high), abs=1e-8)
+
+
+def test_reliability_points_add_up_to_ece() -> None:
+    for data in (frame("conrad"), frame("conrad").assign(confidence=np.linspace(0, 1, 80) ** 2)):
+        row = row_of(board_of(data), "conrad")
+        total = sum(p["n"] * abs(p["confidence"] - p["correctness"]["value"]) for p in row["reliability"]) / row["n"]
+        assert total == pytest.approx(row["metrics"]["ece"]["value"], abs=1e-8)
+        assert sum(p["n"] for p in row["reliability"]) == row["n"]
+        assert row["grouping"] == ("level" if len(set(data["confidence"])) <= 21 else "bin")
+
+
+def test_the_run_folder_is_written_and_its_bytes_repeat(tmp_path: Path) -> None:
+    """Neither the order of rows nor writing again changes a byte."""
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run, seed in zip(runs, (1, 2), strict=True):
+        for method, unparsed in (("conrad", 0), ("verbalized", 8)):
+            data = frame(method, n=40, unparsed=unparsed).sample(frac=1, random_state=seed)
+            write_records(records_path(run, method, "mimic_report"), data)
+        board = write_leaderboard(run, CONTEXT)
+    names = sorted(str(path.relative_to(runs[0])) for path in runs[0].rglob("*") if path.is_file())
+    figures = [f"figures/reliability_{m}@mimic_report.{s}" for m in ("conrad", "verbalized") for s in ("png", "svg")]
+    assert [name for name in names if not name.startswith("records/")] == [
+        *figures,
+        "leaderboard.json",
+        "leaderboard.md",
+    ]
+    for name in (*figures, "leaderboard.json", "leaderboard.md"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name
+    text = (runs[0] / "leaderboard.json").read_text()
+    assert json.loads(text) == board
+    assert markdown(json.loads(text)) == (runs[0] / "leaderboard.md").read_text()
+    assert text == json.dumps(board, indent=1, sort_keys=True) + "\n"
+    assert board["format"] == 1
+    for link in figures[1::2]:
+        assert f"]({link})" in (runs[0] / "leaderboard.md").read_text()
+
+
+def test_the_page_says_what_it_must() -> None:
+    page = markdown(board_of(frame("conrad"), frame("verbalized", unparsed=20)))
+    lines = page.splitlines()
+    assert lines[0] == "# Confidence of tiny on phantom (synthetic)"
+    assert "nothing about real radiographs" in page
+    header = next(line for line in lines if line.startswith("| method"))
+    for title in ("ECE ↓", "Pearson r ↑", "Brier ↓", "phantom-GREEN ↑", "unparsed", "worst case"):
+        assert title in header
+    body = [line for line in lines if line.startswith(("| conrad", "| verbalized"))]
+    assert len(body) == 2
+    assert "25.0%" in body[1]
+    row = row_of(board_of(frame("conrad"), frame("verbalized", unparsed=20)), "conrad")
+    value = row["metrics"]["ece"]
+    assert f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in page
+    for words in ("300 replicates", "20 clusters", "Seed 0", "commit abc1234", "0.1.0", "no findings section (12)"):
+        assert words in page
+    assert "nan" not in page.lower()
+
+
+def test_real_data_are_not_called_phantom() -> None:
+    board = board_of(frame("conrad"), phantom=False, data="MIMIC-CXR-JPG 2.1.0")
+    assert board["title"] == "Confidence of tiny on MIMIC-CXR-JPG 2.1.0"
+    assert "nothing about real radiographs" not in markdown(board)
+    assert "synthetic" in board_of(frame("conrad"), data="something else")["title"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_console_table_fits(width: int) -> None:
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(width=width, file=buffer)
+    console.print(table_for_console(board_of(frame("conrad"), frame("verbalized", "yes_no", binary=True, unparsed=9))))
+    text = buffer.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for word in ("conrad", "verbalized", "ECE", "AUROC", "11.2%", "phantom (synthetic)"):
+        assert word in text
+
+
+def test_what_is_wrong_in_the_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no records"):
+        write_leaderboard(tmp_path, CONTEXT)
+    path = records_path(tmp_path, "conrad", "mimic_report")
+    write_records(path, frame("conrad", n=4))
+    renamed = records_path(tmp_path, "probe", "mimic_report")
+    path.rename(renamed)
+    with pytest.raises(DataError, match=r"probe@mimic_report\.parquet holds the records of conrad@mimic_report"):
+        write_leaderboard(tmp_path, CONTEXT)
+    renamed.write_bytes(b"torn")
+    with pytest.raises(StorageError, match="probe@mimic_report"):
+        write_leaderboard(tmp_path, CONTEXT)
+    with pytest.raises(DataError, match="'unknown'"):
+        board_of(frame("conrad", "unknown"))
+
+
+def test_records_read_back_give_the_same_board(tmp_path: Path) -> None:
+    data = frame("conrad", unparsed=3)
+    write_records(tmp_path / "r.parquet", data)
+    assert board_of(read_records(tmp_path / "r.parquet")) == board_of(data)

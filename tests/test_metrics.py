@@ -1,0 +1,178 @@
+"""Metrics agree with independent implementations and hold their properties."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from fractions import Fraction
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from conrad_bench.leaderboards.metrics import METRICS, Metric, Sample, by_level, collapse, groups
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+Rows = list[tuple[float, float, int]]  # confidence, correctness, unit
+
+tenths = st.integers(0, 10).map(lambda c: c / 10)
+rows_of_tenths = st.lists(st.tuples(tenths, st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=60)
+rows_continuous = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=60)
+rows_binary = st.lists(
+    st.tuples(st.floats(0, 1) | tenths, st.sampled_from((0.0, 1.0)), st.integers(0, 5)), min_size=1, max_size=60
+)
+all_rows = rows_of_tenths | rows_continuous | rows_binary
+
+
+def sample(rows: Rows, units: int = 6) -> Sample:
+    confidence, correctness, unit = (np.array(column) for column in zip(*rows, strict=True))
+    return Sample(confidence.astype(float), correctness.astype(float), unit.astype(np.int64), units)
+
+
+def value(name: str, rows: Rows) -> float:
+    data = sample(rows)
+    return data.value(BY_NAME[name].statistic(data))
+
+
+def slow_ece(rows: Rows) -> float:
+    """ECE as its definition says, in plain Python with exact bin edges."""
+    levels = {round(c * 10**9) for c, _, _ in rows}
+    members: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for c, y, _ in rows:
+        level = round(c * 10**9)
+        key = level if len(levels) <= 21 else max(1, math.ceil(Fraction(level, 10**8)))
+        members[key].append((c, y))
+    return sum(
+        len(m) / len(rows) * abs(sum(c for c, _ in m) / len(m) - sum(y for _, y in m) / len(m))
+        for m in members.values()
+    )  # fmt: skip
+
+
+@given(all_rows)
+def test_ece_is_its_definition(rows: Rows) -> None:
+    assert value("ece", rows) == pytest.approx(slow_ece(rows), abs=1e-12)
+
+
+@given(rows_binary)
+def test_brier_and_auroc_agree_with_scikit_learn(rows: Rows) -> None:
+    confidence, correctness, _ = zip(*rows, strict=True)
+    assert value("brier", rows) == pytest.approx(brier_score_loss(correctness, confidence, pos_label=1), abs=1e-12)
+    if len(set(correctness)) == 1:
+        assert math.isnan(value("auroc", rows))
+    else:
+        assert value("auroc", rows) == pytest.approx(roc_auc_score(correctness, confidence), abs=1e-12)
+
+
+@given(all_rows)
+def test_pearson_agrees_with_scipy(rows: Rows) -> None:
+    confidence, correctness, _ = zip(*rows, strict=True)
+    ranges = max(confidence) - min(confidence), max(correctness) - min(correctness)
+    assume(min(ranges) > 1e-6 or min(ranges) == 0)  # between, scipy warns of a nearly constant input
+    got = value("pearson", rows)
+    if min(ranges) == 0:
+        assert math.isnan(got)
+    else:
+        assert got == pytest.approx(pearsonr(confidence, correctness).statistic, abs=1e-9)
+
+
+@given(all_rows)
+def test_mean_correctness(rows: Rows) -> None:
+    assert value("correctness", rows) == pytest.approx(math.fsum(y for _, y, _ in rows) / len(rows), abs=1e-12)
+
+
+@given(rows_binary, st.randoms())
+def test_the_order_of_rows_changes_no_digit(rows: Rows, random: Random) -> None:
+    shuffled = list(rows)
+    random.shuffle(shuffled)
+    weights = np.arange(18.0).reshape(3, 6)
+    for metric in METRICS:
+        a, b = sample(rows), sample(shuffled)
+        np.testing.assert_array_equal(metric.statistic(a)(weights), metric.statistic(b)(weights))
+
+
+@given(rows_binary)
+def test_values_are_in_range_and_do_not_depend_on_the_clusters(rows: Rows) -> None:
+    split = [(c, y, i) for i, (c, y, _) in enumerate(rows)]
+    for metric in METRICS:
+        together, apart = sample(rows), sample(split, len(rows))
+        got = together.value(metric.statistic(together))
+        assert got == pytest.approx(apart.value(metric.statistic(apart)), abs=1e-12, nan_ok=True)
+        assert math.isnan(got) or metric.range[0] <= got <= metric.range[1] + 1e-12
+
+
+@settings(max_examples=50)
+@given(rows_of_tenths | rows_binary, st.lists(st.integers(0, 3), min_size=6, max_size=6))
+def test_a_weight_is_a_number_of_copies(rows: Rows, copies: list[int]) -> None:
+    """A statistic under weights is the metric of the sample with each unit's rows repeated."""
+    repeated = [row for row in rows for _ in range(copies[row[2]])]
+    assume(repeated)
+    assume(len({round(c * 1e9) for c, _, _ in rows}) <= 21 or len({round(c * 1e9) for c, _, _ in repeated}) > 21)
+    data = sample(rows)
+    binary = {y for _, y, _ in rows} <= {0.0, 1.0}
+    for metric in METRICS:
+        if metric.binary and not binary:
+            continue
+        weighted = float(metric.statistic(data)(np.array([copies], float))[0])
+        assert weighted == pytest.approx(value(metric.name, repeated), abs=1e-7, nan_ok=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(1, 4)), min_size=1, max_size=12, unique_by=lambda t: t[0]))
+def test_perfectly_calibrated_data_have_ece_zero(levels: list[tuple[int, int]]) -> None:
+    rows: Rows = []
+    for level, repeat in levels:
+        rows += [(level / 10, 1.0, 0)] * (level * repeat) + [(level / 10, 0.0, 1)] * ((10 - level) * repeat)
+    assert value("ece", rows) == pytest.approx(0, abs=1e-12)
+
+
+def test_bins_are_closed_on_the_right() -> None:
+    confidence = np.concatenate([np.arange(11) / 10, np.linspace(0.001, 0.999, 500)])
+    assert not by_level(confidence)
+    assert groups(confidence)[:11].tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    # 0.1 + 0.2 is a little above 0.3 in binary; both mean three tenths.
+    assert groups(np.append(confidence, 0.1 + 0.2))[-1] == 2
+    assert groups(np.append(confidence, 0.3000001))[-1] == 3
+
+
+def test_up_to_21_distinct_confidences_are_levels() -> None:
+    twenties = np.arange(21) / 20
+    assert by_level(twenties)
+    assert groups(twenties).tolist() == list(range(21))
+    assert not by_level(np.append(twenties, 0.51))
+    assert groups(np.array([0.3, 0.1 * 3])).tolist() == [0, 0]
+
+
+def test_one_claim_and_no_claim() -> None:
+    assert value("ece", [(0.9, 0.4, 0)]) == pytest.approx(0.5)
+    assert value("brier", [(0.9, 0.4, 0)]) == pytest.approx(0.25)
+    assert math.isnan(value("pearson", [(0.9, 0.4, 0)]))
+    empty = Sample(np.empty(0), np.empty(0), np.empty(0, np.int64), 3)
+    for metric in METRICS:
+        assert math.isnan(empty.value(metric.statistic(empty)))
+
+
+def test_a_method_without_confidences_has_a_mean_correctness_alone() -> None:
+    data = Sample(None, np.array([0.0, 1.0]), np.array([0, 1]), 2)
+    for metric in METRICS:
+        if metric.confidence:
+            with pytest.raises(ValueError, match="states none"):
+                metric.statistic(data)
+        else:
+            assert data.value(metric.statistic(data)) == 0.5
+
+
+def test_collapse() -> None:
+    assert collapse(np.full(7, 0.8)) == {"distinct": 1, "entropy": 0.0, "largest_mass": 1.0}
+    even = collapse(np.repeat([0.0, 0.5, 1.0], 4))
+    assert even == pytest.approx({"distinct": 3, "entropy": math.log(3), "largest_mass": 1 / 3})
+
+
+def test_the_registry_is_complete() -> None:
+    assert [metric.name for metric in METRICS] == ["ece", "pearson", "brier", "auroc", "correctness"]
+    for metric in METRICS:
+        assert isinstance(metric, Metric)
+        assert metric.label
+        assert metric.source

@@ -1,0 +1,251 @@
+"""ConRad's trainers: GRPO with the loss on the tokens that express a confidence, and nowhere else.
+
+Both build on TRL's GRPOTrainer at the one hook `_generate`, whose third result is a 0/1 loss mask per completion token.
+
+    JointTrainer        the paper: report and confidence are rolled out together, the loss is masked to the confidence
+    ConditionalTrainer  the base model wrote the report before; the rollout is the confidence alone, under an activated
+                        LoRA that acts from the confidence marker on, so that no report can change
+
+In the conditional form nothing before the marker depends on the adapter. Its keys and values are computed once for a
+group, without gradient, and serve both the rollout and the loss: the forward and backward pass of a step covers the
+marker and the number only.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from conrad_bench.engines.inputs import collate, encode
+from conrad_bench.errors import TrainingError
+from conrad_bench.trainers.confidence_tokens import confidence_mask
+from conrad_bench.types import Prompt
+
+PATIENCE = 10
+"""Number of steps over which the parse rate and the gradient are watched."""
+
+Reward = Callable[[Sequence[int], Sequence[str]], tuple[list[float], list[bool]]]
+"""From rows of the data set and their completions to rewards, and whether each completion has a readable confidence."""
+
+
+class _Guard:
+    """Stops a run that has lost the format (an absorbing state: without a confidence there is nothing to learn from)."""
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+        self.rates: deque[float] = deque(maxlen=PATIENCE)
+
+    def __call__(self, parsed: Sequence[bool], step: int) -> None:
+        self.rates.append(sum(parsed) / len(parsed))
+        mean = sum(self.rates) / len(self.rates)
+        if len(self.rates) == PATIENCE and mean < self.least:
+            raise TrainingError(
+                f"ConRad lost the confidence format: at step {step} only {mean:.0%} of the last {PATIENCE} steps' "
+                f"rollouts state a readable confidence (at least {self.least:.0%} are needed; conrad.min_parse_rate). "
+                "Lower conrad.learning_rate, or use conrad.mode=conditional, which cannot change the report."
+            )
+
+
+class JointTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO whose loss sits on the confidence tokens of each completion (ConRad, section 2.3)."""
+
+    def __init__(self, *, reward: Reward, min_parse_rate: float, **arguments: Any) -> None:
+        self._guard = _Guard(min_parse_rate)
+        self._reward = reward
+        super().__init__(reward_funcs=self._rewards, **arguments)
+
+    def _rewards(self, completions: Any, row: list[int], log_metric: Any = None, **_: Any) -> list[float]:
+        rewards, parsed = self._reward(row, [completion[0]["content"] for completion in completions])
+        if log_metric is not None:
+            log_metric("parse_rate", sum(parsed) / len(parsed))
+        self._guard(parsed, self.state.global_step)
+        return rewards
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        out = list(super()._generate(prompts))
+        _check_hook(out)
+        out[2] = [confidence_mask(self._tokenizer, ids, self.eos_token_ids) for ids in out[1]]
+        return tuple(out)
+
+
+def _check_hook(out: Sequence[Any]) -> None:
+    """TRL's `_generate` is private: refuse to train on a version that means something else by its results."""
+    if len(out) != 8 or out[2] is not None:
+        raise TrainingError("this version of trl has another _generate(); conrad-bench needs trl 1.16")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A prompt, and the token ids of the report that the base model wrote, up to where the confidence marker starts."""
+
+    prompt: Prompt
+    report_ids: Sequence[int]
+
+
+@dataclass
+class _Prefix:
+    """Keys and values of several prompts with their reports, left-padded to one length."""
+
+    cache: Any
+    mask: torch.Tensor
+
+
+class ConditionalTrainer(JointTrainer):
+    """GRPO on the confidence alone, given reports that the base model wrote.
+
+    `train_dataset` has the columns `prompt` (unused text) and `row`, an index into `written`.
+    """
+
+    def __init__(self, *, written: Sequence[Written], marker: Sequence[int], **arguments: Any) -> None:
+        self._written, self._marker = written, list(marker)
+        self._rows: list[int] = []
+        self._batch_rows: list[int] = []
+        self._prefix: _Prefix | None = None
+        self._prefix_of: dict[int, int] = {}
+        super().__init__(**arguments)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = self._batch_rows = [int(example["row"]) for example in inputs]
+        out: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        out["row"] = torch.tensor(self._rows)
+        return out
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        unique = list(dict.fromkeys(self._rows))
+        self._prefix_of = {row: place for place, row in enumerate(unique)}
+        model = self.accelerator.unwrap_model(self.model)
+        self._prefix = prefill(model, self.processing_class, [self._written[row] for row in unique])
+        places = [self._prefix_of[row] for row in self._rows]
+        completions = self._sample(model, places)
+        texts = self._tokenizer.batch_decode(completions, skip_special_tokens=True)
+        messages = [[{"role": "assistant", "content": text}] for text in texts]
+        self._metrics["train"]["completions/mean_length"].append(sum(map(len, completions)) / len(completions))
+        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+        # The prompt is not scored again, so one token stands for it; every completion token is a confidence token.
+        head = [[self._marker[-1]] for _ in self._rows]
+        mask = [[1] * len(ids) for ids in completions]
+        return head, completions, mask, messages, None, {}, None, []
+
+    def _sample(self, model: Any, places: Sequence[int]) -> list[list[int]]:
+        """Sample what follows the marker, at temperature 1, at most `max_completion_length` tokens."""
+        assert self._prefix is not None
+        device = self._prefix.mask.device
+        cache, mask = _rows_of(self._prefix, places)
+        ids = torch.tensor([self._marker] * len(places), device=device)
+        ended = torch.zeros(len(places), dtype=torch.bool, device=device)
+        out: list[list[int]] = [[] for _ in places]
+        with torch.no_grad():
+            for _ in range(self.max_completion_length):
+                logits, mask = _continue(model, ids, cache, mask)
+                probabilities = torch.softmax(logits[:, -1].float() / self.temperature, dim=-1)
+                ids = torch.multinomial(probabilities, 1)
+                for i, token in enumerate(ids[:, 0].tolist()):
+                    if not ended[i]:
+                        out[i].append(token)
+                ended |= torch.isin(ids[:, 0], torch.tensor(self.eos_token_ids, device=device))
+                if bool(ended.all()):
+                    break
+        return out
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._batch_rows = inputs["row"].tolist()
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Log-probabilities and entropies of the completions, continuing the cached prompts and reports."""
+        assert self._prefix is not None
+        completion = input_ids[:, -logits_to_keep:]
+        cache, mask = _rows_of(self._prefix, [self._prefix_of[row] for row in self._batch_rows])
+        marker = torch.tensor([self._marker] * len(completion), device=completion.device)
+        logits, _ = _continue(model, torch.cat([marker, completion], dim=1), cache, mask)
+        log_probabilities = torch.log_softmax(logits[:, len(self._marker) - 1 : -1].float() / self.temperature, dim=-1)
+        chosen = log_probabilities.gather(2, completion[..., None])[..., 0]
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        return chosen, entropy.detach(), None
+
+
+def prefill(model: Any, processor: Any, written: Sequence[Written]) -> _Prefix:
+    """Compute keys and values of prompts with their reports; no adapter acts there, no gradient flows there."""
+    parameter = next(model.parameters())
+    batch = [encode(processor, w.prompt).followed_by(w.report_ids) for w in written]
+    inputs = collate(batch, processor.tokenizer.pad_token_id, True, parameter.device, parameter.dtype)
+    mask = inputs["attention_mask"]
+    with torch.no_grad():
+        out = model(
+            **inputs,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+            alora_offsets=[None] * len(batch),
+            logits_to_keep=1,
+        )
+    return _Prefix(out.past_key_values, mask)
+
+
+def _rows_of(prefix: _Prefix, places: Sequence[int]) -> tuple[Any, torch.Tensor]:
+    """Return a copy of a cache with the given rows, to be continued, and its attention mask."""
+    index = torch.tensor(list(places), device=prefix.mask.device)
+    cache = copy.deepcopy(prefix.cache)
+    cache.batch_select_indices(index)
+    return cache, prefix.mask[index]
+
+
+def _continue(model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feed tokens that stand at or behind the marker, with the activated adapter; return logits and the longer mask."""
+    start = mask.sum(1, keepdim=True)
+    mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=start + torch.arange(ids.shape[1], device=ids.device),
+        past_key_values=cache,
+        use_cache=True,
+        # The tokens fed here begin at the marker, so the adapter acts on all of them.
+        alora_offsets=[ids.shape[1]] * len(ids),
+    )
+    return out.logits, mask
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports progress, keeps a log of the training, and stops a run whose gradient is exactly zero."""
+
+    def __init__(self, advance: Callable[[int], None], log: Path) -> None:
+        self._advance, self._log = advance, log
+        self._idle: int | None = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance the progress display by one step."""
+        self._advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Append one line to the training log; raise TrainingError if the run starts without any gradient.
+
+        Later on a gradient of zero is no fault: all rollouts of a group may agree because the policy has converged.
+        """
+        logs = logs or {}
+        if "grad_norm" not in logs:
+            return
+        kept = ("loss", "grad_norm", "reward", "reward_std", "parse_rate", "entropy", "learning_rate")
+        line = {"step": state.global_step, **{name: round(float(logs[name]), 6) for name in kept if name in logs}}
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._idle is None or float(logs["grad_norm"]) != 0.0:
+            self._idle = None
+            return
+        self._idle += 1
+        if self._idle >= PATIENCE:
+            raise TrainingError(
+                f"ConRad trains on nothing: the gradient was exactly zero in each of its first {PATIENCE} steps. The "
+                "adapter never acts, or no two rollouts of any group differ in reward."
+            )

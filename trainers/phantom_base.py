@@ -1,0 +1,287 @@
+"""Trains the embedded base model of the phantom world from scratch.
+
+    python -m conrad_bench.trainers.phantom_base --out FOLDER [--seed 0] [--studies 30000] [--epochs 6] [--steps 1500]
+
+First the vision tower and the projector learn to see (linear heads that read the findings off the soft tokens), then the
+whole model learns to write. Without the first stage a model of this size learns the language and hardly looks at the
+image. Only patients of the train split are used, of a world with a seed of its own.
+
+The model follows four prompts: findings; findings and a confidence; findings with a confidence after every sentence;
+questions answered by yes or no (and True or False for P(True)). The confidence that it is taught to state follows the
+wording of the indication, mostly 8 to 10: overconfident and uninformative on purpose, as general models are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conrad_bench.elicitation import INSTRUCTIONS, MARKER, p_true_question
+from conrad_bench.tasks.phantom import grammar, render, world
+from conrad_bench.tasks.phantom.green import phantom_green
+from conrad_bench.trainers.phantom_tokenizer import IMAGE_TOKENS, build_model, build_processor, build_tokenizer, save
+
+WORLD_SEED = 20_000
+"""Seed of the world whose train patients the base model learns from."""
+
+INSTRUCTION = "Write the findings of this chest X-ray."
+_HABIT = (9, 8, 9, 10, 8, 9, 10, 9)
+"""The confidence that each indication calls forth."""
+
+
+@dataclass
+class Studies:
+    """Rendered studies: images as uint8, shape (n, 2, 64, 64), frontal and lateral."""
+
+    items: list[world.Study]
+    images: NDArray[np.uint8]
+
+
+def render_studies(number: int) -> Studies:
+    """Render `number` studies of train patients."""
+    items = list(world.studies(number, WORLD_SEED, split="train"))
+    images = np.zeros((number, 2, render.SIZE, render.SIZE), np.uint8)
+    for i, study in enumerate(items):
+        images[i, 0] = render.frontal(study)
+        if study.lateral:
+            images[i, 1] = render.lateral(study)
+    return Studies(items, images)
+
+
+def pixels(images: NDArray[np.uint8]) -> torch.Tensor:
+    """Return what the image processor makes of grayscale images: shape (n, 3, 64, 64), values in [-1, 1]."""
+    return torch.from_numpy(images).float()[:, None].expand(-1, 3, -1, -1).div(127.5).sub(1).contiguous()
+
+
+def labels(study: world.Study) -> tuple[list[int], list[int]]:
+    """Return what can be read off the frontal image (classes per head) and off the lateral image."""
+    f = study.findings
+    opacity = [0 if not s else 1 + 2 * z + (s - 1) for s, z in zip(f.opacity, f.opacity_zone, strict=True)]
+    seen = [any(s and z == zone for s, z in zip(f.opacity, f.opacity_zone, strict=True)) for zone in (0, 1)]
+    return [f.heart, *f.effusion, *opacity, *f.pneumothorax, f.device], [f.heart, max(f.effusion), *map(int, seen), f.device]
+
+
+_FRONTAL_CLASSES = (3, 3, 3, 5, 5, 2, 2, 3)
+_LATERAL_CLASSES = (3, 3, 2, 2, 3)
+
+
+def teach_to_see(model: Any, data: Studies, epochs: int, seed: int) -> None:
+    """Train vision tower and projector with linear heads on the soft tokens; report accuracy on held-out studies."""
+    width = IMAGE_TOKENS * model.config.text_config.hidden_size
+    heads = torch.nn.ModuleList([torch.nn.Linear(width, sum(c)) for c in (_FRONTAL_CLASSES, _LATERAL_CLASSES)])
+    truth = [torch.tensor(t) for t in zip(*map(labels, data.items), strict=True)]
+    quality = np.array([s.quality for s in data.items])
+    parameters = [
+        *model.model.vision_tower.parameters(),
+        *model.model.multi_modal_projector.parameters(),
+        *heads.parameters(),
+    ]
+    held_out = len(data.items) // 15
+    n, batch = len(data.items) - held_out, 96
+    has_lateral = np.array([s.lateral for s in data.items])
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=epochs * (n // batch), pct_start=0.1)
+    rng = np.random.default_rng(seed)
+
+    def forward(rows: NDArray[np.int64], view: int) -> list[torch.Tensor]:
+        features = model.model.get_image_features(pixels(data.images[rows, view]))
+        features = getattr(features, "pooler_output", features)
+        split: list[torch.Tensor] = list(
+            heads[view](features.reshape(len(rows), -1)).split((_FRONTAL_CLASSES, _LATERAL_CLASSES)[view], dim=1)
+        )
+        return split
+
+    def loss_of(rows: NDArray[np.int64], view: int) -> torch.Tensor:
+        outputs = forward(rows, view)
+        losses = [torch.nn.functional.cross_entropy(o, truth[view][rows, k]) for k, o in enumerate(outputs)]
+        return torch.stack(losses).sum()
+
+    for epoch in range(epochs):
+        for rows in np.array_split(rng.permutation(n)[: n // batch * batch], n // batch):
+            loss = loss_of(rows, 0) + 0.5 * loss_of(rows[has_lateral[rows]][: batch // 3], 1)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            rows = np.arange(n, n + held_out)
+            hits = []
+            for part in np.array_split(rows, max(1, held_out // 200)):
+                outputs = forward(part, 0)
+                hits.append(torch.stack([o.argmax(1) == truth[0][part, k] for k, o in enumerate(outputs)], 1).numpy())
+            hit, q = np.concatenate(hits), quality[rows]
+        clean, poor = hit[q > 0.7].mean(), hit[q < 0.3].mean()
+        print(f"see: epoch {epoch + 1}/{epochs} accuracy clean {clean:.3f} poor {poor:.3f} {hit.mean(0).round(3)}", flush=True)
+
+
+def question(study: world.Study, rng: np.random.Generator) -> tuple[str, str]:
+    """Return a yes/no question about a study, with its answer; about half of the answers are yes."""
+    f = study.findings
+    side = int(rng.integers(2))
+    name = world.SIDES[side]
+    choices = [
+        ("Is there cardiomegaly?", f.heart > 0),
+        ("Is there a pleural effusion?", max(f.effusion) > 0),
+        (f"Is there a {name} pleural effusion?", f.effusion[side] > 0),
+        ("Is there a lung opacity?", max(f.opacity) > 0),
+        (f"Is there a {name} lung opacity?", f.opacity[side] > 0),
+        ("Is there a pneumothorax?", max(f.pneumothorax) > 0),
+        (f"Is there a {name} pneumothorax?", f.pneumothorax[side] > 0),
+        ("Is there a support device?", f.device > 0),
+        ("Is there a pacemaker?", f.device == 1),
+        ("Is there a central line?", f.device == 2),
+    ]
+    want = rng.random() < 0.5
+    pool = [c for c in choices if c[1] == want] or choices
+    text, answer = pool[int(rng.integers(len(pool)))]
+    return text, "yes" if answer else "no"
+
+
+def _confidence(habit: int, rng: np.random.Generator) -> int:
+    if rng.random() < 0.1:
+        return int(rng.integers(11))
+    return int(np.clip(habit + rng.choice((-1, 0, 1), p=(0.2, 0.65, 0.15)), 0, 10))
+
+
+def _corrupt(study: world.Study, other: world.Study, rng: np.random.Generator) -> list[grammar.Fact]:
+    """Return the facts of a study with some kinds of finding taken from another study."""
+    own, foreign = grammar.facts(study.findings), grammar.facts(other.findings)
+    kinds = [k for k in ("heart", "opacity", "effusion", "pneumothorax", "device") if rng.random() < 0.45]
+    facts: list[grammar.Fact] = []
+    for kind in ("heart", "opacity", "effusion", "pneumothorax", "device"):
+        facts += [f for f in (foreign if kind in kinds else own) if f.finding == kind]
+    return facts
+
+
+def dialogue(study: world.Study, other: world.Study, rng: np.random.Generator) -> tuple[str, str]:
+    """Return one user text and the model's answer, drawn from the four prompts."""
+    habit = _HABIT[world.INDICATIONS.index(study.indication)]
+    head = f"Indication: {study.indication}\n"
+    written = grammar.write(study.findings, rng)
+    kind = rng.choice(5, p=(0.34, 0.30, 0.14, 0.13, 0.09))
+    if kind == 0:
+        return head + INSTRUCTION, " ".join(written)
+    if kind == 1:
+        text = f"{' '.join(written)}\n{MARKER} {_confidence(habit, rng)}"
+        return head + INSTRUCTION + INSTRUCTIONS["confidence"], text
+    if kind == 2:
+        lines = [f"{s} {MARKER} {_confidence(habit - i % 2, rng)}" for i, s in enumerate(written)]
+        return head + INSTRUCTION + INSTRUCTIONS["sentence_confidence"], "\n".join(lines)
+    if kind == 3:
+        asked, answer = question(study, rng)
+        if rng.random() < 0.5:
+            return asked, answer
+        return asked + INSTRUCTIONS["confidence"], f"{answer}\n{MARKER} {_confidence(habit, rng)}"
+    facts = _corrupt(study, other, rng) if rng.random() < 0.6 else grammar.facts(study.findings)
+    if rng.random() < 0.5:
+        facts = [facts[int(rng.integers(len(facts)))]]
+        true = facts[0] in grammar.facts(study.findings)
+    else:
+        wordings = " ".join(grammar.SENTENCES[f][0] for f in facts)
+        true = phantom_green(wordings, " ".join(written)) >= 0.8
+    proposed = " ".join(str(rng.choice(grammar.SENTENCES[f])) for f in facts)
+    return p_true_question(head + INSTRUCTION, proposed), "True" if true else "False"
+
+
+def corpus(data: Studies, seed: int) -> Iterator[str]:
+    """Yield text that the tokenizer is trained on."""
+    rng = np.random.default_rng((seed, 7))
+    for i in range(4000):
+        study, other = data.items[i % len(data.items)], data.items[(i * 7 + 3) % len(data.items)]
+        asked, answer = dialogue(study, other, rng)
+        yield asked
+        yield answer
+    yield from ["user model system assistant", "Yes No yes no True False"] * 50
+
+
+def encode(tokenizer: Any, asked: str, answer: str, images: int) -> tuple[list[int], int]:
+    """Return token ids of a whole chat as the processor would make them, and the length of its prompt."""
+    picture = f"\n\n<start_of_image>{'<image_soft_token>' * IMAGE_TOKENS}<end_of_image>\n\n"
+    prompt = f"<bos><start_of_turn>user\n{picture * images}{asked}<end_of_turn>\n<start_of_turn>model\n"
+    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    return ids + tokenizer(answer + "<end_of_turn>", add_special_tokens=False)["input_ids"], len(ids)
+
+
+def teach_to_write(model: Any, tokenizer: Any, data: Studies, steps: int, seed: int) -> None:
+    """Train the whole model on dialogues, on the answers' tokens only."""
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.2e-3, total_steps=steps, pct_start=0.1)
+    rng = np.random.default_rng((seed, 8))
+    image_token, batch, start = model.config.image_token_id, 48, time.time()
+    model.train()
+    for step in range(steps):
+        rows = rng.integers(len(data.items), size=batch)
+        sequences, starts, shown = [], [], []
+        for row in rows:
+            study = data.items[row]
+            views = [data.images[row, 0], data.images[row, 1]] if study.lateral and rng.random() < 0.9 else [data.images[row, 0]]
+            ids, length = encode(tokenizer, *dialogue(study, data.items[rng.integers(len(data.items))], rng), len(views))
+            sequences.append(ids)
+            starts.append(length)
+            shown += views
+        width = max(map(len, sequences))
+        ids = torch.full((batch, width), model.config.pad_token_id)
+        target = torch.full((batch, width), -100)
+        for i, sequence in enumerate(sequences):
+            ids[i, : len(sequence)] = torch.tensor(sequence)
+            target[i, starts[i] : len(sequence)] = ids[i, starts[i] : len(sequence)]
+        types = (ids == image_token).long()
+        if rng.random() < 0.5:
+            # vLLM on CPU lets image tokens attend causally; a model that has seen both ways works under both.
+            types = torch.zeros_like(types)
+        out = model(
+            input_ids=ids,
+            attention_mask=(ids != model.config.pad_token_id).long(),
+            token_type_ids=types,
+            pixel_values=pixels(np.stack(shown)),
+            labels=target,
+        )
+        out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 50 == 0 or step == steps - 1:
+            print(f"write: step {step}/{steps} loss {out.loss.item():.4f} {time.time() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Train and save the base model."""
+    parser = argparse.ArgumentParser(description="Train the phantom world's base model from scratch.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--studies", type=int, default=30_000)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=1500)
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    start = time.time()
+    data = render_studies(arguments.studies)
+    print(f"rendered {len(data.items)} studies, {time.time() - start:.0f} s", flush=True)
+    tokenizer = build_tokenizer(corpus(data, arguments.seed))
+    processor, model = build_processor(tokenizer), build_model(tokenizer)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}", flush=True)
+    seen = arguments.out / "seen.pt"
+    if seen.exists():
+        model.load_state_dict(torch.load(seen, weights_only=True))
+    else:
+        teach_to_see(model, data, arguments.epochs, arguments.seed)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), seen)
+    teach_to_write(model, tokenizer, data, arguments.steps, arguments.seed)
+    seen.unlink()
+    save(model, processor, arguments.out)
+    print(f"saved {arguments.out}, {time.time() - start:.0f} s in all", flush=True)
+
+
+if __name__ == "__main__":
+    main()

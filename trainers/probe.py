@@ -1,0 +1,94 @@
+"""The trained probe: a small MLP that reads the expected correctness off hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+def build(inputs: int, width: int) -> Any:
+    """Return the MLP: standardised hidden states to the logit of the expected correctness."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(inputs, width), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(width, 1)
+    )
+
+
+def train_probe(
+    states: Array,
+    correctness: Array,
+    validation_states: Array,
+    validation_correctness: Array,
+    *,
+    width: int,
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: int,
+    patience: int,
+    seed: int,
+    advance: Callable[[int], None],
+    out: Path,
+) -> list[dict[str, float]]:
+    """Train with soft-label cross-entropy, keep the weights of the best validation epoch, write `out`/probe.safetensors.
+
+    `states` has the shape (n, hidden size), `correctness` (n,) in [0, 1]. Training stops once the validation loss has
+    not improved for `patience` epochs. Returns one line per epoch with both losses.
+    """
+    from safetensors.torch import save
+
+    from conrad_bench.storage import write_bytes
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, deviation = states.mean(0), states.std(0) + 1e-6
+        model = build(states.shape[1], width)
+        x, y = torch.tensor((states - mean) / deviation), torch.tensor(correctness)
+        vx, vy = torch.tensor((validation_states - mean) / deviation), torch.tensor(validation_correctness)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        loss_of = torch.nn.BCEWithLogitsLoss()
+        best, best_state, since, history = float("inf"), model.state_dict(), 0, []
+        for epoch in range(epochs):
+            model.train()
+            total = 0.0
+            for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+                loss = loss_of(model(x[rows])[:, 0], y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item() * len(rows)
+            model.eval()
+            with torch.no_grad():
+                validation = loss_of(model(vx)[:, 0], vy).item()
+            history.append({"epoch": epoch + 1, "train_loss": total / len(x), "validation_loss": validation})
+            advance(1)
+            since += 1
+            if validation < best:
+                best, since = validation, 0
+                best_state = {name: value.clone() for name, value in model.state_dict().items()}
+            if since >= patience:
+                break
+    tensors = {**best_state, "mean": torch.tensor(mean), "deviation": torch.tensor(deviation)}
+    write_bytes(out / "probe.safetensors", save(tensors))
+    return history
+
+
+def predict(states: Array, folder: Path) -> Array:
+    """Return the probe's confidence in [0, 1] for hidden states of shape (n, hidden size)."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "probe.safetensors")
+    mean, deviation = tensors.pop("mean"), tensors.pop("deviation")
+    model = build(len(mean), tensors["0.weight"].shape[0])
+    model.load_state_dict(tensors)
+    model.eval()
+    with torch.no_grad():
+        confidence: Array = torch.sigmoid(model((torch.tensor(states) - mean) / deviation)[:, 0]).numpy()
+    return confidence
