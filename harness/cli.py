@@ -126,14 +126,20 @@ def run(
     from conrad_bench import pipeline
 
     try:
-        pipeline.run(resolved, folder, registry, Reporter(), dry_run)
+        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run)
     except ConradBenchError:
         raise
     except Exception as error:
         raise _CrashError(folder) from error
-    board = folder / "leaderboard.md"
-    if not dry_run and board.is_file():
-        print(board.read_text(encoding="utf-8"), end="")
+    if dry_run:
+        from conrad_bench.preview import plan_for_console
+
+        _show(plan_for_console(result))
+    else:
+        from conrad_bench.leaderboards.tables import table_for_console
+
+        _show(table_for_console(result))
+        print(f"leaderboard: {folder / 'leaderboard.md'}")
 
 
 @app.command("list")
@@ -204,6 +210,16 @@ def default_out(methods: list[str], tasks: list[str]) -> Path:
 def _names(text: str | None) -> list[str] | None:
     """Split "a,b" into names."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _show(renderable: Any) -> None:
+    """Print a result to standard output, wide enough for its tables where that is not a terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(renderable, markup=False)
 
 
 def _say(text: str) -> None:

@@ -50,7 +50,7 @@ class ModelError(UserError):
     """A model cannot be found or loaded."""
 
 
-class MissingExtra(UserError):
+class MissingExtra(UserError):  # noqa: N818 - the name says what is wrong
     """An optional package is not installed."""
 
 

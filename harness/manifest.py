@@ -15,7 +15,18 @@ from typing import Any
 
 from conrad_bench.types import Example
 
-PACKAGES = ("conrad-bench", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "vllm", "ray", "numpy")
+PACKAGES = (
+    "conrad-bench",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "vllm",
+    "ray",
+    "numpy",
+)
 
 
 def versions() -> dict[str, str]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def run(config: RunConfig, out: Path, registry: Registry, reporter: Reporter, dry_run: bool = False) -> dict[str, Any]:
     """Carry out a run in the folder `out` and return the content of leaderboard.json (of the plan, when dry).
 
-    What is there already is used, never made again. A method that fails does not stop the others: its error is raised
-    at the end, after the leaderboard of what did work is written. Raises ConfigError if `out` holds a run of another
+    What is there already is used, never made again. A method that fails does not stop the others: the first error is
+    raised at the end, after the leaderboard of what did work is written. Raises ConfigError if `out` holds a run of another
     configuration.
     """
     plan = make_plan(config, registry)
@@ -45,7 +45,8 @@ def check_folder(out: Path, config: RunConfig) -> None:
     """Raise ConfigError if `out` belongs to a run with another configuration, naming the keys that differ."""
     path = out / "config.yaml"
     if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        # A run that was killed while it wrote its config.yaml leaves that file's temporary.
+        if out.is_dir() and any(not p.match(".config.yaml.*.tmp") for p in out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run (no config.yaml); choose another folder with --out")
         return
     found = differences(load_config(path), config)
@@ -66,8 +67,10 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", dump_config(plan.config))
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
-    failures: list[ConradBenchError] = []
+    failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store:
+        for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
+            leftover.unlink(missing_ok=True)
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         model = Model(plan.engine, store, reporter)
@@ -80,8 +83,10 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                     _evaluate(plan, method, task, data[task_name], model, out)
                 except StorageError:
                     raise
-                except ConradBenchError as error:
-                    reporter.say(f"{name} on {task_name} failed: {error}")
+                except Exception as error:
+                    # Other errors' messages could quote a report.
+                    said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
+                    reporter.say(f"{name} on {task_name} failed: {said}")
                     failures.append(error)
         plan.engine.close()
     if failures and not any((out / "records").glob("*.parquet")):
@@ -122,8 +127,8 @@ def make_judge(plan: Plan, task: Task) -> Judge:
 def _fit(method: Method, task: Task, loaded: Loaded, model: Model, judge: Judge, out: Path) -> Path:
     """Return the artifact of a method, fitting it unless a complete one is there.
 
-    artifact.json is written last: a folder without it is a fit that was interrupted, which the trainer continues from its
-    last checkpoint.
+    artifact.json is written last: a folder without it is a fit that was interrupted, which the trainer continues from
+    its last checkpoint.
     """
     folder = out / "artifacts" / f"{method.name}@{task.name}"
     marker = folder / "artifact.json"
@@ -131,7 +136,7 @@ def _fit(method: Method, task: Task, loaded: Loaded, model: Model, judge: Judge,
     if not marker.is_file():
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            method.fit(task, train, validation, model, judge, folder)
+        method.fit(task, train, validation, model, judge, folder)
         content = {
             "method": method.name,
             "task": task.name,

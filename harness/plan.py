@@ -15,6 +15,7 @@ from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, wi
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import DataError, PlanError
 from conrad_bench.methods.base import TRAINING, Method
+from conrad_bench.records import COLUMNS
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.base import Loaded, Scorer, Task
@@ -123,6 +124,11 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
         for split in ("train", "validate"):
             if not any(e.split == split for e in examples):
                 raise DataError(f"task {name!r}: {root} holds no {split} examples, which the methods that learn need")
+    taken = sorted(set(COLUMNS) & {column for example in examples for column in example.attributes})
+    if taken:
+        raise DataError(
+            f"task {name!r}: attribute columns must not be named {', '.join(taken)}; records use these names"
+        )
     plan.scorers[name].check(test[:limit])
     return Loaded(examples=examples, left_out=loaded.left_out)
 

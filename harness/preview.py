@@ -26,8 +26,8 @@ class _Nothing:
 def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Return the plan as {"tasks": ..., "steps": [{"task", "method", "action", "count", "what", "there"}]}.
 
-    `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the same
-    plan will have generated. It is None where the prompts are not known beforehand.
+    `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the
+    same plan will have generated. It is None where the prompts are not known beforehand.
     """
     from conrad_bench.model import Model
     from conrad_bench.records import records_path
@@ -81,3 +81,23 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                     }
                 )
     return {"model": plan.model_label, "engine": plan.engine.name, "tasks": tasks, "steps": steps}
+
+
+def plan_for_console(plan: dict[str, Any]) -> Any:
+    """Return a dry run's plan as rich text and a table."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [f"model {plan['model']}, engine {plan['engine']}; nothing was loaded or generated"]
+    for name, task in plan["tasks"].items():
+        counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items())
+        lines.append(f"{name}: {counts} examples from {task['root']}")
+        lines += [f"  left out: {why} ({number:,})" for why, number in task["left_out"].items()]
+    table = Table("task", "method", "action", "what", box=None)
+    table.add_column("count", justify="right")
+    table.add_column("already there", justify="right")
+    for step in plan["steps"]:
+        there = "-" if step["there"] is None else f"{step['there']:,}"
+        table.add_row(step["task"], step["method"], step["action"], step["what"], f"{step['count']:,}", there)
+    return Group(Text("\n".join(lines)), table)

@@ -70,7 +70,7 @@ class Response:
     token_ids: tuple[int, ...]
     """Generated tokens, the end-of-turn token included where the model wrote it."""
     logprobs: tuple[float, ...] | None
-    """Natural-log probability of each generated token under the unmodified distribution (temperature 1, no truncation)."""
+    """Natural-log probability of each generated token, under the distribution at temperature 1 without truncation."""
     finish_reason: Literal["stop", "length"]
     sample: int = 0
     """Sample index among the responses to the same prompt."""

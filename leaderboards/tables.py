@@ -116,7 +116,7 @@ def _collapse(row: dict[str, Any]) -> str:
 
 def _worst(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
     values = row.get("worst_case", {})
-    names = [metric["name"] for metric in board["metrics"] if metric["name"] in values]
+    names = [metric["name"] for metric in board["metrics"] if values.get(metric["name"]) is not None]
     return ", ".join(f"{_label(board, task, name)} {values[name]:.3f}" for name in names)
 
 

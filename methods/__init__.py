@@ -1,0 +1,1 @@
+"""Confidence methods, one file each."""

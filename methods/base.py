@@ -26,6 +26,7 @@ SAMPLING = "sampling"
 
 NEEDS = (LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING)
 
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One piece of work that a method will ask for, as `run --dry-run` shows it."""

@@ -22,7 +22,7 @@ ELICIT = "confidence"
 
 
 class ConRad(Method, GRPOSettings):
-    """GRPO on the confidence tokens with the reward lambda (r log c + (1 - r) log(1 - c)), r the report's correctness."""
+    """GRPO on the confidence tokens; reward lambda (r log c + (1 - r) log(1 - c)), r the report's correctness."""
 
     name: ClassVar[str] = "conrad"
     summary: ClassVar[str] = "stated confidence trained by GRPO with the logarithmic scoring rule"
@@ -160,7 +160,7 @@ class ConRad(Method, GRPOSettings):
             prompts=rows,
             reward=reward,
             written=written,
-            base_model=model.engine.model,
+            base_model=model.engine.identity()["model"],
             seed=self.seed,
             stage=model.reporter.stage,
             out=out,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Probe(Method):
-    """Azaria & Mitchell 2023 as in ConRad, section 3: 3000 samples, 10 epochs, early stopping on validation patients."""
+    """As in ConRad, section 3: 3000 samples, 10 epochs, early stopping on validation patients."""
 
     name: ClassVar[str] = "probe"
     summary: ClassVar[str] = "an MLP on hidden states of the response, trained to predict its correctness"

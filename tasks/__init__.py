@@ -1,0 +1,1 @@
+"""Tasks, their loaders and scorers, and the phantom world."""

@@ -104,3 +104,11 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
         paths.append(str(path))
     return paths
+
+
+@pytest.fixture(scope="session")
+def base_model() -> Path:
+    """The embedded base model of the phantom world."""
+    from importlib.resources import files
+
+    return Path(str(files("conrad_bench.tasks.phantom"))) / "base_model"

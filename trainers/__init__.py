@@ -1,0 +1,1 @@
+"""What learns: ConRad, the probe, and the phantom base model."""

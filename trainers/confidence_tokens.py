@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from conrad_bench.elicitation import LEVELS, MARKER, confidence_spans
@@ -51,15 +52,15 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> list[int]:
 def confidence_mask(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return 1 for every token of a completion that expresses a confidence, else 0.
 
-    These are the tokens of the stated numbers and, for the last of them, the end-of-turn token behind it: after "1", the
-    choice between "0" and the end is the choice between 10 and 1. A completion that ends without a confidence has its end
-    token marked, the place where a confidence should have stood: without that, its penalty would reach no token and the
-    format could only be lost, never regained. A completion that was cut off has no such place and gets no mark.
+    These are the tokens of the stated numbers and, for the last of them, the end-of-turn token behind it: after "1",
+    the choice between "0" and the end is the choice between 10 and 1. A completion that ends without a confidence has
+    its end token marked, the place where a confidence should have stood: without that, its penalty would reach no token
+    and the format could only be lost, never regained. A completion that was cut off has no such place and gets no mark.
     """
     text = tokenizer.decode(ids, skip_special_tokens=True)
     spans = confidence_spans(text)
     offsets = token_offsets(tokenizer, ids)
-    mask = [int(any(s < b and e > a for a, b in spans)) for s, e in zip(offsets, offsets[1:], strict=False)]
+    mask = [int(any(s < b and e > a for a, b in spans)) for s, e in pairwise(offsets)]
     if ids and ids[-1] in ends and (not spans or spans[-1][1] == len(text.rstrip())):
         mask[-1] = 1
     return mask

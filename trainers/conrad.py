@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from conrad_bench.storage import write_text
+
 if TYPE_CHECKING:
     from conrad_bench.trainers.grpo import Reward, Written
 
@@ -65,16 +67,19 @@ def train_conrad(
     stage: Callable[[str, int], Any],
     out: Path,
 ) -> None:
-    """Train an adapter and leave it in the folder `out` (adapter_model.safetensors, adapter_config.json, training.jsonl).
+    """Train an adapter and leave it in the folder `out` (adapter_model.safetensors, adapter_config.json,
+    training.jsonl).
 
-    `prompts` are the rows of the data set: chat messages under "prompt", PIL images under "images" (joint mode), and the
-    number of the row under "row". `written` holds the base model's reports (conditional mode). `stage(label, total)` is a
-    context manager that yields a function to report progress with. Raises TrainingError if the run loses the format or
-    gets no gradient.
+    `prompts` are the rows of the data set: chat messages under "prompt", PIL images under "images" (joint mode), and
+    the number of the row under "row". `written` holds the base model's reports (conditional mode). `stage(label,
+    total)` is a context manager that yields a function to report progress with. Raises TrainingError if the run loses
+    the format or gets no gradient.
     """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
+    from transformers import PrinterCallback
+    from transformers.utils import logging
     from trl import GRPOConfig
 
     from conrad_bench.trainers.confidence_tokens import marker_ids
@@ -89,7 +94,6 @@ def train_conrad(
         target_modules=LANGUAGE_LAYERS,
         task_type="CAUSAL_LM",
         alora_invocation_tokens=marker if conditional else None,
-        base_model_name_or_path=base_model,
     )
     steps = training_steps(settings, len(prompts))
     checkpoints = out / "checkpoints"
@@ -132,7 +136,9 @@ def train_conrad(
         "reward": reward,
         "min_parse_rate": settings.min_parse_rate,
     }
+    logging.disable_progress_bar()
     trainer = ConditionalTrainer(written=written, marker=marker, **common) if conditional else JointTrainer(**common)
+    trainer.remove_callback(PrinterCallback)
     last = _last_checkpoint(checkpoints)
     done = int(last.name.rsplit("-", 1)[1]) if last else 0
     _keep_log_until(out / "training.jsonl", done)
@@ -141,8 +147,16 @@ def train_conrad(
         trainer.add_callback(Watch(advance, out / "training.jsonl"))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.model.save_pretrained(out)
+    _name_base(out / "adapter_config.json", base_model)
     shutil.rmtree(checkpoints, ignore_errors=True)
     (out / "README.md").unlink(missing_ok=True)
+
+
+def _name_base(path: Path, base_model: str) -> None:
+    """Replace the base model's folder by what identifies it: equal adapters are equal on every machine."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_model
+    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -38,7 +38,7 @@ Reward = Callable[[Sequence[int], Sequence[str]], tuple[list[float], list[bool]]
 
 
 class _Guard:
-    """Stops a run that has lost the format (an absorbing state: without a confidence there is nothing to learn from)."""
+    """Stops a run that lost the format, an absorbing state: without a confidence there is nothing to learn from."""
 
     def __init__(self, least: float) -> None:
         self.least = least
@@ -115,9 +115,8 @@ class ConditionalTrainer(JointTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = self._batch_rows = [int(example["row"]) for example in inputs]
-        out: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        out["row"] = torch.tensor(self._rows)
-        return out
+        out = super()._generate_and_score_completions(inputs)
+        return {**out, "row": torch.tensor(self._rows, device=out["completion_ids"].device)}
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         unique = list(dict.fromkeys(self._rows))
@@ -156,10 +155,9 @@ class ConditionalTrainer(JointTrainer):
                     break
         return out
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._batch_rows = inputs["row"].tolist()
-        loss: torch.Tensor = super()._compute_loss(model, inputs)
-        return loss
+        return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **_: Any

@@ -2,9 +2,9 @@
 
     python -m conrad_bench.trainers.phantom_base --out FOLDER [--seed 0] [--studies 30000] [--epochs 6] [--steps 1500]
 
-First the vision tower and the projector learn to see (linear heads that read the findings off the soft tokens), then the
-whole model learns to write. Without the first stage a model of this size learns the language and hardly looks at the
-image. Only patients of the train split are used, of a world with a seed of its own.
+First the vision tower and the projector learn to see (linear heads that read the findings off the soft tokens), then
+the whole model learns to write. Without the first stage a model of this size learns the language and hardly looks at
+the image. Only patients of the train split are used, of a world with a seed of its own.
 
 The model follows four prompts: findings; findings and a confidence; findings with a confidence after every sentence;
 questions answered by yes or no (and True or False for P(True)). The confidence that it is taught to state follows the
@@ -66,7 +66,12 @@ def labels(study: world.Study) -> tuple[list[int], list[int]]:
     f = study.findings
     opacity = [0 if not s else 1 + 2 * z + (s - 1) for s, z in zip(f.opacity, f.opacity_zone, strict=True)]
     seen = [any(s and z == zone for s, z in zip(f.opacity, f.opacity_zone, strict=True)) for zone in (0, 1)]
-    return [f.heart, *f.effusion, *opacity, *f.pneumothorax, f.device], [f.heart, max(f.effusion), *map(int, seen), f.device]
+    return [f.heart, *f.effusion, *opacity, *f.pneumothorax, f.device], [
+        f.heart,
+        max(f.effusion),
+        *map(int, seen),
+        f.device,
+    ]
 
 
 _FRONTAL_CLASSES = (3, 3, 3, 5, 5, 2, 2, 3)
@@ -120,7 +125,10 @@ def teach_to_see(model: Any, data: Studies, epochs: int, seed: int) -> None:
                 hits.append(torch.stack([o.argmax(1) == truth[0][part, k] for k, o in enumerate(outputs)], 1).numpy())
             hit, q = np.concatenate(hits), quality[rows]
         clean, poor = hit[q > 0.7].mean(), hit[q < 0.3].mean()
-        print(f"see: epoch {epoch + 1}/{epochs} accuracy clean {clean:.3f} poor {poor:.3f} {hit.mean(0).round(3)}", flush=True)
+        print(
+            f"see: epoch {epoch + 1}/{epochs} accuracy clean {clean:.3f} poor {poor:.3f} {hit.mean(0).round(3)}",
+            flush=True,
+        )
 
 
 def question(study: world.Study, rng: np.random.Generator) -> tuple[str, str]:
@@ -223,9 +231,14 @@ def teach_to_write(model: Any, tokenizer: Any, data: Studies, steps: int, seed: 
         sequences, starts, shown = [], [], []
         for row in rows:
             study = data.items[row]
-            views = [data.images[row, 0], data.images[row, 1]] if study.lateral and rng.random() < 0.9 else [data.images[row, 0]]
-            ids, length = encode(tokenizer, *dialogue(study, data.items[rng.integers(len(data.items))], rng), len(views))
-            sequences.append(ids)
+            views = (
+                [data.images[row, 0], data.images[row, 1]]
+                if study.lateral and rng.random() < 0.9
+                else [data.images[row, 0]]
+            )
+            other = data.items[rng.integers(len(data.items))]
+            sequence, length = encode(tokenizer, *dialogue(study, other, rng), len(views))
+            sequences.append(sequence)
             starts.append(length)
             shown += views
         width = max(map(len, sequences))
@@ -269,7 +282,9 @@ def main() -> None:
     print(f"rendered {len(data.items)} studies, {time.time() - start:.0f} s", flush=True)
     tokenizer = build_tokenizer(corpus(data, arguments.seed))
     processor, model = build_processor(tokenizer), build_model(tokenizer)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}", flush=True
+    )
     seen = arguments.out / "seen.pt"
     if seen.exists():
         model.load_state_dict(torch.load(seen, weights_only=True))

@@ -36,7 +36,8 @@ def train_probe(
     advance: Callable[[int], None],
     out: Path,
 ) -> list[dict[str, float]]:
-    """Train with soft-label cross-entropy, keep the weights of the best validation epoch, write `out`/probe.safetensors.
+    """Train with soft-label cross-entropy, keep the weights of the best validation epoch, write
+    `out`/probe.safetensors.
 
     `states` has the shape (n, hidden size), `correctness` (n,) in [0, 1]. Training stops once the validation loss has
     not improved for `patience` epochs. Returns one line per epoch with both losses.

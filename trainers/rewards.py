@@ -19,7 +19,7 @@ def log_score(confidence: float, correctness: float, scale: float = 100.0, eps: 
 def mean_log_score(
     confidences: Sequence[float], correctness: Sequence[float], scale: float = 100.0, eps: float = 0.01
 ) -> float:
-    """Return the mean log score over the sentences of a report (ConRad, equation 3). At least one sentence is needed."""
+    """Return the mean log score over the sentences of a report, at least one (ConRad, equation 3)."""
     scores = [log_score(c, r, scale, eps) for c, r in zip(confidences, correctness, strict=True)]
     return sum(scores) / len(scores)
 

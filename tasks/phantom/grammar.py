@@ -98,7 +98,9 @@ def facts(findings: Findings) -> list[Fact]:
     out += opacities or [Fact("opacity")]
     out += effusions or [Fact("effusion")]
     out += air or [Fact("pneumothorax")]
-    out.append((Fact("device"), Fact("device", "left", severity=1), Fact("device", "right", severity=2))[findings.device])
+    out.append(
+        (Fact("device"), Fact("device", "left", severity=1), Fact("device", "right", severity=2))[findings.device]
+    )
     return out
 
 

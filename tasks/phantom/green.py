@@ -1,8 +1,8 @@
 """phantom_green: GREEN's formula on phantom reports, computed from the grammar instead of judged by a language model.
 
-GREEN (Ostmeier et al. 2024, section 3) = matched findings / (matched findings + significant errors), and 0 where nothing
-matched. Its error categories that can occur here are counted as it counts them: a false finding, a missing finding, a
-finding at the wrong place (side or zone), a wrong severity. This score is not GREEN and is never called so.
+GREEN (Ostmeier et al. 2024, section 3) = matched findings / (matched findings + significant errors), and 0 where
+nothing matched. Its error categories that can occur here are counted as it counts them: a false finding, a missing
+finding, a finding at the wrong place (side or zone), a wrong severity. This score is not GREEN and is never called so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def phantom_green(candidate: str, reference: str) -> float:
     false = [fact for fact in stated - truth if fact.severity]
     missing = [fact for fact in truth - stated if fact.severity]
     errors = unreadable
-    # Pair what is left, closest first: same side and zone (severity wrong), then same side (zone wrong), then other side.
+    # Pair what is left, closest first: same side and zone (severity wrong), then same side (zone wrong), then other
+    # side.
     for closeness in (lambda f: (f.finding, f.side, f.zone), lambda f: (f.finding, f.side), lambda f: f.finding):
         for fact in list(false):
             twin = next((other for other in missing if closeness(other) == closeness(fact)), None)
@@ -68,8 +69,8 @@ class PhantomGreen(Scorer):
         """Refuse reports that were not written in the phantom grammar: their score would mean nothing."""
         if not any(_read_all(example.reference)[0] for example in examples[:20]):
             raise DataError(
-                "scorer 'phantom_green' judges phantom (synthetic) reports only, and these reports are real ones; choose "
-                "a scorer that reads them with -o TASK.scorer=NAME (conrad-bench list scorers)"
+                "scorer 'phantom_green' judges phantom (synthetic) reports only, and these reports are real ones; "
+                "choose a scorer that reads them with -o TASK.scorer=NAME (conrad-bench list scorers)"
             )
 
     def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity) -> list[Score]:

@@ -26,6 +26,7 @@ INDICATIONS = (
     "Weakness.",
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Scanner:
     """What differs between hospitals: image quality, contrast and how frequent the findings are."""

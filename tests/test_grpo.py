@@ -1,0 +1,289 @@
+"""ConRad's trainers on the embedded base model: real steps, real gradients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from conrad_bench.elicitation import INSTRUCTIONS, read_level, report_claim
+from conrad_bench.engines.base import Job
+from conrad_bench.engines.inputs import collate, encode, open_image
+from conrad_bench.engines.transformers import TransformersEngine
+from conrad_bench.errors import TrainingError
+from conrad_bench.tasks.phantom import render, world
+from conrad_bench.trainers import grpo
+from conrad_bench.trainers.confidence_tokens import confidence_mask, level_ids, marker_ids
+from conrad_bench.trainers.conrad import GRPOSettings, invocation, train_conrad
+from conrad_bench.trainers.rewards import log_score, violation_reward
+from conrad_bench.types import Message, Prompt, Response, Sampling
+
+INSTRUCTION = "Write the findings of this chest X-ray."
+
+
+class World:
+    """A few studies, the base model's reports of them, and what a trainer needs."""
+
+    def __init__(self, base_model: Path, folder: Path, number: int = 16) -> None:
+        self.engine = TransformersEngine(model=str(base_model), batch_size=number)
+        self.prompts = []
+        for i, study in enumerate(world.studies(number, 5, split="train")):
+            path = folder / f"{i}.png"
+            Image.fromarray(render.frontal(study)).save(path)
+            text = f"Indication: {study.indication}\n{INSTRUCTION}{INSTRUCTIONS['confidence']}"
+            self.prompts.append(Prompt((Message("user", text),), images=(str(path),)))
+        jobs = [Job(prompt) for prompt in self.prompts]
+        self.reports = [g.token_ids for g in self.engine.generate(jobs, Sampling(max_tokens=96), None)]
+        self.tokenizer = self.engine.torch_model()[1].tokenizer
+        self.marker = marker_ids(self.tokenizer)
+
+    def written(self) -> list[grpo.Written]:
+        """The reports up to the marker; every second one belongs to two images, to vary the lengths."""
+        out = []
+        for i, (prompt, ids) in enumerate(zip(self.prompts, self.reports, strict=True)):
+            shown = prompt if i % 2 else Prompt(prompt.messages, images=prompt.images * 2)
+            out.append(grpo.Written(shown, ids[: list(ids).index(self.marker[1]) - 1]))
+        return out
+
+    def rows(self, joint: bool, text: str | None = None) -> list[dict[str, Any]]:
+        if not joint:
+            return [{"prompt": [{"role": "user", "content": ""}], "row": i} for i in range(len(self.prompts))]
+        return [
+            {
+                "prompt": [{"role": "user", "content": text or prompt.messages[0].text}],
+                "images": [open_image(path) for path in prompt.images],
+                "row": i,
+            }
+            for i, prompt in enumerate(self.prompts)
+        ]
+
+
+@pytest.fixture(scope="module")
+def small(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(base_model, tmp_path_factory.mktemp("studies"))
+
+
+def low_is_good(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
+    """The reward of reports that are right with probability 0.2, joint or confidence alone."""
+    levels = []
+    for text in texts:
+        stated = report_claim(Response("", f"x\nConfidence: {text}" if len(text) < 5 else text, (), None, "stop"), "c")
+        levels.append(stated.confidence)
+    rewards = [violation_reward() if level is None else log_score(level, 0.2) for level in levels]
+    return rewards, [level is not None for level in levels]
+
+
+@contextmanager
+def silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda steps: None
+
+
+def settings(**changes: Any) -> GRPOSettings:
+    values = {
+        "batch_size": 16,
+        "generations": 8,
+        "learning_rate": 2e-3,
+        "max_tokens": 96,
+        "checkpoints": 4,
+        "epochs": 1.0,
+    }
+    return GRPOSettings(**{**values, **changes})
+
+
+def fit(small: World, out: Path, chosen: GRPOSettings, reward: Any = low_is_good, **changes: Any) -> None:
+    joint = chosen.mode == "joint"
+    model, processor = small.engine.torch_model()
+    arguments: dict[str, Any] = {
+        "torch_model": model,
+        "processor": processor,
+        "prompts": small.rows(joint),
+        "reward": reward,
+        "written": [] if joint else small.written(),
+        "base_model": "base",
+        "seed": 0,
+        "stage": silent,
+        "out": out,
+    }
+    train_conrad(chosen, **{**arguments, **changes})
+
+
+def test_marker_and_levels_are_read_in_context(small: World) -> None:
+    tokenizer = small.tokenizer
+    assert tokenizer.convert_ids_to_tokens(small.marker) == ["\n", "Confidence", ":", "▁"]
+    assert [tokenizer.decode(ids) for ids in level_ids(tokenizer)] == [str(k) for k in range(11)]
+    assert [len(ids) for ids in level_ids(tokenizer)] == [1] * 10 + [2]
+    for text in ("No pneumothorax.\nConfidence: 10", "Small left pleural effusion.\nConfidence: 3"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert any(ids[i : i + 4] == small.marker for i in range(len(ids)))
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("No pneumothorax.\nConfidence: 8<end_of_turn>", ["8", "<end_of_turn>"]),
+        ("No pneumothorax.\nConfidence: 10<end_of_turn>", ["1", "0", "<end_of_turn>"]),
+        (
+            "No pneumothorax. Confidence: 3\nHeart size is normal. Confidence: 7<end_of_turn>",
+            ["3", "7", "<end_of_turn>"],
+        ),
+        ("No pneumothorax.<end_of_turn>", ["<end_of_turn>"]),
+        ("No pneumothorax.", []),
+    ],
+)
+def test_mask_covers_the_confidence_and_nothing_else(small: World, text: str, marked: list[str]) -> None:
+    ids = small.tokenizer(text, add_special_tokens=False)["input_ids"]
+    end = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    mask = confidence_mask(small.tokenizer, ids, [end])
+    tokens = small.tokenizer.convert_ids_to_tokens(ids)
+    assert [token for token, m in zip(tokens, mask, strict=True) if m] == marked
+
+
+def test_joint_gradient_comes_from_the_confidence_tokens_alone(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    log_probabilities = grpo.JointTrainer._get_per_token_logps_and_entropies
+    compute_loss = grpo.JointTrainer._compute_loss
+    held: list[torch.Tensor] = []
+
+    def watch(self: Any, *arguments: Any, **named: Any) -> Any:
+        out = log_probabilities(self, *arguments, **named)
+        out[0].retain_grad()
+        held.append(out[0])
+        return out
+
+    def loss(self: Any, model: Any, inputs: Any) -> Any:
+        value = compute_loss(self, model, inputs)
+        seen.append((held[-1], inputs["tool_mask"] * inputs["completion_mask"], inputs["completion_ids"]))
+        return value
+
+    monkeypatch.setattr(grpo.JointTrainer, "_get_per_token_logps_and_entropies", watch)
+    monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", loss)
+    fit(small, tmp_path, settings(mode="joint", epochs=0.25))
+    assert len(seen) == 2
+    for values, mask, ids in seen:
+        assert values.grad is not None
+        assert values.grad[mask == 0].abs().max().item() == 0.0
+        assert values.grad[mask == 1].abs().max().item() > 0.0
+        texts = {small.tokenizer.decode([token]).strip() for token in ids[mask == 1].tolist()}
+        assert texts <= {*"0123456789", "<end_of_turn>", ""}
+        assert 1 <= mask.sum(1).min() <= mask.sum(1).max() <= 3
+
+
+def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Path) -> None:
+    """The cached prefix changes neither log-probabilities nor gradients."""
+    from peft import LoraConfig, get_peft_model
+
+    model, processor = small.engine.torch_model()
+    from conrad_bench.trainers.conrad import LANGUAGE_LAYERS
+
+    lora = LoraConfig(r=4, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM", alora_invocation_tokens=small.marker)
+    adapted = get_peft_model(model, lora)
+    torch.manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    written = small.written()[:5]
+    ends = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    answers = [[*level_ids(small.tokenizer)[k], ends] for k in (3, 10, 0, 10, 7)]
+    width = max(map(len, answers))
+    padded = torch.tensor([a + [0] * (width - len(a)) for a in answers])
+    valid = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in answers])
+
+    prefix = grpo.prefill(adapted, processor, written)
+    cache, mask = grpo._rows_of(prefix, range(5))
+    marker = torch.tensor([small.marker] * 5)
+    logits, _ = grpo._continue(adapted, torch.cat([marker, padded], 1), cache, mask)
+    cached = torch.log_softmax(logits[:, len(small.marker) - 1 : -1], -1).gather(2, padded[..., None])[..., 0]
+    (cached * valid).sum().backward()
+    gradients = {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
+    adapted.zero_grad()
+
+    total = torch.zeros(())
+    for i, (w, answer) in enumerate(zip(written, answers, strict=True)):
+        whole = encode(processor, w.prompt).followed_by([*w.report_ids, *small.marker, *answer])
+        inputs = collate([whole], 0, True, "cpu", torch.float32)
+        plain = torch.log_softmax(adapted(**inputs).logits[0, -len(answer) - 1 : -1], -1)
+        values = plain[range(len(answer)), answer]
+        assert values.tolist() == pytest.approx(cached[i, : len(answer)].tolist(), abs=1e-4)
+        total = total + values.sum()
+    total.backward()
+    assert gradients
+    for name, parameter in adapted.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=1e-4), name
+    assert not [name for name in gradients if "vision" in name]
+
+
+def test_conditional_training_moves_the_rollouts_and_not_the_reports(small: World, tmp_path: Path) -> None:
+    fit(small, tmp_path, settings(epochs=10.0))
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert len(lines) == 80
+    assert sum(line["reward"] for line in lines[-10:]) > sum(line["reward"] for line in lines[:10]) + 100
+    marker = tuple(invocation(tmp_path))
+    assert list(marker) == small.marker
+    asked = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.report_ids, *marker)) for w in small.written()]
+    jobs = [Job(prompt) for prompt in asked]
+    before = [read_level(g.text)[0] for g in small.engine.generate(jobs, Sampling(max_tokens=4), None)]
+    after = [read_level(g.text)[0] for g in small.engine.generate(jobs, Sampling(max_tokens=4), tmp_path)]
+    assert sum(b or 0 for b in before) / 16 > 0.7
+    assert sum(a or 0 for a in after) / 16 < 0.5
+    # The adapter is loaded now, and the base still writes its reports token for token.
+    again = small.engine.generate([Job(prompt) for prompt in small.prompts], Sampling(max_tokens=96), None)
+    assert [g.token_ids for g in again] == small.reports
+
+
+def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> None:
+    fit(small, tmp_path, settings(mode="joint", epochs=3.0, learning_rate=1e-3))
+    jobs = [Job(prompt) for prompt in small.prompts]
+    after = small.engine.generate(jobs, Sampling(max_tokens=96), tmp_path)
+    assert [g.token_ids for g in after] != small.reports
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert lines[-1]["reward"] > lines[0]["reward"]
+    assert all("parse_rate" in line for line in lines)
+
+
+def test_a_run_that_loses_the_format_stops(small: World, tmp_path: Path) -> None:
+    """A prompt that asks for no confidence gets none: the state in which nothing can be learned any more."""
+    with pytest.raises(TrainingError, match=r"lost the confidence format: at step \d+ only \d+% .* conrad.mode=cond"):
+        fit(small, tmp_path, settings(mode="joint", epochs=3.0), prompts=small.rows(True, INSTRUCTION))
+
+
+def test_a_run_without_gradient_stops(small: World, tmp_path: Path) -> None:
+    def indifferent(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
+        return [-1.0] * len(texts), [True] * len(texts)
+
+    with pytest.raises(TrainingError, match="trains on nothing: the gradient was exactly zero"):
+        fit(small, tmp_path, settings(epochs=3.0), reward=indifferent)
+
+
+@pytest.mark.parametrize("mode", ["conditional", "joint"])
+def test_interrupted_training_ends_in_the_same_adapter(small: World, tmp_path: Path, mode: str) -> None:
+    """Continuing from a checkpoint repeats the very steps that an undisturbed training makes."""
+    chosen = settings(mode=mode, epochs=1.0, learning_rate=1e-3)
+    fit(small, tmp_path / "whole", chosen)
+
+    @contextmanager
+    def interrupted(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        done = [0]
+
+        def advance(steps: int) -> None:
+            done[0] += steps
+            if done[0] == 5:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(small, tmp_path / "parts", chosen, stage=interrupted)
+    assert (tmp_path / "parts" / "checkpoints").is_dir()
+    fit(small, tmp_path / "parts", chosen)
+    for name in ("adapter_model.safetensors", "adapter_config.json", "training.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not (tmp_path / "parts" / "checkpoints").exists()

@@ -1,0 +1,21 @@
+"""The public names are exactly those that are promised, and each can be imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import conrad_bench
+
+
+def test_all_is_exact() -> None:
+    promised = {name for names in conrad_bench._HOMES.values() for name in names} | {"__version__"}
+    assert sorted(promised) == sorted(conrad_bench.__all__)
+    for name in conrad_bench.__all__:
+        assert getattr(conrad_bench, name) is not None
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, conrad_bench; print(sorted({'numpy', 'torch', 'pydantic', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,248 @@
+"""Whole runs: toy ones in this process, and the shipped phantom world through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conrad_bench import pipeline
+from conrad_bench.config import load_config
+from conrad_bench.errors import ConfigError, DataError, PlanError, TrainingError
+from conrad_bench.progress import Reporter
+from conrad_bench.records import COLUMNS, read_records
+from conrad_bench.registry import Registry
+
+TOY = Path(__file__).parent / "toy.py"
+
+# What the "model" says to each test question, the reference, and the status that comes of it.
+SAID = [
+    ("no\nConfidence: 8", "no", "ok"),
+    ("yes\nConfidence: 10", "no", "ok"),
+    ("yes\nConfidence: 6", "yes", "ok"),
+    ("no", "no", "no_confidence"),
+    ("no\nConfidence: 11", "no", "out_of_range"),
+    ("Confidence: 3", "no", "empty"),
+    ("no, or so...", "no", "truncated"),
+    ("no\nConfidence: 7", "?", "scorer_failed"),
+]
+
+
+def questions(test: list[tuple[str, str, str]] = SAID) -> list[dict[str, str]]:
+    """Return the rows of a toy data root: two test questions a patient, and patients of their own to learn from."""
+    rows = [
+        {"id": f"q{i:02d}", "patient": f"p{i // 2}", "split": "test", "says": says, "answer": answer}
+        for i, (says, answer, _) in enumerate(test)
+    ]
+    learn = [("t0", "train", "no\nConfidence: 9"), ("t1", "train", "yes"), ("v0", "validate", "no\nConfidence: 2")]
+    return rows + [{"id": i, "patient": f"p-{i}", "split": s, "says": says, "answer": "no"} for i, s, says in learn]
+
+
+class Toy:
+    """A toy data root and a run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.out, self.calls = folder / "data", folder / "run", folder / "calls"
+        self.root.mkdir()
+        self.write(questions())
+
+    def write(self, rows: list[dict[str, str]]) -> None:
+        (self.root / "questions.json").write_text(json.dumps(rows))
+
+    def run(self, methods: str = "stated", dry_run: bool = False, **values: Any) -> dict[str, Any]:
+        registry = Registry([TOY])
+        options = values.pop("options", {})
+        given = {
+            "methods": methods.split(","),
+            "tasks": ["toy"],
+            "engine": "echo",
+            "model": "echo",
+            "data_roots": {"toy": self.root},
+            "options": {"echo": {"calls": str(self.calls)}, "bootstrap": {"replicates": 20}, **options},
+            **values,
+        }
+        return pipeline.run(load_config(None, given, registry), self.out, registry, Reporter(), dry_run)
+
+    def count(self) -> int:
+        """Return how many responses the engine was asked for."""
+        return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_records_say_what_the_model_said(toy: Toy) -> None:
+    board = toy.run()
+    frame = read_records(toy.out / "records" / "stated@toy.parquet")
+    assert tuple(frame.columns) == (*COLUMNS, "length")
+    assert list(frame["status"]) == [status for _, _, status in SAID]
+    assert list(frame["example"]) == [f"q{i:02d}" for i in range(8)]
+    assert list(frame["cluster"]) == ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
+    assert list(frame["confidence"].iloc[:3]) == [0.8, 1.0, 0.6]
+    assert list(frame["confidence"].isna()) == [False] * 3 + [True] * 4 + [False]
+    assert list(frame["correctness"].iloc[:5]) == [1.0, 0.0, 1.0, 1.0, 1.0]
+    assert list(frame["correctness"].isna()) == [False] * 5 + [True, False, True]
+    assert list(frame["length"]) == [len(says) for says, _, _ in SAID]
+    (row,) = board["rows"]
+    assert (row["n"], row["claims"], row["n_clusters"]) == (3, 8, 2)
+    assert row["unparsed"] == dict.fromkeys(("no_confidence", "out_of_range", "empty", "truncated", "scorer_failed"), 1)
+    assert row["metrics"]["correctness"]["value"] == pytest.approx(2 / 3)
+    # Each level is a group of one: |0.8 - 1|, |1 - 0|, |0.6 - 1|.
+    assert row["metrics"]["ece"]["value"] == pytest.approx((0.2 + 1.0 + 0.4) / 3)
+    assert board["tasks"]["toy"]["left_out"] == {"no answer": 3}
+    assert "phantom" not in board["title"]
+
+
+def test_a_finished_run_is_left_as_it_is(toy: Toy) -> None:
+    board = toy.run("stated,mean")
+    before, calls = contents(toy.out), toy.count()
+    assert calls == 8 + 2  # the test questions once for both methods, and the training questions
+    assert toy.run("stated,mean") == board
+    assert contents(toy.out) == before
+    assert toy.count() == calls
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_a_method_that_fails_does_not_stop_the_others(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], bug: bool
+) -> None:
+    options = {"mean": {"ready": str(tmp_path / "ready"), "bug": bug}}
+    with pytest.raises(RuntimeError if bug else TrainingError):
+        toy.run("mean,stated", options=options)
+    shown = capsys.readouterr().err
+    assert (
+        "mean on toy failed: unexpected RuntimeError" if bug else "mean on toy failed: mean: the file is not there"
+    ) in shown
+    assert "text of a patient" not in shown
+    board = json.loads((toy.out / "leaderboard.json").read_text())
+    assert [row["method"] for row in board["rows"]] == ["stated"]
+    assert not (toy.out / "manifest.json").exists()
+    assert not (toy.out / "artifacts" / "mean@toy" / "artifact.json").exists()
+
+    (tmp_path / "ready").touch()
+    calls = toy.count()
+    board = toy.run("mean,stated", options=options)
+    assert [row["method"] for row in board["rows"]] == ["mean", "stated"]
+    assert toy.count() == calls  # every answer was in the store
+    assert json.loads((toy.out / "manifest.json").read_text())["data"]["toy"]["examples"]["test"] == 8
+
+
+def test_a_run_in_which_every_method_fails_has_no_leaderboard(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the file is not there"):
+        toy.run("mean", options={"mean": {"ready": str(tmp_path / "ready")}})
+    assert not (toy.out / "leaderboard.json").exists()
+
+
+def test_a_run_goes_on_where_another_stopped(toy: Toy) -> None:
+    toy.run("stated,mean")
+    before, calls = contents(toy.out), toy.count()
+    for name in ("manifest.json", "leaderboard.json", "records/mean@toy.parquet", "artifacts/mean@toy/artifact.json"):
+        (toy.out / name).unlink()
+    # What a killed process leaves: a file under its temporary name.
+    (toy.out / ".leaderboard.json.1.tmp").write_text("{")
+    (toy.out / "records" / ".mean@toy.parquet.1.tmp").write_text("PAR1")
+    toy.run("stated,mean")
+    after = contents(toy.out)
+    assert {name for name in before if before[name] != after.get(name)} <= {"manifest.json"}
+    assert toy.count() == calls
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_can_go_on(toy: Toy) -> None:
+    toy.out.mkdir()
+    (toy.out / ".config.yaml.1.tmp").write_text("methods:")
+    toy.run()
+
+
+def test_another_config_is_refused_and_the_keys_are_named(toy: Toy) -> None:
+    toy.run("stated,mean")
+    before = contents(toy.out)
+    with pytest.raises(ConfigError, match="another configuration") as caught:
+        toy.run("stated", seed=3, options={"bootstrap": {"replicates": 21}, "echo": {"calls": str(toy.calls)}})
+    lines = str(caught.value).splitlines()[1:]
+    assert lines == [
+        "  - methods: ['stated', 'mean'] -> ['stated']",
+        "  - options.bootstrap.replicates: 20 -> 21",
+        "  - seed: 0 -> 3",
+    ]
+    assert contents(toy.out) == before
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(toy: Toy) -> None:
+    toy.out.mkdir()
+    (toy.out / "thesis.tex").write_text("mine")
+    for dry_run in (False, True):
+        with pytest.raises(ConfigError, match=r"not empty and holds no run .*--out"):
+            toy.run(dry_run=dry_run)
+    assert contents(toy.out) == {"thesis.tex": b"mine"}
+
+
+def test_a_patient_in_two_splits_is_refused(toy: Toy) -> None:
+    toy.write([{**row, "patient": row["patient"].replace("p-t1", "p3")} for row in questions()])
+    with pytest.raises(DataError, match=r"p3 is in the splits .*one split only"):
+        toy.run()
+    assert toy.count() == 0
+
+
+@pytest.mark.parametrize(("missing", "methods"), [("test", "stated"), ("train", "mean"), ("validate", "mean")])
+def test_a_split_without_examples_is_refused(toy: Toy, missing: str, methods: str) -> None:
+    toy.write([row for row in questions() if row["split"] != missing])
+    with pytest.raises(DataError, match=f"holds no {missing} examples"):
+        toy.run(methods)
+
+
+def test_what_does_not_fit_is_listed_at_once_before_data_are_read(toy: Toy) -> None:
+    (toy.root / "questions.json").unlink()
+    with pytest.raises(PlanError) as caught:
+        toy.run("picky,stated")
+    assert str(caught.value).splitlines()[1:] == [
+        "  - method 'picky' needs hidden_states, logprobs, which engine 'echo' does not provide",
+        "  - method 'picky' works at report, sentence level, task 'toy' at answer level",
+    ]
+    with pytest.raises(PlanError, match=r"--data-root toy=DIR or set TOY_ROOT"):
+        toy.run("picky,stated", data_roots={})
+    assert not toy.out.exists()
+
+
+def test_examples_that_changed_since_a_fit_are_refused(toy: Toy) -> None:
+    toy.run("mean")
+    (toy.out / "manifest.json").unlink()
+    (toy.out / "records" / "mean@toy.parquet").unlink()
+    toy.write([row for row in questions() if row["id"] != "t1"])
+    with pytest.raises(DataError, match="was fitted on other examples"):
+        toy.run("mean")
+
+
+def test_a_limit_takes_the_first_test_examples(toy: Toy) -> None:
+    (row,) = toy.run(limit=3)["rows"]
+    assert row["claims"] == 3
+    assert list(read_records(toy.out / "records" / "stated@toy.parquet")["example"]) == ["q00", "q01", "q02"]
+    assert yaml.safe_load((toy.out / "config.yaml").read_text())["limit"] == 3
+
+
+def test_a_dry_run_counts_what_is_there_and_writes_nothing(toy: Toy) -> None:
+    def there() -> dict[tuple[str, str], int | None]:
+        steps = toy.run("stated,mean", dry_run=True)["steps"]
+        return {(step["method"], step["what"]): step["there"] for step in steps}
+
+    before = there()
+    assert not toy.out.exists()
+    # The answers of the second method are those of the first: the prompts are equal.
+    assert before["stated", "answers"] == 0
+    assert before["mean", "answers"] == 8
+    assert before["mean", "training answers"] == 0
+    assert before["mean", "mean"] is None
+    toy.run("stated,mean")
+    files, calls = contents(toy.out), toy.count()
+    steps = toy.run("stated,mean", dry_run=True)["steps"]
+    assert [step["there"] for step in steps] == [step["count"] for step in steps]
+    assert contents(toy.out) == files
+    assert toy.count() == calls
