@@ -17,6 +17,7 @@ import typer
 
 from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError
+from conrad_bench.tasks.phantom import STUDIES
 
 Kind = Literal["methods", "tasks", "scorers", "engines"]
 
@@ -187,7 +188,7 @@ def _note(kind: Kind, cls: Any) -> str:
 def phantom(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     layout: Annotated[Literal["mimic"], typer.Option(help="On-disk layout.")] = "mimic",
-    studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = 1200,
+    studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = STUDIES,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom data.")] = 0,
 ) -> None:
     """Write phantom chest radiographs with reports, in the layout of a real data set."""

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from conrad_bench.errors import ConfigError, DataError, PluginError
 from conrad_bench.registry import KINDS, MISSING, Registry, option_problems, unknown, validated
+from conrad_bench.tasks.phantom import STUDIES
 
 Options = dict[str, dict[str, Any]]
 """Section -> option -> value."""
@@ -34,7 +35,7 @@ class PhantomOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    studies: int = Field(default=1200, ge=1)
+    studies: int = Field(default=STUDIES, ge=1)
     """Number of studies to write."""
     seed: int = Field(default=0, ge=0)
     """Seed of the phantom data (not of the run)."""

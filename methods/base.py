@@ -69,8 +69,8 @@ class Method(BaseModel):
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
-        """Return what `fit` and `estimate` will ask of the model, in order. Loads nothing."""
-        raise NotImplementedError
+        """Return what `fit` and `estimate` will ask of the model, in order, for a dry run. Loads nothing."""
+        return []
 
     def fit(
         self,

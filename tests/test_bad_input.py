@@ -43,14 +43,11 @@ def on(tree: Path, *more: str) -> tuple[str, ...]:
     return (*RUN, *WITHOUT_MODEL, "--data-root", f"mimic_report={tree}", *more)
 
 
-def test_images(tree: Path) -> list[Path]:
+def tested_images(tree: Path) -> list[Path]:
     """Return the images of the test split, in the order of their studies."""
     lines = gzip.open(tree / "mimic-cxr-2.0.0-split.csv.gz", "rt").read().splitlines()[1:]
     dicoms = {line.split(",")[0] for line in lines if line.endswith(",test")}
     return sorted((p for p in tree.rglob("*.jpg") if p.stem in dicoms), key=lambda p: (p.parent.name, p.name))
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -93,12 +90,13 @@ def test_a_data_root_from_the_environment_is_used_or_is_an_error(tmp_path: Path)
 
 def test_a_malformed_csv(tree: Path, tmp_path: Path) -> None:
     path = tree / "mimic-cxr-2.0.0-split.csv.gz"
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    data = path.read_bytes()
+    lines = gzip.decompress(data).decode().splitlines()
     lines[4] = f"{lines[4]},one column too many"
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
     message = refused(conrad_bench(*on(tree), cwd=tmp_path))
     assert f"{path}, line 5: 5 columns where the header has 4" in message
-    path.write_bytes(path.read_bytes()[:-60])
+    path.write_bytes(data[:-60])
     assert "the gzip file is torn; download it again" in refused(conrad_bench(*on(tree), cwd=tmp_path))
 
 
@@ -113,7 +111,7 @@ def test_a_patient_in_two_splits(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_corrupt_jpeg_is_named(tree: Path, tmp_path: Path, tiny_gemma3: Path) -> None:
-    image = test_images(tree)[0]
+    image = tested_images(tree)[0]
     image.write_bytes(image.read_bytes()[:200])
     arguments = (*RUN, "--model", str(tiny_gemma3), "--limit", "1", "--data-root", f"mimic_report={tree}")
     done = conrad_bench(*arguments, cwd=tmp_path, OMP_NUM_THREADS="1")
@@ -124,7 +122,7 @@ def test_a_corrupt_jpeg_is_named(tree: Path, tmp_path: Path, tiny_gemma3: Path) 
 
 
 def test_an_empty_report_is_left_out_and_counted(tree: Path, tmp_path: Path) -> None:
-    image = test_images(tree)[0]
+    image = tested_images(tree)[0]
     report = image.parent.with_suffix(".txt")
     done = conrad_bench(*on(tree), "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -222,6 +220,4 @@ def command(*arguments: str) -> list[str]:
 
 def shell(arguments: list[str], cwd: Path) -> Done:
     environment = {**os.environ, "HOME": str(cwd), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from test_cli import Done, conrad_bench
 
 from conrad_bench import pipeline
 from conrad_bench.config import load_config
@@ -15,6 +22,7 @@ from conrad_bench.errors import ConfigError, DataError, PlanError, TrainingError
 from conrad_bench.progress import Reporter
 from conrad_bench.records import COLUMNS, read_records
 from conrad_bench.registry import Registry
+from conrad_bench.tasks.phantom.mimic_layout import write_mimic
 
 TOY = Path(__file__).parent / "toy.py"
 
@@ -246,3 +254,171 @@ def test_a_dry_run_counts_what_is_there_and_writes_nothing(toy: Toy) -> None:
     assert [step["there"] for step in steps] == [step["count"] for step in steps]
     assert contents(toy.out) == files
     assert toy.count() == calls
+
+
+# The shipped phantom world, through the command line.
+
+BASE = files("conrad_bench.tasks.phantom") / "base_model"
+needs_base = pytest.mark.skipif(not BASE.joinpath("config.json").is_file(), reason="the base model is not installed")
+MARKER_WORD = "Xylophonist"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom data root whose indications and findings hold a word that must not leave it."""
+    folder = tmp_path_factory.mktemp("data") / "tree"
+    write_mimic(folder, 120, seed=0)
+    for report in folder.rglob("s*.txt"):
+        text = re.sub(r"(INDICATION|REASON FOR EXAM\w*):  ", rf"\g<0>{MARKER_WORD}. ", report.read_text())
+        report.write_text(re.sub(r"(FINDINGS?):\s+", rf"\g<0>{MARKER_WORD} seen. ", text))
+    return folder
+
+
+METHODS = ("verbalized", "probe", "conrad")
+SMALL = (
+    *("-o", "probe.samples=16", "-o", "probe.validation_samples=6", "-o", "probe.epochs=2"),
+    *("-o", "conrad.samples=12", "-o", "conrad.batch_size=16", "-o", "conrad.generations=4"),
+    *("-o", "bootstrap.replicates=200"),
+)
+
+
+def run(cwd: Path, *arguments: str) -> Done:
+    """Carry out a small run in `cwd`/out."""
+    command = ("run", "--methods", ",".join(METHODS), "--tasks", "mimic_report", "--out", "out", *SMALL, *arguments)
+    return conrad_bench(
+        *command, cwd=cwd, CONRAD_BENCH_CACHE=str(cwd / "cache"), OMP_NUM_THREADS="1", MIMIC_CXR_ROOT=""
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, and what it said."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    done: Done
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def frame(self, method: str) -> Any:
+        return read_records(self.out / "records" / f"{method}@mimic_report.parquet")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    arguments = ("--model", "phantom", "--data-root", f"mimic_report={data}")
+    done = run(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return Finished(folder, arguments, done)
+
+
+@needs_base
+def test_three_methods_end_to_end(finished: Finished) -> None:
+    board = json.loads((finished.out / "leaderboard.json").read_text())
+    assert [(row["task"], row["method"]) for row in board["rows"]] == [("mimic_report", m) for m in sorted(METHODS)]
+    tests = len(finished.frame("verbalized"))
+    for row in board["rows"]:
+        assert 0 < row["n"] <= row["claims"] == tests
+        for estimate in row["metrics"].values():
+            assert set(estimate) == {"value", "low", "high"}
+        assert 0 <= row["metrics"]["ece"]["value"] <= 1
+        for suffix, start in ((".svg", b"<?xml"), (".png", b"\x89PNG")):
+            assert (finished.out / row["figure"]).with_suffix(suffix).read_bytes().startswith(start)
+    assert board["title"] == "Confidence of phantom-gemma3 (embedded) on phantom (synthetic)"
+    assert board["title"] in finished.done.stdout
+    assert "phantom (synthetic)" in (finished.out / "leaderboard.md").read_text()
+    manifest = json.loads((finished.out / "manifest.json").read_text())
+    assert manifest["data"]["mimic_report"]["examples"]["test"] == tests
+
+
+@needs_base
+def test_records_have_their_columns_and_join_with_the_rollouts(finished: Finished) -> None:
+    responses = {row["key"]: row for row in rollouts(finished.out)}
+    for method in METHODS:
+        frame = finished.frame(method)
+        assert tuple(frame.columns) == (*COLUMNS, "age", "quality", "sex", "view")
+        assert frame["example"].is_monotonic_increasing
+        assert set(frame["response"]) <= responses.keys()
+    levels = set(finished.frame("conrad")["confidence"].dropna() * 10)
+    assert levels <= set(range(11))
+
+
+@needs_base
+def test_conditional_conrad_leaves_the_reports_of_the_base_alone(finished: Finished) -> None:
+    base, conrad = finished.frame("verbalized"), finished.frame("conrad")
+    assert list(conrad["response"]) == list(base["response"])
+    judged = base["status"].isin(("ok", "no_confidence", "out_of_range"))
+    assert list(conrad["correctness"][judged]) == list(base["correctness"][judged])
+
+
+@needs_base
+def test_nothing_is_generated_twice(finished: Finished) -> None:
+    rows = rollouts(finished.out)
+    assert len({row["key"] for row in rows}) == len(rows)
+    tests = len(finished.frame("verbalized"))
+    unjudged = finished.frame("verbalized")["status"].isin(("empty", "truncated")).sum()
+    texts = sum(row["kind"] == "generate" for row in rows)
+    # verbalized and conrad share the test reports with a stated confidence; the probe's are without one.
+    assert texts - 12 - (16 + 6 + tests) in (2 * tests, 2 * tests - unjudged)
+    assert sum(row["kind"] == "hidden" for row in rows) == 16 + 6 + tests
+
+
+@needs_base
+def test_a_finished_run_again_is_quick_and_changes_nothing(finished: Finished) -> None:
+    before = contents(finished.out)
+    start = time.perf_counter()
+    done = run(finished.folder, *finished.arguments)
+    assert time.perf_counter() - start < 20
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == finished.done.stdout
+    assert "finished; nothing to do" in done.stderr
+    assert contents(finished.out) == before
+
+
+@needs_base
+def test_patient_text_stays_in_the_rollouts(finished: Finished, data: Path) -> None:
+    assert any(MARKER_WORD in path.read_text() for path in data.rglob("s*.txt"))
+    told = (finished.done.stdout + finished.done.stderr).encode()
+    assert MARKER_WORD.encode() not in told
+    leaks = [name for name, content in contents(finished.out).items() if MARKER_WORD.encode() in content]
+    assert [name for name in leaks if not name.startswith("rollouts/")] == []
+
+
+@needs_base
+def test_a_config_file_makes_the_same_run(finished: Finished, tmp_path: Path, data: Path) -> None:
+    # The resolved config of a run is a config file itself.
+    (tmp_path / "again.yaml").write_text((finished.out / "config.yaml").read_text())
+    shutil.copytree(finished.out / "rollouts", tmp_path / "out" / "rollouts")
+    shutil.copy(finished.out / "config.yaml", tmp_path / "out")
+    done = conrad_bench("run", "--config", "again.yaml", "--out", "out", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [line.split() for line in done.stdout.splitlines() if line.startswith("mimic_report ")]
+    assert [step[-1] for step in steps if "generate" in step][:-1] == [
+        step[-2] for step in steps if "generate" in step
+    ][:-1]
+
+
+@needs_base
+def test_the_phantom_stands_in_where_nothing_was_configured(tmp_path: Path) -> None:
+    arguments = ("-o", "phantom.studies=40", "--limit", "2")
+    before = run(tmp_path, *arguments, "--dry-run")
+    assert before.returncode == 0, before.stderr
+    assert "nothing was loaded or generated" in before.stdout
+    assert not (tmp_path / "out").exists()
+    command = ("run", "--methods", "verbalized", "--tasks", "mimic_report", "--out", "one", *arguments)
+    done = conrad_bench(*command, cwd=tmp_path, CONRAD_BENCH_CACHE=str(tmp_path / "cache"), MIMIC_CXR_ROOT="")
+    assert done.returncode == 0, done.stderr
+    board = json.loads((tmp_path / "one" / "leaderboard.json").read_text())
+    assert board["title"] == "Confidence of phantom-gemma3 (embedded) on phantom (synthetic)"
+    assert board["rows"][0]["claims"] == 2
+
+
+def rollouts(out: Path) -> list[dict[str, Any]]:
+    """Return every row of the store."""
+    rows: list[dict[str, Any]] = []
+    for shard in sorted((out / "rollouts").glob("*.parquet")):
+        rows += pq.read_table(shard).to_pylist()
+    return rows

@@ -75,6 +75,9 @@ def train_conrad(
     total)` is a context manager that yields a function to report progress with. Raises TrainingError if the run loses
     the format or gets no gradient.
     """
+    from conrad_bench.engines.loading import hush_bitsandbytes
+
+    hush_bitsandbytes()  # peft imports it where it is installed
     import torch
     from datasets import Dataset
     from peft import LoraConfig

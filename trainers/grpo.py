@@ -167,7 +167,7 @@ class ConditionalTrainer(JointTrainer):
         completion = input_ids[:, -logits_to_keep:]
         cache, mask = _rows_of(self._prefix, [self._prefix_of[row] for row in self._batch_rows])
         marker = torch.tensor([self._marker] * len(completion), device=completion.device)
-        logits, _ = _continue(model, torch.cat([marker, completion], dim=1), cache, mask)
+        logits = _continue(model, torch.cat([marker, completion], dim=1), cache, mask)[0]
         log_probabilities = torch.log_softmax(logits[:, len(self._marker) - 1 : -1].float() / self.temperature, dim=-1)
         chosen = log_probabilities.gather(2, completion[..., None])[..., 0]
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)

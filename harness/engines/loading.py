@@ -129,7 +129,7 @@ def _quantization(dtype: torch.dtype) -> Any:
         raise MissingExtra('quantization: nf4 needs bitsandbytes: pip install "conrad-bench[quantization]"')
     from transformers import BitsAndBytesConfig
 
-    _hush_bitsandbytes()
+    hush_bitsandbytes()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -138,7 +138,7 @@ def _quantization(dtype: torch.dtype) -> Any:
     )
 
 
-def _hush_bitsandbytes() -> None:
+def hush_bitsandbytes() -> None:
     """Keep bitsandbytes from warning, when it is imported on a CPU, of an optional kernel that nothing here uses."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
@@ -166,7 +166,7 @@ class Adapters:
         return invocation
 
     def _load(self, folder: Path, name: str, base: str) -> None:
-        _hush_bitsandbytes()  # peft imports it where it is installed
+        hush_bitsandbytes()  # peft imports it where it is installed
         import peft
 
         problem = f"the adapter in {folder} was not made for the model {base!r}"

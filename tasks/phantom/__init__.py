@@ -2,3 +2,6 @@
 
 It stands in where no credentialed data is at hand, and runs through the same loaders, engines, methods and statistics.
 """
+
+STUDIES = 3000
+"""Number of studies in phantom data unless another is asked for."""
