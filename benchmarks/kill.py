@@ -2,9 +2,9 @@
 
     python benchmarks/kill.py [--moments 20] [--model phantom]
 
-A run of verbalized, probe and conrad on the phantom world is sent SIGKILL right after a chosen file has appeared in its
-folder (a shard of rollouts, a file of a training checkpoint, an artifact, records, a figure), sooner or later after it by
-a few milliseconds. Then the same command runs to its end. The table says whether leaderboard.json has the same bytes.
+A run of verbalized, probe and conrad on the phantom world is sent SIGKILL up to 50 ms after a chosen file has appeared
+in its folder (a shard of rollouts, a file of a training checkpoint, an artifact, records, a figure). Then the same
+command runs to its end. The table says whether the leaderboard, the records and the artifacts have the same bytes.
 """
 
 from __future__ import annotations
@@ -56,16 +56,17 @@ def undisturbed(out: Path, model: str, cache: Path) -> list[str]:
     Raises RuntimeError with what the run said if it fails.
     """
     seen: dict[str, None] = {}
-    process = subprocess.Popen(
-        command(out, model), env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None:
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command(out, model), env=environment(cache), stdout=subprocess.DEVNULL, stderr=errors
+        )
+        while process.poll() is None:
+            seen.update(dict.fromkeys(_files(out)))
+            time.sleep(0.001)
         seen.update(dict.fromkeys(_files(out)))
-        time.sleep(0.001)
-    seen.update(dict.fromkeys(_files(out)))
-    if process.returncode:
-        assert process.stderr is not None
-        raise RuntimeError(process.stderr.read())
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(errors.read())
     return list(seen)
 
 

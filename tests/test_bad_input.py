@@ -43,9 +43,9 @@ def on(tree: Path, *more: str) -> tuple[str, ...]:
     return (*RUN, *WITHOUT_MODEL, "--data-root", f"mimic_report={tree}", *more)
 
 
-def tested_images(tree: Path) -> list[Path]:
+def images_of_test(tree: Path) -> list[Path]:
     """Return the images of the test split, in the order of their studies."""
-    lines = gzip.open(tree / "mimic-cxr-2.0.0-split.csv.gz", "rt").read().splitlines()[1:]
+    lines = gzip.decompress((tree / "mimic-cxr-2.0.0-split.csv.gz").read_bytes()).decode().splitlines()[1:]
     dicoms = {line.split(",")[0] for line in lines if line.endswith(",test")}
     return sorted((p for p in tree.rglob("*.jpg") if p.stem in dicoms), key=lambda p: (p.parent.name, p.name))
 
@@ -111,7 +111,7 @@ def test_a_patient_in_two_splits(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_corrupt_jpeg_is_named(tree: Path, tmp_path: Path, tiny_gemma3: Path) -> None:
-    image = tested_images(tree)[0]
+    image = images_of_test(tree)[0]
     image.write_bytes(image.read_bytes()[:200])
     arguments = (*RUN, "--model", str(tiny_gemma3), "--limit", "1", "--data-root", f"mimic_report={tree}")
     done = conrad_bench(*arguments, cwd=tmp_path, OMP_NUM_THREADS="1")
@@ -122,7 +122,7 @@ def test_a_corrupt_jpeg_is_named(tree: Path, tmp_path: Path, tiny_gemma3: Path) 
 
 
 def test_an_empty_report_is_left_out_and_counted(tree: Path, tmp_path: Path) -> None:
-    image = tested_images(tree)[0]
+    image = images_of_test(tree)[0]
     report = image.parent.with_suffix(".txt")
     done = conrad_bench(*on(tree), "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

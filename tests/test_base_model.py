@@ -17,16 +17,17 @@ from conrad_bench.tasks.phantom.green import phantom_green
 from conrad_bench.tasks.phantom.mimic_layout import wording
 from conrad_bench.types import Message, Prompt, Response, Sampling
 
-NUMBER = 400
+NUMBER = 600
+"""Test examples of the phantom data's default world."""
 INSTRUCTION = "Write the findings of this chest X-ray."
 
 
 class Reader:
-    """The base model and test patients of a world that it was not trained on."""
+    """The base model and test patients of the default world; it was trained on train patients of another."""
 
     def __init__(self, base_model: Path, folder: Path) -> None:
         self.engine = TransformersEngine(model=str(base_model), batch_size=100)
-        self.studies = list(world.studies(NUMBER, 77, split="test"))
+        self.studies = list(world.studies(NUMBER, 0, split="test"))
         self.images: list[tuple[str, ...]] = []
         for i, study in enumerate(self.studies):
             views = [render.frontal(study)] + ([render.lateral(study)] if study.lateral else [])
@@ -67,8 +68,8 @@ def reader(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_it_looks_at_the_image(reader: Reader) -> None:
     seen = reader.correctness(reader.ask(reader.report(), reader.images))
-    unseen = reader.correctness(reader.ask(reader.report(), reader.blank))
     clean = reader.quality > 0.8
+    unseen = reader.correctness(reader.ask(reader.report(), reader.blank))
     assert seen[clean].mean() > unseen[clean].mean() + 0.25
     assert 0.3 < seen.mean() < 0.7
     assert np.corrcoef(reader.quality, seen)[0, 1] > 0.4

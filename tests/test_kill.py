@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from conrad_bench.trainers.conrad import GRPOSettings, _last_checkpoint, training_order, training_steps
 
 MODEL = Path(__file__).parents[1] / "tasks" / "phantom" / "base_model"
 MOMENTS = 6
@@ -25,6 +28,42 @@ def load_benchmark() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+CHECKPOINT = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+def write_checkpoint(folder: Path, state: str = json.dumps({"global_step": 1})) -> None:
+    folder.mkdir(parents=True)
+    for name in CHECKPOINT:
+        (folder / name).write_bytes(b"")
+    (folder / "trainer_state.json").write_text(state)
+
+
+def test_a_training_goes_on_from_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+    assert _last_checkpoint(tmp_path / "checkpoints") is None
+    for step in (3, 9, 12):
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
+    write_checkpoint(tmp_path / "checkpoint-15", state='{"global_st')
+    assert _last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+
+
+@pytest.mark.parametrize("lost", [*CHECKPOINT, "trainer_state.json"])
+def test_a_checkpoint_that_lacks_a_file_is_passed_over(tmp_path: Path, lost: str) -> None:
+    for step in (3, 6):
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-6" / lost).unlink()
+    assert _last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_training_passes_over_the_examples_epoch_after_epoch() -> None:
+    settings = GRPOSettings(epochs=2.5, generations=4, batch_size=8, accumulation=2)
+    order = training_order(settings, 16, seed=1)
+    assert len(order) == training_steps(settings, 16) * 8 * 2 // 4 == 40
+    assert sorted(order[:16]) == sorted(order[16:32]) == list(range(16))
+    assert order[:16] != order[16:32]
+    assert len(set(order[32:])) == 8
+    assert order == training_order(settings, 16, seed=1) != training_order(settings, 16, seed=2)
 
 
 @pytest.mark.skipif(not (MODEL / "config.json").is_file(), reason="the base model is not installed")

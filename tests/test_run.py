@@ -160,7 +160,8 @@ def test_a_run_goes_on_where_another_stopped(toy: Toy) -> None:
     (toy.out / "records" / ".mean@toy.parquet.1.tmp").write_text("PAR1")
     toy.run("stated,mean")
     after = contents(toy.out)
-    assert {name for name in before if before[name] != after.get(name)} <= {"manifest.json"}
+    assert after.keys() == before.keys()
+    assert {name for name in before if before[name] != after[name]} <= {"manifest.json"}
     assert toy.count() == calls
 
 
@@ -332,6 +333,12 @@ def test_three_methods_end_to_end(finished: Finished) -> None:
     assert "phantom (synthetic)" in (finished.out / "leaderboard.md").read_text()
     manifest = json.loads((finished.out / "manifest.json").read_text())
     assert manifest["data"]["mimic_report"]["examples"]["test"] == tests
+
+
+@needs_base
+def test_a_run_says_its_stages_and_nothing_else(finished: Finished) -> None:
+    stage = re.compile(r"[a-zA-Z ]+: \d+/\d+ in .+|(verbalized|probe|conrad) on mimic_report")
+    assert [line for line in finished.done.stderr.splitlines() if not stage.fullmatch(line)] == []
 
 
 @needs_base

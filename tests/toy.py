@@ -12,8 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from conrad_bench import Engine, Estimate, Example, Loaded, Message, Method, Prompt, Response, Score, Scorer, Step, Task
-from conrad_bench import register_engine, register_method, register_scorer, register_task
+from conrad_bench import (
+    Engine,
+    Estimate,
+    Example,
+    Loaded,
+    Message,
+    Method,
+    Prompt,
+    Response,
+    Score,
+    Scorer,
+    Step,
+    Task,
+    register_engine,
+    register_method,
+    register_scorer,
+    register_task,
+)
 from conrad_bench.elicitation import report_claim
 from conrad_bench.engines.base import Generation
 from conrad_bench.errors import TrainingError

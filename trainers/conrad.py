@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,13 +129,14 @@ def train_conrad(
         log_level="error",
         dataloader_pin_memory=cuda,
         seed=seed,
+        shuffle_dataset=False,
     )
     torch.manual_seed(seed)
     common: dict[str, Any] = {
         "model": torch_model,
         "processing_class": processor,
         "args": arguments,
-        "train_dataset": Dataset.from_list(list(prompts)),
+        "train_dataset": Dataset.from_list(list(prompts)).select(training_order(settings, len(prompts), seed)),
         "peft_config": lora,
         "reward": reward,
         "min_parse_rate": settings.min_parse_rate,
@@ -147,12 +149,26 @@ def train_conrad(
     _keep_log_until(out / "training.jsonl", done)
     with stage("training ConRad", steps) as advance:
         advance(done)
-        trainer.add_callback(Watch(advance, out / "training.jsonl"))
+        trainer.add_callback(Watch(advance, out / "training.jsonl", resumed=done > 0))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.model.save_pretrained(out)
     _name_base(out / "adapter_config.json", base_model)
     shutil.rmtree(checkpoints, ignore_errors=True)
     (out / "README.md").unlink(missing_ok=True)
+
+
+def training_order(settings: GRPOSettings, examples: int, seed: int) -> list[int]:
+    """Return the number of the example of each group of rollouts: epoch after epoch, each in an order of its own.
+
+    The trainer takes them for one pass. Its own shuffling would begin again with the first epoch's order where an
+    interrupted training goes on in a later epoch.
+    """
+    groups = training_steps(settings, examples) * settings.batch_size * settings.accumulation // settings.generations
+    draw = random.Random(seed)
+    order: list[int] = []
+    while len(order) < groups:
+        order += draw.sample(range(examples), examples)
+    return order[:groups]
 
 
 def _name_base(path: Path, base_model: str) -> None:
@@ -163,16 +179,28 @@ def _name_base(path: Path, base_model: str) -> None:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint (the trainer's state is its last file)."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file() and p.suffix != ".tmp"]
-    return max(found, key=lambda p: int(p.name.rsplit("-", 1)[1]), default=None)
+    """Return the newest complete checkpoint."""
+    found = [path for path in folder.glob("checkpoint-*") if _is_complete(path)]
+    return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint was written to its end (the trainer's state is its last file) and is not half removed.
+
+    Without one of its files a training would go on in silence with a fresh optimizer or other random numbers.
+    """
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    needed = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
+    return all(any(checkpoint.glob(name)) for name in needed)
 
 
 def _keep_log_until(log: Path, step: int) -> None:
-    """Drop the lines of an interrupted training that will be trained again."""
+    """Drop the lines of an interrupted training that will be trained again; every step wrote one line."""
     if log.is_file():
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-        log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        write_text(log, "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[:step]))
 
 
 def training_steps(settings: GRPOSettings, examples: int) -> int:

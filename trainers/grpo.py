@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
-from trl import GRPOTrainer
 
 from conrad_bench.engines.inputs import collate, encode
+from conrad_bench.engines.loading import hush_bitsandbytes
 from conrad_bench.errors import TrainingError
 from conrad_bench.trainers.confidence_tokens import confidence_mask
 from conrad_bench.types import Prompt
+
+hush_bitsandbytes()  # both import it where it is installed
+from transformers import TrainerCallback  # noqa: E402
+from trl import GRPOTrainer  # noqa: E402
 
 PATIENCE = 10
 """Number of steps over which the parse rate and the gradient are watched."""
@@ -218,9 +221,9 @@ def _continue(model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> 
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Reports progress, keeps a log of the training, and stops a run whose gradient is exactly zero."""
 
-    def __init__(self, advance: Callable[[int], None], log: Path) -> None:
+    def __init__(self, advance: Callable[[int], None], log: Path, resumed: bool = False) -> None:
         self._advance, self._log = advance, log
-        self._idle: int | None = 0
+        self._idle: int | None = None if resumed else 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance the progress display by one step."""
