@@ -38,8 +38,12 @@ def command(out: Path, model: str) -> list[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Return the environment: one thread, phantom data in `cache`, no real data."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CONRAD_BENCH_CACHE": str(cache), "MIMIC_CXR_ROOT": ""}
+    """Return the environment: one thread, phantom data in `cache`, no real data, no commit.
+
+    Leaderboards name the commit of the source tree, which may change while a benchmark runs.
+    """
+    own = {"OMP_NUM_THREADS": "1", "CONRAD_BENCH_CACHE": str(cache), "MIMIC_CXR_ROOT": "", "GIT_DIR": os.devnull}
+    return {**os.environ, **own}
 
 
 def stage(file: str) -> str:
