@@ -7,7 +7,6 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +258,6 @@ def test_a_dry_run_counts_what_is_there_and_writes_nothing(toy: Toy) -> None:
 
 # The shipped phantom world, through the command line.
 
-BASE = files("conrad_bench.tasks.phantom") / "base_model"
-needs_base = pytest.mark.skipif(not BASE.joinpath("config.json").is_file(), reason="the base model is not installed")
 MARKER_WORD = "Xylophonist"
 
 
@@ -316,7 +313,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Finished:
     return Finished(folder, arguments, done)
 
 
-@needs_base
 def test_three_methods_end_to_end(finished: Finished) -> None:
     board = json.loads((finished.out / "leaderboard.json").read_text())
     assert [(row["task"], row["method"]) for row in board["rows"]] == [("mimic_report", m) for m in sorted(METHODS)]
@@ -335,13 +331,11 @@ def test_three_methods_end_to_end(finished: Finished) -> None:
     assert manifest["data"]["mimic_report"]["examples"]["test"] == tests
 
 
-@needs_base
 def test_a_run_says_its_stages_and_nothing_else(finished: Finished) -> None:
     stage = re.compile(r"[a-zA-Z ]+: \d+/\d+ in .+|(verbalized|probe|conrad) on mimic_report")
     assert [line for line in finished.done.stderr.splitlines() if not stage.fullmatch(line)] == []
 
 
-@needs_base
 def test_records_have_their_columns_and_join_with_the_rollouts(finished: Finished) -> None:
     responses = {row["key"]: row for row in rollouts(finished.out)}
     for method in METHODS:
@@ -353,7 +347,6 @@ def test_records_have_their_columns_and_join_with_the_rollouts(finished: Finishe
     assert levels <= set(range(11))
 
 
-@needs_base
 def test_conditional_conrad_leaves_the_reports_of_the_base_alone(finished: Finished) -> None:
     base, conrad = finished.frame("verbalized"), finished.frame("conrad")
     assert list(conrad["response"]) == list(base["response"])
@@ -361,7 +354,6 @@ def test_conditional_conrad_leaves_the_reports_of_the_base_alone(finished: Finis
     assert list(conrad["correctness"][judged]) == list(base["correctness"][judged])
 
 
-@needs_base
 def test_nothing_is_generated_twice(finished: Finished) -> None:
     rows = rollouts(finished.out)
     assert len({row["key"] for row in rows}) == len(rows)
@@ -373,7 +365,6 @@ def test_nothing_is_generated_twice(finished: Finished) -> None:
     assert sum(row["kind"] == "hidden" for row in rows) == 16 + 6 + tests
 
 
-@needs_base
 def test_a_finished_run_again_is_quick_and_changes_nothing(finished: Finished) -> None:
     before = contents(finished.out)
     start = time.perf_counter()
@@ -385,7 +376,6 @@ def test_a_finished_run_again_is_quick_and_changes_nothing(finished: Finished) -
     assert contents(finished.out) == before
 
 
-@needs_base
 def test_patient_text_stays_in_the_rollouts(finished: Finished, data: Path) -> None:
     assert any(MARKER_WORD in path.read_text() for path in data.rglob("s*.txt"))
     told = (finished.done.stdout + finished.done.stderr).encode()
@@ -394,7 +384,6 @@ def test_patient_text_stays_in_the_rollouts(finished: Finished, data: Path) -> N
     assert [name for name in leaks if not name.startswith("rollouts/")] == []
 
 
-@needs_base
 def test_a_config_file_makes_the_same_run(finished: Finished, tmp_path: Path, data: Path) -> None:
     # The resolved config of a run is a config file itself.
     (tmp_path / "again.yaml").write_text((finished.out / "config.yaml").read_text())
@@ -408,7 +397,6 @@ def test_a_config_file_makes_the_same_run(finished: Finished, tmp_path: Path, da
     ][:-1]
 
 
-@needs_base
 def test_the_phantom_stands_in_where_nothing_was_configured(tmp_path: Path) -> None:
     arguments = ("-o", "phantom.studies=40", "--limit", "2")
     before = run(tmp_path, *arguments, "--dry-run")

@@ -3,7 +3,7 @@
     python -m conrad_bench.trainers.phantom_base --out FOLDER [--seed 0] [--studies 30000] [--epochs 6] [--steps 1300]
 
 First the vision tower and the projector learn to see (linear heads that read the findings off the soft tokens), then
-the whole model learns to write. Without the first stage a model of this size learns the language and hardly looks at
+the language model learns to write. Without the first stage a model of this size learns the language and hardly looks at
 the image. Only patients of the train split are used, of a world with a seed of its own.
 
 The model follows four prompts: findings; findings and a confidence; findings with a confidence after every sentence;
