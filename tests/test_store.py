@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -261,22 +262,26 @@ def test_a_second_process_is_refused_until_the_first_is_done(folder: Path) -> No
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file of this process grow beyond 4 KiB: a real failure of write()."""
+    """Let no file of this process grow beyond 4 KiB: a real failure of write().
+
+    The limit holds for the file that pytest itself writes its progress to, so it must end within the test.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_write_that_fails_adds_nothing_and_leaves_nothing(folder: Path) -> None:
     with RolloutStore(folder) as store:
         store.append([row(0, tokens=1)])
-        with pytest.raises(StorageError, match=r"cannot write .*00001-"):
+        with small_files(), pytest.raises(StorageError, match=r"cannot write .*00001-"):
             store.append([row(1, tokens=2000)])
         assert key(1) not in store
         store.append([row(2, tokens=1)])
