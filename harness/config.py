@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from conrad_bench.errors import ConfigError, DataError, PluginError
 from conrad_bench.registry import KINDS, MISSING, Registry, option_problems, unknown, validated
 from conrad_bench.tasks.phantom import STUDIES
+from conrad_bench.trainers.recalibrators import KINDS as KINDS_OF_RECALIBRATORS
 
 Options = dict[str, dict[str, Any]]
 """Section -> option -> value."""
@@ -61,7 +62,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: list[str] = Field(min_length=1)
-    """Names of the confidence methods."""
+    """Names of the confidence methods; "verbalized+isotonic" is a method under a recalibrator."""
     tasks: list[str] = Field(min_length=1)
     """Names of the tasks."""
     model: str | None = None
@@ -258,8 +259,12 @@ def _structure_problems(error: ValidationError, places: _Places) -> Iterator[str
 def _name_problems(config: RunConfig, registry: Registry, places: _Places) -> Iterator[str]:
     """Check the names of methods, tasks and engine against the plugins."""
     for index, name in enumerate(config.methods):
-        if name not in registry.names("methods"):
-            yield f"{places.name(('methods', str(index)))}: {unknown('method', name, registry.names('methods'))}"
+        method, plus, recalibrator = name.partition("+")
+        if method not in registry.names("methods"):
+            yield f"{places.name(('methods', str(index)))}: {unknown('method', method, registry.names('methods'))}"
+        if plus and recalibrator not in KINDS_OF_RECALIBRATORS:
+            problem = unknown("recalibrator", recalibrator, KINDS_OF_RECALIBRATORS)
+            yield f"{places.name(('methods', str(index)))}: {problem}"
     tasks = registry.names("tasks")
     named = [(("tasks", str(index)), name) for index, name in enumerate(config.tasks)]
     for path, name in [*named, *((("data_roots", name), name) for name in config.data_roots)]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from conrad_bench.digests import adapter_digest, file_digest
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.types import Prompt, Response, Sampling
+from conrad_bench.types import Claim, Prompt, Response, Sampling
 
 GREEDY = Sampling()
 
@@ -133,6 +133,13 @@ class Model:
 
         rows = self._answers("hidden states", requests, lambda request: _length(request[0]) + len(request[1]), answer)
         return np.array([rows[key]["values"] for key in keys], dtype=np.float32)
+
+    def token_spans(self, response: Response, claim: Claim) -> tuple[int, int]:
+        """Return the first and the end index of the response's tokens that a claim's text covers, if only in part."""
+        start, end = claim.span
+        offsets = self.engine.offsets([response.token_ids])[0]
+        covered = [i for i in range(len(response.token_ids)) if offsets[i] < end and offsets[i + 1] > start]
+        return (covered[0], covered[-1] + 1) if covered else (0, 0)
 
     def keys(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, n: int = 1) -> list[list[str]]:
         """Return the keys of the n responses to each prompt. Loads no model; raises DataError for a missing image."""

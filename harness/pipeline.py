@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
+from conrad_bench.elicitation import LEVELS
 from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
 from conrad_bench.methods.base import TRAINING, Judge, Method
-from conrad_bench.plan import Plan, load_task, make_plan
+from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
-from conrad_bench.types import Claim, Estimate, Example, Score
+from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
 
 if TYPE_CHECKING:
     from conrad_bench.model import Model
     from conrad_bench.progress import Reporter
-    from conrad_bench.tasks.base import Loaded, Task
+    from conrad_bench.tasks.base import Loaded, Scorer, Task
 
 
 def run(config: RunConfig, out: Path, registry: Registry, reporter: Reporter, dry_run: bool = False) -> dict[str, Any]:
@@ -67,6 +70,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", dump_config(plan.config))
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
+    for name in plan.config.tasks:
+        check_overlap(plan.tasks[name], data)
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store:
         for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
@@ -74,13 +79,13 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         model = Model(plan.engine, store, reporter)
-        for task_name, task in plan.tasks.items():
-            for name, method in plan.methods.items():
+        for task_name in plan.config.tasks:
+            for name in plan.methods:
                 if records_path(out, name, task_name).is_file():
                     continue
                 reporter.say(f"{name} on {task_name}")
                 try:
-                    _evaluate(plan, method, task, data[task_name], model, out)
+                    _evaluate(plan, name, task_name, data, model, out)
                 except StorageError:
                     raise
                 except Exception as error:
@@ -88,7 +93,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                     said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
                     reporter.say(f"{name} on {task_name} failed: {said}")
                     failures.append(error)
-        plan.engine.close()
+        for engine in (plan.engine, *plan.judges.values()):
+            engine.close()
     if failures and not any((out / "records").glob("*.parquet")):
         raise failures[0]
     with reporter.stage("leaderboard", 1) as advance:
@@ -100,46 +106,96 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     return board
 
 
-def _evaluate(plan: Plan, method: Method, task: Task, loaded: Loaded, model: Model, out: Path) -> None:
+def _evaluate(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: Model, out: Path) -> None:
     """Fit a method if it learns, estimate and score the test examples, and write their records."""
     from conrad_bench.records import records_path, write_records
 
-    judge = make_judge(plan, task)
-    test = loaded.split("test")
-    artifact = _fit(method, task, loaded, model, judge, out) if TRAINING in method.needs else None
-    estimates = method.estimate(task, test, model, artifact)
+    method, task = plan.methods[name], plan.tasks[task_name]
+    judge = make_judge(plan, task, model)
+    test = data[task_name].split("test")
+    artifact = None
+    if TRAINING in method.needs:
+        artifact = _fit(plan, name, task.fit_on or task_name, data, model, out)
+    estimates = method.estimate(task, test, model, judge, artifact)
     scores = judge(test, [estimate.claims for estimate in estimates])
-    write_records(records_path(out, method.name, task.name), record_rows(method, task, test, estimates, scores))
+    qualities = response_qualities(plan, task, test, estimates, model)
+    rows = record_rows(name, task, test, estimates, scores, qualities)
+    write_records(records_path(out, name, task_name), rows)
 
 
-def make_judge(plan: Plan, task: Task) -> Judge:
+def make_judge(plan: Plan, task: Task, model: Model) -> Judge:
     """Return the function that judges claims by the task's scorer."""
     scorer = plan.scorers[task.name]
 
     def judge(examples: Sequence[Example], claims: Sequence[Sequence[Claim]]) -> list[list[Score]]:
         pairs = [(e, c) for e, found in zip(examples, claims, strict=True) for c in found]
-        scores = iter(scorer.score(pairs, task.granularity))
+        scores = iter(scored(plan, scorer, pairs, task.granularity, model))
         return [[next(scores) for _ in found] for found in claims]
 
     return judge
 
 
-def _fit(method: Method, task: Task, loaded: Loaded, model: Model, judge: Judge, out: Path) -> Path:
-    """Return the artifact of a method, fitting it unless a complete one is there.
+def scored(
+    plan: Plan, scorer: Scorer, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model
+) -> list[Score]:
+    """Return the scores of claims; a scorer that asks a model gets its engine, behind the same store."""
+    from conrad_bench.model import Model as JudgeModel
+
+    if scorer.name not in plan.judges:
+        return scorer.score(pairs, granularity)
+    return scorer.score(pairs, granularity, JudgeModel(plan.judges[scorer.name], model.store, model.reporter))
+
+
+def response_qualities(
+    plan: Plan, task: Task, examples: Sequence[Example], estimates: Sequence[Estimate], model: Model
+) -> list[dict[str, float | None]]:
+    """Return, for each example of a task that has a quality scorer, the record columns of its response's quality.
+
+    `quality` is that of the whole response, `quality_6`, `quality_8` and `quality_10` that of what is left when only
+    the claims with at least that confidence are kept (ConRad, section 4, Confidence-Based Flagging).
+    """
+    from conrad_bench.records import QUALITY, QUALITY_ABOVE
+
+    if task.name not in plan.qualities:
+        return [{} for _ in examples]
+    columns: list[dict[str, float | None]] = [dict.fromkeys(QUALITY) for _ in examples]
+    for column, least in {"quality": None, **QUALITY_ABOVE}.items():
+        places, pairs = [], []
+        for i, (example, estimate) in enumerate(zip(examples, estimates, strict=True)):
+            if least is not None and all(claim.confidence is None for claim in estimate.claims):
+                continue  # nothing was stated that claims could be kept by
+            kept = [c for c in estimate.claims if least is None or (c.confidence or 0.0) >= least - 1e-9]
+            columns[i][column] = 0.0
+            if any(claim.text for claim in kept):
+                places.append(i)
+                pairs.append((example, Claim(" ".join(claim.text for claim in kept if claim.text), (0, 0))))
+        scores = scored(plan, plan.qualities[task.name], pairs, "report", model)
+        for i, score in zip(places, scores, strict=True):
+            columns[i][column] = score.value
+    return columns
+
+
+def _fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: Model, out: Path) -> Path:
+    """Return the artifact of a method, fitting it on a task's examples unless a complete one is there.
 
     artifact.json is written last: a folder without it is a fit that was interrupted, which the trainer continues from
     its last checkpoint.
     """
-    folder = out / "artifacts" / f"{method.name}@{task.name}"
+    method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
+    folder = out / "artifacts" / f"{name}@{task_name}"
+    inner = name.partition("+")[0]
+    if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
+        fitted = plan if inner in plan.methods else replace(plan, methods={**plan.methods, inner: method.method})
+        _fit(fitted, inner, task_name, data, model, out)
     marker = folder / "artifact.json"
     train, validation = loaded.split("train"), loaded.split("validate")
     if not marker.is_file():
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        method.fit(task, train, validation, model, judge, folder)
+        method.fit(task, train, validation, model, make_judge(plan, task, model), folder)
         content = {
-            "method": method.name,
-            "task": task.name,
+            "method": name,
+            "task": task_name,
             "options": method.model_dump(mode="json"),
             "model": model.engine.identity(),
             "fitted_on": _ids_digest([*train, *validation]),
@@ -161,20 +217,27 @@ def _ids_digest(examples: Sequence[Example]) -> str:
 
 
 def record_rows(
-    method: Method, task: Task, examples: Sequence[Example], estimates: Sequence[Estimate], scores: list[list[Score]]
+    method: str,
+    task: Task,
+    examples: Sequence[Example],
+    estimates: Sequence[Estimate],
+    scores: Sequence[Sequence[Score]],
+    qualities: Sequence[dict[str, float | None]],
 ) -> list[dict[str, object]]:
     """Return one record for each claim. A claim whose correctness is unknown becomes `scorer_failed`."""
     attributes = sorted({name for example in examples for name in example.attributes})
+    read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
     rows: list[dict[str, object]] = []
-    for example, estimate, judged in zip(examples, estimates, scores, strict=True):
+    for example, estimate, judged, quality in zip(examples, estimates, scores, qualities, strict=True):
         if estimate.example_id != example.id:
-            raise ConradBenchError(f"method {method.name!r} returned its estimates in another order than the examples")
+            raise ConradBenchError(f"method {method!r} returned its estimates in another order than the examples")
         for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
             failed = score.value is None and claim.status == "ok"
+            p = claim.distribution or (None,) * LEVELS
             rows.append(
                 {
                     "task": task.name,
-                    "method": method.name,
+                    "method": method,
                     "example": example.id,
                     "cluster": example.cluster,
                     "claim": index,
@@ -182,6 +245,8 @@ def record_rows(
                     "correctness": None if claim.status == "empty" else score.value,
                     "status": "scorer_failed" if failed else claim.status,
                     "response": estimate.response.key,
+                    **quality,
+                    **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
                     **{name: example.attributes.get(name) for name in attributes},
                 }
             )
@@ -195,22 +260,36 @@ def context(plan: Plan, data: dict[str, Loaded]) -> Any:
     from conrad_bench.manifest import git_commit
 
     # A phantom tree that was named as a data root is known by its scorer, which refuses real reports.
-    phantom = None in plan.roots.values() or any(s.name == "phantom_green" for s in plan.scorers.values())
-    sources = sorted({task.summary.partition(":")[0] for task in plan.tasks.values()})
+    phantom = any(plan.source(name) == PHANTOM_DATA for name in plan.tasks) or any(
+        scorer.name == "phantom_green" for scorer in plan.scorers.values()
+    )
+    tasks = {name: plan.tasks[name] for name in plan.config.tasks}
+    sources = sorted({task.summary.partition(":")[0] for task in tasks.values()})
     options = plan.config.bootstrap
     return BoardContext(
         model=plan.model_label,
-        data="phantom (synthetic)" if phantom else ", ".join(sources),
+        data=PHANTOM_DATA if phantom else ", ".join(sources),
         phantom=phantom,
-        scorers={name: (scorer.name, scorer.label) for name, scorer in plan.scorers.items()},
-        methods={name: method.summary for name, method in plan.methods.items()},
+        scorers={name: (plan.scorers[name].name, plan.scorers[name].label) for name in tasks},
+        quality={
+            name: (plan.qualities[name].name, plan.qualities[name].label) for name in tasks if tasks[name].quality
+        },
+        granularities={name: task.granularity for name, task in tasks.items()},
+        methods={name: _said(name, method) for name, method in plan.methods.items()},
         version=conrad_bench.__version__,
         commit=git_commit(),
         seed=plan.config.seed,
         replicates=options.replicates,
         unit="cluster" if options.unit == "cluster" else "claim",
-        left_out={name: dict(loaded.left_out) for name, loaded in data.items()},
+        left_out={name: dict(data[name].left_out) for name in tasks},
     )
+
+
+def _said(name: str, method: Method) -> str:
+    """Return one line about a method."""
+    if not isinstance(method, Recalibrated):
+        return method.summary
+    return f"{method.method.summary}; {method.recalibrator} recalibration on validation claims"
 
 
 def _manifest(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> dict[str, Any]:
@@ -227,7 +306,7 @@ def _manifest(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> dict[s
         "methods": {name: method.model_dump(mode="json") for name, method in plan.methods.items()},
         "data": {
             name: {
-                "root": str(plan.roots[name]) if plan.roots[name] else "phantom (synthetic)",
+                "root": plan.source(name),
                 "fingerprint": data_fingerprint(loaded.examples),
                 "examples": {split: len(loaded.split(split)) for split in ("train", "validate", "test")},
                 "left_out": dict(loaded.left_out),

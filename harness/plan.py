@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, with_phantom_profile
 from conrad_bench.engines.base import Engine
-from conrad_bench.errors import DataError, PlanError
+from conrad_bench.errors import ConfigError, DataError, PlanError
 from conrad_bench.methods.base import TRAINING, Method
-from conrad_bench.records import COLUMNS
-from conrad_bench.registry import Registry
+from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.records import RESERVED
+from conrad_bench.registry import Registry, unknown
 from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.base import Loaded, Scorer, Task
+from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.types import Example
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 PHANTOM_MODEL = "phantom"
 """The name of the embedded base model; any other name is a folder or a hub id."""
+
+PHANTOM_DATA = "phantom (synthetic)"
+"""What phantom data are called wherever data are named."""
 
 DEFAULT_MODEL = "google/medgemma-4b-it"
 """The model for real data where none is named (ConRad, section 3)."""
@@ -40,10 +45,19 @@ class Plan:
     engine: Engine
     methods: dict[str, Method]
     tasks: dict[str, Task]
+    """The tasks of the run, and behind them those that methods are fitted on only."""
     scorers: dict[str, Scorer]
     """The scorer of each task, by the task's name."""
+    qualities: dict[str, Scorer]
+    """The scorer of whole responses, for the tasks that have one."""
+    judges: dict[str, Engine]
+    """The engine of each scorer that asks a model, by the scorer's name."""
     roots: dict[str, Path | None]
-    """The data root of each task; None where the phantom data stand in."""
+    """The data root of each task; None where the phantom data stand in, or the data come from the hub."""
+
+    def source(self, task: str) -> str:
+        """Return where a task's data come from: its root, its hub id, or the phantom world."""
+        return str(self.roots[task] or self.tasks[task].hub_id() or PHANTOM_DATA)
 
     @property
     def model_label(self) -> str:
@@ -57,9 +71,15 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     Raises PlanError with every mismatch at once, ConfigError for an unknown name or option, DataError for a data root
     that is no folder.
     """
-    classes = {name: registry.get("tasks", name) for name in config.tasks}
-    roots = {name: resolve_data_root(name, task.root_variable, config) for name, task in classes.items()}
-    model = config.model or (DEFAULT_MODEL if any(roots.values()) else PHANTOM_MODEL)
+    tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
+    learning = any(TRAINING in _class(name, registry).needs or "+" in name for name in config.methods)
+    for task in list(tasks.values()) if learning else []:
+        if task.fit_on is not None and task.fit_on not in tasks:
+            tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
+    roots = {name: resolve_data_root(name, task.root_variable, config) for name, task in tasks.items()}
+    model = config.model or (
+        DEFAULT_MODEL if any(roots.values()) or any(t.hub_id() for t in tasks.values()) else PHANTOM_MODEL
+    )
     config = config.model_copy(
         update={
             "model": model,
@@ -68,35 +88,75 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     )
     if model == PHANTOM_MODEL:
         config = with_phantom_profile(config)
-    tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
-    methods = {
-        name: registry.create("methods", name, {"seed": config.seed, **config.section(name)}) for name in config.methods
-    }
-    scorers = {
-        name: registry.create("scorers", task.scorer, config.section(task.scorer)) for name, task in tasks.items()
-    }
+    methods = {name: make_method(name, config, registry) for name in config.methods}
+    scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}
+    qualities = {name: make_scorer(task.quality, config, registry) for name, task in tasks.items() if task.quality}
+    judges = {}
+    for scorer in (*scorers.values(), *qualities.values()):
+        wanted = scorer.judge()
+        if wanted is not None and scorer.name not in judges:
+            judges[scorer.name] = registry.create("engines", *wanted)
     folder = str(files("conrad_bench.tasks.phantom") / "base_model") if model == PHANTOM_MODEL else model
     engine = registry.create("engines", config.engine, {"model": folder, **config.section(config.engine)})
     problems = list(_mismatches(engine, methods, tasks, roots))
     if problems:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
     engine.identity()  # raises ModelError now rather than after the data were read
-    return Plan(config, engine, methods, tasks, scorers, roots)
+    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots)
+
+
+def _class(name: str, registry: Registry) -> type[Method]:
+    return registry.get("methods", name.partition("+")[0])
+
+
+def make_method(name: str, config: RunConfig, registry: Registry) -> Method:
+    """Return a method with its options; "verbalized+isotonic" is the method verbalized under a recalibrator.
+
+    Raises ConfigError for an unknown name or option.
+    """
+    inner, plus, kind = name.partition("+")
+    method = registry.create("methods", inner, {"seed": config.seed, **config.section(inner)})
+    if not plus:
+        return method
+    if kind not in KINDS:
+        raise ConfigError(unknown("recalibrator", kind, KINDS))
+    options = {"method": method, "method_name": inner, "recalibrator": kind, "seed": config.seed}
+    return Recalibrated.model_validate(options)
+
+
+def make_scorer(name: str, config: RunConfig, registry: Registry) -> Scorer:
+    """Return a scorer with its options. Raises ConfigError for an unknown name or option."""
+    return registry.create("scorers", name, config.section(name))
 
 
 def _mismatches(
     engine: Engine, methods: dict[str, Method], tasks: dict[str, Task], roots: dict[str, Path | None]
 ) -> Iterable[str]:
     for name, method in methods.items():
-        missing = sorted(method.needs - engine.provides)
+        missing = sorted(method.requirements() - engine.provides)
         if missing:
             yield f"method {name!r} needs {', '.join(missing)}, which engine {engine.name!r} does not provide"
+        granularities = (method.method if isinstance(method, Recalibrated) else method).granularities
         for task in tasks.values():
-            if task.granularity not in method.granularities:
-                can = ", ".join(sorted(method.granularities))
+            problem = method.problem(task.granularity)
+            if task.granularity not in granularities:
+                can = ", ".join(sorted(granularities))
                 yield f"method {name!r} works at {can} level, task {task.name!r} at {task.granularity} level"
+            elif problem is not None:
+                yield f"method {name!r} on task {task.name!r} ({task.granularity} level): {problem}"
     for name, task in tasks.items():
-        if roots[name] is None and task.phantom_layout is None:
+        source = tasks.get(task.fit_on) if task.fit_on is not None else None
+        if source is not None and source.granularity != task.granularity:
+            yield (
+                f"task {name!r} ({task.granularity} level) cannot use methods that were fitted on {source.name!r} "
+                f"({source.granularity} level); set {name}.fit_on"
+            )
+        if source is not None and (roots[name] is None) != (roots[source.name] is None):
+            yield (
+                f"task {name!r} and {source.name!r}, on which its methods are fitted, must both have a data root or "
+                "both be phantoms"
+            )
+        if roots[name] is None and task.phantom_layout is None and task.hub_id() is None:
             yield (
                 f"task {name!r} has no phantom data and no data root; give --data-root {name}=DIR or set "
                 f"{task.root_variable}"
@@ -110,7 +170,9 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     do not fit.
     """
     task, root = plan.tasks[name], plan.roots[name]
-    if root is None:
+    if task.hub_id() is not None:
+        root = Path(str(task.hub_id()))
+    elif root is None:
         root = phantom_root(str(task.phantom_layout), plan.config.phantom, reporter)
     loaded = task.load(root)
     test = loaded.split("test")
@@ -120,29 +182,44 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     kept = {example.id for example in test[:limit]}
     examples = [e for e in loaded.examples if e.split != "test" or e.id in kept]
     _check_splits(name, examples)
-    if any(TRAINING in method.needs for method in plan.methods.values()):
+    if task.fit_on is None and any(TRAINING in method.needs for method in plan.methods.values()):
         for split in ("train", "validate"):
             if not any(e.split == split for e in examples):
                 raise DataError(f"task {name!r}: {root} holds no {split} examples, which the methods that learn need")
-    taken = sorted(set(COLUMNS) & {column for example in examples for column in example.attributes})
+    taken = sorted(set(RESERVED) & {column for example in examples for column in example.attributes})
     if taken:
         raise DataError(
             f"task {name!r}: attribute columns must not be named {', '.join(taken)}; records use these names"
         )
-    plan.scorers[name].check(test[:limit])
+    for scorer in (plan.scorers[name], *([plan.qualities[name]] if name in plan.qualities else [])):
+        scorer.check(test[:limit])
     return Loaded(examples=examples, left_out=loaded.left_out)
 
 
 def _check_splits(name: str, examples: list[Example]) -> None:
     """Refuse data in which a cluster (patient, image) belongs to two splits: test numbers would not be honest."""
-    split_of: dict[str, str] = {}
+    splits: dict[str, set[str]] = {}
     for example in examples:
-        first = split_of.setdefault(example.cluster, example.split)
-        if first != example.split:
-            raise DataError(
-                f"task {name!r}: {example.cluster} is in the splits {first!r} and {example.split!r}; a patient (or "
-                "image) must be in one split only"
-            )
+        splits.setdefault(example.cluster, set()).add(example.split)
+    shared = sorted(cluster for cluster, found in splits.items() if len(found) > 1)
+    if shared:
+        raise DataError(
+            f"task {name!r}: {len(shared)} patients (or images) are in more than one split, for example {shared[0]} in "
+            f"{' and '.join(sorted(splits[shared[0]]))}; each must be in one split only"
+        )
+
+
+def check_overlap(task: Task, data: Mapping[str, Loaded]) -> None:
+    """Refuse a task whose test patients (or images) are among those of the task that its methods are fitted on."""
+    if task.fit_on is None or task.fit_on not in data:
+        return
+    fitted = {e.cluster for e in data[task.fit_on].examples if e.split != "test"}
+    shared = sorted({e.cluster for e in data[task.name].split("test")} & fitted)
+    if shared:
+        raise DataError(
+            f"{len(shared)} test patients (or images) of task {task.name!r} are among those of {task.fit_on!r}, on "
+            f"which its methods are fitted, for example {shared[0]}; take them out of one of the two data sets"
+        )
 
 
 def phantom_root(layout: str, options: PhantomOptions, reporter: Reporter) -> Path:
@@ -151,21 +228,39 @@ def phantom_root(layout: str, options: PhantomOptions, reporter: Reporter) -> Pa
     The cache lies in $CONRAD_BENCH_CACHE or ~/.cache/conrad-bench; its folder's name holds a digest of the phantom
     world's code, so that another version writes anew.
     """
-    from conrad_bench.tasks.phantom.mimic_layout import write_mimic
-
-    writers = {"mimic": write_mimic}
+    number = phantom_size(layout, options.studies)
     cache = Path(os.environ.get("CONRAD_BENCH_CACHE") or Path.home() / ".cache" / "conrad-bench")
     code = hashlib.sha256()
     for source in sorted(Path(str(files("conrad_bench.tasks.phantom"))).glob("*.py")):
         code.update(source.read_bytes())
-    folder = cache / f"phantom-{layout}-{options.studies}-{options.seed}-{code.hexdigest()[:12]}"
+    folder = cache / f"phantom-{layout}-{number}-{options.seed}-{code.hexdigest()[:12]}"
     if not folder.is_dir():
         with storage_errors(folder):
             cache.mkdir(parents=True, exist_ok=True)
             # Two runs may write at once: each writes beside the other, the first rename wins.
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{folder.name}-") as temporary:
-                with reporter.stage("writing the phantom data", options.studies) as advance:
-                    writers[layout](Path(temporary) / "tree", options.studies, options.seed, progress=advance)
+                with reporter.stage("writing the phantom data", number) as advance:
+                    phantom_writer(layout)(Path(temporary) / "tree", number, options.seed, progress=advance)
                 if not folder.is_dir():
                     os.replace(Path(temporary) / "tree", folder)
     return folder
+
+
+def phantom_size(layout: str, studies: int) -> int:
+    """Return the number of studies in a layout: only the MIMIC-CXR one has training to do for three tasks."""
+    return studies if layout == "mimic" else max(1, studies // 3)
+
+
+def phantom_writer(layout: str) -> Callable[..., None]:
+    """Return the function that writes a layout: (folder, number of studies, seed, progress=)."""
+    if layout == "mimic":
+        from conrad_bench.tasks.phantom.mimic_layout import write_mimic
+
+        return write_mimic
+    if layout == "openi":
+        from conrad_bench.tasks.phantom.openi_layout import write_openi
+
+        return write_openi
+    from conrad_bench.tasks.phantom.vqa_layout import write_vqa_rad
+
+    return write_vqa_rad

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.plan import Plan, load_task
+from conrad_bench.plan import Plan, check_overlap, load_task
 
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
@@ -40,30 +40,37 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         store = stack.enter_context(RolloutStore(out / "rollouts")) if begun else _Nothing()
         model = Model(plan.engine, store, reporter)
         planned: set[str] = set()
-        for name, task in plan.tasks.items():
-            loaded = load_task(plan, name, reporter)
-            train, validation, test = (loaded.split(split) for split in ("train", "validate", "test"))
+        fits: set[str] = set()
+        data = {name: load_task(plan, name, reporter) for name in plan.tasks}
+        for name in plan.config.tasks:
+            task = plan.tasks[name]
+            check_overlap(task, data)
+            source = task.fit_on if task.fit_on in data else name
+            loaded, test = data[name], data[name].split("test")
+            train, validation = data[source].split("train"), data[source].split("validate")
             tasks[name] = {
-                "root": str(plan.roots[name] or "phantom (synthetic)"),
+                "root": plan.source(name),
                 "examples": {"train": len(train), "validate": len(validation), "test": len(test)},
                 "left_out": dict(loaded.left_out),
                 "scorer": plan.scorers[name].name,
             }
-            for method in plan.methods.values():
-                done = records_path(out, method.name, name).is_file()
-                fitted = (out / "artifacts" / f"{method.name}@{name}" / "artifact.json").is_file()
+            for method_name, method in plan.methods.items():
+                done = records_path(out, method_name, name).is_file()
+                artifact = f"{method_name}@{source}"
+                fitted = artifact in fits or (out / "artifacts" / artifact / "artifact.json").is_file()
+                fits.add(artifact)
                 for step in method.steps(task, train, validation, test):
                     there = None
                     if done or (step.action == "train" and fitted):
                         there = step.count
                     elif step.prompts:
-                        keys = {key for row in model.keys(step.prompts, step.sampling) for key in row}
+                        keys = {key for row in model.keys(step.prompts, step.sampling, step.n) for key in row}
                         there = len(keys & (planned | store.read(sorted(keys)).keys()))
                         planned |= keys
                     steps.append(
                         {
                             "task": name,
-                            "method": method.name,
+                            "method": method_name,
                             "action": step.action,
                             "count": step.count,
                             "what": step.what,
@@ -73,7 +80,7 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                 steps.append(
                     {
                         "task": name,
-                        "method": method.name,
+                        "method": method_name,
                         "action": "score",
                         "count": len(test),
                         "what": f"test responses with {plan.scorers[name].name}",

@@ -13,9 +13,12 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | correctness | float64 or null | in [0, 1]; null where the scorer could not judge the claim |
 | status | string | one of `types.STATUSES`; `ok` rows have a correctness, and a confidence if any row has one |
 | response | string | key of the rollout, to join the texts |
+| quality, quality_6, quality_8, quality_10 | float64 or null | optional, see `QUALITY`; one value for each example |
+| p_0 ... p_10 | float64 or null | optional, see `LEVEL_PROBABILITIES`; in a row all of them or none |
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
 
-The parquet schema's metadata carries the format's version under `conrad_bench.records`.
+Behind the first nine, columns may stand in any order. The parquet schema's metadata carries the format's version under
+`conrad_bench.records`.
 """
 
 from __future__ import annotations
@@ -34,10 +37,24 @@ if TYPE_CHECKING:
 
 VERSION = 1
 COLUMNS = ("task", "method", "example", "cluster", "claim", "confidence", "correctness", "status", "response")
-"""The columns that every records file has; further columns are subgroup attributes."""
+"""The columns that every records file has; further columns are those of `OPTIONAL`, and subgroup attributes."""
+QUALITY_ABOVE = {"quality_6": 0.6, "quality_8": 0.8, "quality_10": 1.0}
+"""The columns with the quality of what is left of a response when only the claims whose confidence is at least this are
+kept (ConRad, Table 3); 0 where nothing is left."""
+QUALITY = ("quality", *QUALITY_ABOVE)
+"""In [0, 1]: the correctness of the whole response by the task's quality scorer, then of what is left of it."""
+LEVEL_PROBABILITIES = tuple(f"p_{level}" for level in range(11))
+"""In [0, 1]: the probabilities that the model gives to the eleven confidence answers where it states its confidence.
+They sum to at most 1; the rest is the probability of a malformed answer."""
+OPTIONAL = (*QUALITY, *LEVEL_PROBABILITIES)
+"""Columns that a records file may have. A file with one of `LEVEL_PROBABILITIES` has all eleven."""
+RESERVED = (*COLUMNS, *OPTIONAL)
+"""Names that the attributes of a task may not have."""
 
 _METADATA_KEY = b"conrad_bench.records"
 _NUMBERS = ("confidence", "correctness")
+_SUM_TOLERANCE = 0.05
+"""How far above 1 a sum of probabilities may lie: each answer is scored on its own, in half precision perhaps."""
 
 
 def records_path(run: Path, method: str, task: str) -> Path:
@@ -48,7 +65,7 @@ def records_path(run: Path, method: str, task: str) -> Path:
 def write_records(path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFrame) -> None:
     """Write the records of one method on one task atomically.
 
-    `rows` has the columns above, confidence and correctness as float or None. Raises DataError naming the column and
+    `rows` has the columns above, the numbers among them as float or None. Raises DataError naming the column and
     the row that is wrong, and StorageError when the file cannot be written.
     """
     import pandas as pd
@@ -59,7 +76,10 @@ def write_records(path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFram
     _check_columns(frame.columns, path)
     subgroups = [str(column) for column in frame.columns if column not in COLUMNS]
     fields = [(column, _arrow_type(column)) for column in COLUMNS]
-    fields += [(column, pa.float64() if _is_number(frame[column]) else pa.string()) for column in subgroups]
+    fields += [
+        (column, pa.float64() if column in OPTIONAL or _is_number(frame[column]) else pa.string())
+        for column in subgroups
+    ]
     schema = pa.schema(fields, metadata={_METADATA_KEY: str(VERSION).encode()})
     try:
         table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
@@ -84,10 +104,11 @@ def read_records(path: Path) -> pd.DataFrame:
 
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
+        names = table.column_names
     except OSError as error:
         # pyarrow raises OSError for torn pages, ArrowInvalid for a file that is no parquet at all.
         raise StorageError(f"cannot read {path}: missing or damaged; delete it and run the command again") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # no checksum guards the names of columns
         raise StorageError(f"{path} is not a whole parquet file; delete it and run the command again") from error
     version = (table.schema.metadata or {}).get(_METADATA_KEY)
     if version is None:
@@ -97,10 +118,11 @@ def read_records(path: Path) -> pd.DataFrame:
             f"{path} has records format {version.decode(errors='replace')}, this version reads {VERSION}; "
             "delete it and run the command again, or use the version that wrote it"
         )
-    _check_columns(table.column_names, path)
-    for column in COLUMNS:
-        if table.schema.field(column).type != _arrow_type(column):
-            raise DataError(f"{path}: column {column!r} has type {table.schema.field(column).type}")
+    _check_columns(names, path)
+    for column in RESERVED:
+        if column in names and table.schema.field(column).type != _arrow_type(column):
+            found, wanted = table.schema.field(column).type, _arrow_type(column)
+            raise DataError(f"{path}: column {column!r} has type {found}, records have {wanted} under this name")
     frame: pd.DataFrame = table.to_pandas()
     check_records(frame, path)
     return frame
@@ -115,7 +137,8 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
             _refuse(frame[column].isna(), path, column, "a value is missing")
     for column in ("task", "method"):
         _refuse(frame[column] != frame[column].iloc[0], path, column, "one file holds one task and one method")
-    for column in _NUMBERS:
+    optional = [column for column in OPTIONAL if column in frame]
+    for column in (*_NUMBERS, *optional):
         values = frame[column]
         _refuse(values.notna() & ~values.between(0.0, 1.0), path, column, "a value is outside [0, 1]")
     _refuse(frame["claim"] < 0, path, "claim", "a claim index is negative")
@@ -127,10 +150,22 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
     _refuse(ok & frame["correctness"].isna(), path, "correctness", "an ok record has no correctness")
     if frame["confidence"].notna().any():
         _refuse(ok & frame["confidence"].isna(), path, "confidence", "an ok record has no confidence")
+    for column in (column for column in QUALITY if column in optional):
+        known = frame.groupby("example")[column].transform("first")  # NaN only where all of the example's values are
+        _refuse((frame[column] != known) & known.notna(), path, column, "one example has two qualities")
+    if LEVEL_PROBABILITIES[0] in frame:
+        _check_level_probabilities(frame[list(LEVEL_PROBABILITIES)], path)
+
+
+def _check_level_probabilities(p: pd.DataFrame, path: Path) -> None:
+    known = p.notna().sum(axis=1)
+    _refuse((known > 0) & (known < len(p.columns)), path, "p_0 ... p_10", "some of the probabilities are missing")
+    _refuse(p.sum(axis=1) > 1 + _SUM_TOLERANCE, path, "p_0 ... p_10", "the probabilities sum to more than 1")
 
 
 def _check_columns(columns: Any, path: Path) -> None:
-    missing = [column for column in COLUMNS if column not in set(columns)]
+    wanted = COLUMNS if not set(columns) & set(LEVEL_PROBABILITIES) else (*COLUMNS, *LEVEL_PROBABILITIES)
+    missing = [column for column in wanted if column not in set(columns)]
     if missing:
         raise DataError(f"{path}: missing columns: {', '.join(missing)}")
 
@@ -138,7 +173,7 @@ def _check_columns(columns: Any, path: Path) -> None:
 def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
-    return pa.float64() if column in _NUMBERS else pa.int64() if column == "claim" else pa.string()
+    return pa.float64() if column in (*_NUMBERS, *OPTIONAL) else pa.int64() if column == "claim" else pa.string()
 
 
 def _is_number(values: pd.Series[Any]) -> bool:

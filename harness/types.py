@@ -86,6 +86,9 @@ class Claim:
     confidence: float | None = None
     """In [0, 1]; None where the response stated none (then `status` says why)."""
     status: Status = "ok"
+    distribution: tuple[float, ...] | None = None
+    """Probabilities of the eleven confidences 0 to 10 where the claim's own was stated; what they lack to 1 is that of
+    malformed answers. None where a method does not read them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,15 @@ numbers rounded to 9 significant digits, null where a number is undefined. Its `
 - `reliability`, `grouping`: the points of the reliability diagram, by `level` or by `bin`: for each
   group its index, mean confidence, mean correctness with interval, and number of claims
 - `difference`: {baseline, n_units, metrics}: this method minus the baseline under the same resampling weights, both
-  restricted to the units (clusters) in which both have an `ok` claim
+  restricted to the units (clusters) in which both have an `ok` claim (for `quality`: a response of known quality)
+- `flagging` (tasks whose claims are sentences): precision and quality of what is left above a threshold, as
+  `conrad_bench.leaderboards.flagging` describes it
+- `tokens` (records with the probabilities of the confidence answers): how ordered these are, as
+  `conrad_bench.leaderboards.tokens` describes it
+- `figure`, `before_after`, `token_figure`: paths of the figures in the run folder, each with a .png beside the .svg
+
+The metric `quality` (tasks with a scorer of whole responses) is a mean over examples, each counted once, whatever the
+status of its claims; the other metrics are over `ok` claims.
 """
 
 from __future__ import annotations
@@ -28,15 +36,18 @@ from pydantic import BaseModel, ConfigDict
 
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards import figures, tables
-from conrad_bench.leaderboards.metrics import METRICS
-from conrad_bench.leaderboards.rows import task_rows
+from conrad_bench.leaderboards.metrics import COLUMNS
+from conrad_bench.leaderboards.rows import BASELINE, task_rows
 from conrad_bench.records import read_records, records_path
 from conrad_bench.storage import write_bytes, write_text
+from conrad_bench.types import Granularity
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+TRAINED_TO_STATE = ("conrad", "conrad_exact", "sft")
+"""Methods whose stated confidences are drawn beside the baseline's: what training has changed (ConRad, Figure 2)."""
 
 
 class BoardContext(BaseModel):
@@ -50,6 +61,10 @@ class BoardContext(BaseModel):
     phantom: bool
     scorers: dict[str, tuple[str, str]]
     """For each task: the scorer's name and its column label."""
+    quality: dict[str, tuple[str, str]] = {}
+    """For each task with a scorer of whole responses: that scorer's name and its column label."""
+    granularities: dict[str, Granularity] = {}
+    """For each task: what its claims are; "report" where it says nothing."""
     methods: dict[str, str]
     """One line about each method."""
     version: str
@@ -75,23 +90,37 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
             raise DataError(f"there are records of task {task!r}, which is not a task of this run; move them away")
         frames = {method: frame for (of, method), frame in sorted(records.items()) if of == task}
         scorer, label = context.scorers[task]
+        quality = context.quality.get(task)
+        granularity = context.granularities.get(task, "report")
         tasks[task] = {
             "scorer": scorer,
             "label": label,
+            "quality": {"scorer": quality[0], "label": quality[1]} if quality else None,
+            "granularity": granularity,
             "left_out": context.left_out.get(task, {}),
             "n_clusters": len(set().union(*(frame["cluster"] for frame in frames.values()))),
         }
-        rows += task_rows(task, frames, context.unit, context.replicates, context.seed)
+        rows += task_rows(
+            task,
+            frames,
+            context.unit,
+            context.replicates,
+            context.seed,
+            quality=quality is not None,
+            sentences=granularity == "sentence",
+        )
+    for row in rows:
+        row.update(_figures(row, rows))
     data = context.data if not context.phantom or "phantom (synthetic)" in context.data else "phantom (synthetic)"
     board = {
         "format": FORMAT,
         "title": f"Confidence of {context.model} on {data}",
-        **context.model_dump(exclude={"scorers", "left_out"}),
+        **context.model_dump(exclude={"scorers", "quality", "granularities", "left_out"}),
         "data": data,
         # A list, since its order is that of the tables' columns.
         "metrics": [
             {"name": m.name, "label": m.label, "better": m.better, "range": m.range, "source": m.source}
-            for m in METRICS
+            for m in COLUMNS
         ],
         "tasks": tasks,
         "rows": rows,
@@ -118,12 +147,35 @@ def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
     board = build(records, context)
     for row in board["rows"]:
         if "figure" in row:
-            for suffix, data in figures.reliability_diagram(row, board).items():
-                write_bytes((run / row["figure"]).with_suffix(suffix), data)
+            _write_figure(run / row["figure"], figures.reliability_diagram(row, board))
+        if "before_after" in row:
+            drawn = figures.before_after(board, row["task"], BASELINE, row["method"])
+            _write_figure(run / row["before_after"], drawn)
+        if "token_figure" in row:
+            _write_figure(run / row["token_figure"], figures.token_heat_map(row, board))
     write_text(run / "leaderboard.md", tables.markdown(board))
     # The JSON comes last: where it is, the rest is.
     write_text(run / "leaderboard.json", json.dumps(board, indent=1, allow_nan=False) + "\n")
     return board
+
+
+def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the paths of a row's figures in the run folder."""
+    cell = f"{row['method']}@{row['task']}"
+    paths = {}
+    if "reliability" in row:
+        paths["figure"] = f"figures/reliability_{cell}.svg"
+        before = [r for r in rows if (r["task"], r["method"]) == (row["task"], BASELINE) and "reliability" in r]
+        if before and row["method"] in TRAINED_TO_STATE:
+            paths["before_after"] = f"figures/before_after_{cell}.svg"
+    if "tokens" in row:
+        paths["token_figure"] = f"figures/tokens_{cell}.svg"
+    return paths
+
+
+def _write_figure(path: Path, files: Mapping[str, bytes]) -> None:
+    for suffix, data in files.items():
+        write_bytes(path.with_suffix(suffix), data)
 
 
 def _rounded(value: Any) -> Any:

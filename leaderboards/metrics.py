@@ -30,7 +30,7 @@ _SCALE = 10**9
 
 
 class Sample:
-    """Claims of one method on one task: what every metric sees.
+    """Claims (or whole responses) of one method on one task: what every metric sees.
 
     confidence (n,) in [0, 1], or None for a method that states none; correctness (n,) in [0, 1]; unit (n,) the index of
     each claim's resampling unit among `units` of them, some of which may have no claim here. Rows are put into one
@@ -152,7 +152,7 @@ class Metric:
 
     name: str
     label: str
-    """Column title. For mean correctness the tables show the scorer's own label instead."""
+    """Column title. For mean correctness and quality the tables show the scorers' own labels instead."""
     better: Literal["lower", "higher"]
     range: tuple[float, float]
     source: str
@@ -161,6 +161,8 @@ class Metric:
     """Whether it needs confidences, or correctness alone."""
     binary: bool = False
     """Whether it is defined for binary correctness only."""
+    per: Literal["claim", "example"] = "claim"
+    """Whether a row of its sample is a claim, or an example with the quality of its whole response as correctness."""
     worst_case: bool = True
     """Whether counting an unparsed claim as confidence 1 with correctness 0 makes it worse, so that it is reported."""
 
@@ -181,6 +183,20 @@ METRICS: tuple[Metric, ...] = (
         "correctness", "correctness", "higher", (0.0, 1.0), "mean of the task's scorer", correctness, confidence=False
     ),
 )
+CORRECTNESS = next(metric for metric in METRICS if metric.name == "correctness")
+QUALITY = Metric(
+    "quality",
+    "quality",
+    "higher",
+    (0.0, 1.0),
+    "ConRad, Table 2 (GREEN); mean over examples of the quality scorer's score of the whole response",
+    correctness,
+    confidence=False,
+    per="example",
+    worst_case=False,
+)
+COLUMNS = (*METRICS, QUALITY)
+"""The metrics of claims, then that of whole responses, in the order of the tables' columns."""
 
 
 def collapse(confidence: FloatArray) -> dict[str, float]:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _ARROWS = {"lower": "↓", "higher": "↑"}
+_MEASURES = {
+    "top": "stated is likeliest ↑",
+    "order": "rank order ↑",
+    "unimodal": "one hump ↑",
+    "malformed": "malformed ↓",
+}
 _PHANTOM = (
     "These numbers come from phantom images that a program drew and a tiny model trained on them. They show that the "
     "software works; they say nothing about real radiographs or about any medical model."
@@ -16,32 +23,118 @@ _PHANTOM = (
 
 
 def markdown(board: dict[str, Any]) -> str:
-    """Return the page leaderboard.md: a table for each task, how it was made, and links to the figures."""
-    import tabulate
-
+    """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
         lines += [_PHANTOM, ""]
     for task in board["tasks"]:
         rows = list(_ranked(board, task))
-        metrics = _metrics(board, rows)
-        worst = any("worst_case" in row for row in rows)
-        header = ["method", *(_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
-        header += ["n", "clusters", "unparsed", *(["worst case"] if worst else [])]
-        body = []
-        for row in rows:
-            cells = [row["method"], *(_cell(row["metrics"].get(metric)) for metric in metrics), _collapse(row)]
-            cells += [f"{row['n']:,}", f"{row['n_clusters']:,}", f"{row['unparsed_rate']:.1%}"]
-            body.append([*cells, _worst(board, task, row)] if worst else cells)
-        align = ["left", *["right"] * (len(header) - 1)]
-        escaped = [[cell.replace("|", r"\|") for cell in line] for line in [header, *body]]
-        table = tabulate.tabulate(
-            escaped[1:], escaped[0], tablefmt="github", colalign=align, disable_numparse=True, preserve_whitespace=True
-        )
-        lines += [f"## {task}", "", table, "", *_task_notes(board, task, rows), ""]
+        lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
+        flagged = [row for row in rows if "flagging" in row]
+        if flagged:
+            lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
+        with_tokens = [row for row in rows if "tokens" in row]
+        if with_tokens:
+            lines += [f"### Confidence answers on {task}", "", _tokens(with_tokens), "", *_token_notes(with_tokens), ""]
     lines += ["## Methods", "", *(f"- `{name}`: {text}" for name, text in board["methods"].items()), ""]
     lines += ["## How these numbers were made", "", *(f"- {note}" for note in _notes(board)), ""]
     return "\n".join(lines)
+
+
+def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    metrics = _metrics(board, rows)
+    worst = any("worst_case" in row for row in rows)
+    header = ["method", *(_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
+    header += ["n", "clusters", "unparsed", *(["worst case"] if worst else [])]
+    body = []
+    for row in rows:
+        cells = [row["method"], *(_cell(row["metrics"].get(metric)) for metric in metrics), _collapse(row)]
+        cells += [f"{row['n']:,}", f"{row['n_clusters']:,}", f"{row['unparsed_rate']:.1%}"]
+        body.append([*cells, _worst(board, task, row)] if worst else cells)
+    return _table(header, body, 1)
+
+
+def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of what is left above each threshold (ConRad, Table 3)."""
+    quality = board["tasks"][task]["quality"]
+    header = ["method", "confidence", "sentences", "share", f"{board['tasks'][task]['label']} ↑"]
+    header += ["gain over all", *([f"{quality['label']} of what is left ↑"] if quality else [])]
+    body = []
+    for row in rows:
+        for point in row["flagging"]["thresholds"]:
+            line = [row["method"], _threshold(point), f"{point['n']:,}", _cell(point["share"])]
+            line += [_cell(point["precision"]), _cell(point.get("gain"))]
+            body.append([*line, _cell(point["quality"])] if quality else line)
+    return _table(header, body, 2)
+
+
+def _threshold(point: dict[str, Any]) -> str:
+    if point["confidence"] is None:
+        return "all"
+    return "= 10" if point["confidence"] == 1 else f"≥ {10 * point['confidence']:.0f}"
+
+
+def _flagging_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a flagging table."""
+    yield (
+        "What is left when only the sentences with at least this confidence (of 10) are kept: their number, their "
+        "share, their mean correctness (the precision), how much that is above the precision of all sentences, and the "
+        "quality of the responses that they make up, 0 where nothing is left. All thresholds have the same resampling "
+        "weights."
+    )
+    yield ""
+    words = {
+        "rises": "yes",
+        "never falls": "no, but it never falls",
+        "flat": "no, it stays the same",
+        "falls": "no, it falls at least once",
+        None: "cannot be told, since no threshold keeps a sentence",
+    }
+    trends = [(row["method"], words[row["flagging"]["trend"]]) for row in rows]
+    yield (
+        "Precision rises with every threshold (those that keep no sentence aside): "
+        + "; ".join(f"`{method}` {said}" for method, said in trends)
+        + "."
+    )
+
+
+def _tokens(rows: list[dict[str, Any]]) -> str:
+    """Return the table of how ordered the probabilities of the confidence answers are."""
+    header = ["method", *_MEASURES.values(), "n"]
+    body = [
+        [row["method"], *(_cell(row["tokens"]["measures"][name]) for name in _MEASURES), f"{row['tokens']['n']:,}"]
+        for row in rows
+    ]
+    return _table(header, body, 1)
+
+
+def _token_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a table of confidence answers."""
+    yield (
+        "The model's probabilities of the answers 0 to 10 where it states its confidence. Likeliest: share of claims "
+        "whose stated answer is (or ties for) the most probable one. Rank order: mean Spearman correlation between an "
+        "answer's probability and its nearness to the stated one. One hump: share of claims whose probabilities rise "
+        "up to the most probable answer and fall after it, humps of at most 0.01 aside. Malformed: mean probability of "
+        "anything else."
+    )
+    yield ""
+    yield "Heat maps: " + ", ".join(_link(row["method"], row["token_figure"]) for row in rows) + "."
+
+
+def _table(header: list[str], body: list[list[str]], names: int) -> str:
+    """Return a Markdown table, the first `names` columns aligned left and the others right."""
+    import tabulate
+
+    align = ["left"] * names + ["right"] * (len(header) - names)
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in [header, *body]]
+    return tabulate.tabulate(
+        escaped[1:], escaped[0], tablefmt="github", colalign=align, disable_numparse=True, preserve_whitespace=True
+    )
+
+
+def _link(text: str, path: str) -> str:
+    # The names of methods are free: blanks and brackets would end a Markdown link.
+    return f"[{text}]({quote(path, safe='/@+')})"
 
 
 def table_for_console(board: dict[str, Any]) -> RenderableType:
@@ -63,13 +156,20 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
             table.add_column(title, justify="right", overflow="fold")
         table.add_column("n\nunparsed", justify="right", no_wrap=True)
         for row in rows:
-            cells = [_cell(row["metrics"].get(metric)).replace(" ", "\n", 1) for metric in metrics]
+            # A word a line: rich would shrink columns until words break, rather than wrap between them.
+            cells = [_cell(row["metrics"].get(metric)).replace(" ", "\n") for metric in metrics]
             # Text, not str: rich would read the brackets of an interval as markup.
-            line = [row["method"], *cells, f"{row['n']:,}\n{row['unparsed_rate']:.1%}"]
+            line = [_broken(row["method"]), *cells, f"{row['n']:,}\n{row['unparsed_rate']:.1%}"]
             table.add_row(*(Text(cell) for cell in line))
         parts += [Text(), table]
     parts += [Text(), Text(f"{_intervals(board)} More in leaderboard.md.", style="dim")]
     return Group(*parts)
+
+
+def _broken(method: str) -> str:
+    """Return a method's name on short lines: each line of a row of the console's table has another number beside it."""
+    short = method.replace("+", "\n+")
+    return short if max(map(len, short.split("\n"))) <= 12 else short.replace("_", "_\n")
 
 
 def _ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
@@ -91,8 +191,11 @@ def _metric(board: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _label(board: dict[str, Any], task: str, metric: str) -> str:
-    """Return a metric's column title; mean correctness goes by the scorer's label."""
-    return str(board["tasks"][task]["label"] if metric == "correctness" else _metric(board, metric)["label"])
+    """Return a metric's column title; mean correctness and quality go by their scorers' labels."""
+    about = board["tasks"][task]
+    if metric == "correctness":
+        return str(about["label"])
+    return str(about["quality"]["label"] if metric == "quality" else _metric(board, metric)["label"])
 
 
 def _title(board: dict[str, Any], task: str, metric: str) -> str:
@@ -124,12 +227,18 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
     """Yield the lines under a task's table."""
     about = board["tasks"][task]
     unit = f"{about['n_clusters']:,} clusters (patients; images in visual question answering)"
-    yield f"Correctness is {about['label']} (scorer `{about['scorer']}`); the claims come from {unit}."
+    whole = about["quality"]
+    yield (
+        f"Correctness is {about['label']} (scorer `{about['scorer']}`)"
+        + (f", quality of whole responses {whole['label']} (scorer `{whole['scorer']}`)" if whole else "")
+        + f"; the claims come from {unit}."
+    )
     if about["left_out"]:
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
-    figures = [f"[{row['method']}]({row['figure']})" for row in rows if "figure" in row]
-    if figures:
-        yield "Reliability diagrams: " + ", ".join(figures) + "."
+    for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
+        links = [_link(row["method"], row[key]) for row in rows if key in row]
+        if links:
+            yield f"{title}: {', '.join(links)}."
 
 
 def _intervals(board: dict[str, Any]) -> str:
@@ -152,5 +261,10 @@ def _notes(board: dict[str, Any]) -> Iterator[str]:
         "Unparsed claims (no usable confidence, empty or cut off, or not judged by the scorer) are in no metric. Above "
         "1 % the worst case counts each as confidence 1 with correctness 0 (correlation has none)."
     )
+    if any("quality" in row["metrics"] for row in board["rows"]):
+        yield (
+            "The quality of whole responses is a mean over examples, each counted once, whatever the status of its "
+            "claims."
+        )
     yield "Distinct (largest share): number of distinct confidences, and the share of claims at the commonest one."
     yield f"conrad-bench {board['version']}, commit {board['commit']}."

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Sampling, Score
+from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling, Score, Status
 
 if TYPE_CHECKING:
     from conrad_bench.model import Model
@@ -32,13 +33,15 @@ class Step:
     """One piece of work that a method will ask for, as `run --dry-run` shows it."""
 
     action: str
-    """What is done: "generate", "read hidden states", "train"."""
+    """What is done: "generate", "score", "read hidden states", "train"."""
     count: int
     """How often: responses, states, or training steps."""
     what: str
     prompts: tuple[Prompt, ...] = ()
     """The prompts to be answered greedily, where they are known beforehand: answers that are there are counted."""
     sampling: Sampling = Sampling()
+    n: int = 1
+    """Responses to each prompt; `count` is the number of all."""
 
 
 Judge = Callable[[Sequence[Example], Sequence[Sequence[Claim]]], list[list[Score]]]
@@ -66,6 +69,14 @@ class Method(BaseModel):
     seed: int = 0
     """Seeds every random choice of the method; the run's seed unless set."""
 
+    def requirements(self) -> frozenset[str]:
+        """Return what the method needs of an engine with these options; `needs` unless an option asks for more."""
+        return self.needs
+
+    def problem(self, granularity: Granularity) -> str | None:
+        """Return why these options make no sense at one of the method's granularities, or None."""
+        return None
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
@@ -84,6 +95,59 @@ class Method(BaseModel):
         """Learn from training examples and leave an artifact in the folder `out`."""
         raise TypeError(f"method {self.name!r} does not learn")
 
-    def estimate(self, task: Task, examples: Sequence[Example], model: Model, artifact: Path | None) -> list[Estimate]:
-        """Return one estimate for each example, in the order given. `artifact` is what `fit` left, or None."""
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
+        """Return one estimate for each example, in the order given.
+
+        `artifact` is what `fit` left, or None. `judge` is for comparing responses with each other; the examples'
+        references are not for `estimate`.
+        """
         raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """Responses to examples, cut into claims: what a method that adds confidences afterwards starts from."""
+
+    examples: Sequence[Example]
+    prompts: list[Prompt]
+    responses: list[Response]
+    claims: list[list[Claim]]
+
+    def open(self) -> list[tuple[int, int]]:
+        """Return (example, claim) indices of the claims that can be given a confidence."""
+        return [(i, k) for i, found in enumerate(self.claims) for k, claim in enumerate(found) if claim.status == "ok"]
+
+    def estimates(self, confidences: Mapping[tuple[int, int], float]) -> list[Estimate]:
+        """Return estimates with the confidence of each (example, claim).
+
+        Open claims that are not among them have none and say so; with no confidences at all, all claims stay bare.
+        """
+        claims = [list(found) for found in self.claims]
+        for i, k in self.open() if confidences else ():
+            stated = confidences.get((i, k))
+            status: Status = "ok" if stated is not None else "no_confidence"
+            claims[i][k] = replace(claims[i][k], confidence=stated, status=status)
+        return self.with_claims(claims)
+
+    def with_claims(self, claims: Sequence[Sequence[Claim]]) -> list[Estimate]:
+        """Return estimates with other claims about the same responses."""
+        rows = zip(self.examples, self.responses, claims, strict=True)
+        return [Estimate(example.id, response, tuple(found)) for example, response, found in rows]
+
+
+def respond(
+    task: Task, examples: Sequence[Example], model: Model, max_tokens: int, elicit: str | None = None
+) -> Responses:
+    """Answer examples greedily, in an elicitation format or without a confidence, and cut the responses into claims."""
+    prompts = [task.prompt(example, elicit) for example in examples]
+    responses = model.generate(prompts, Sampling(max_tokens=max_tokens))
+    return Responses(examples, prompts, responses, [task.claims(response, elicit) for response in responses])
+
+
+def drawn(examples: Sequence[Example], number: int, seed: int) -> list[Example]:
+    """Return `number` of the examples at random, or all in random order where there are fewer."""
+    chosen = list(examples)
+    random.Random(seed).shuffle(chosen)
+    return chosen[:number]

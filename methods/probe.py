@@ -1,9 +1,8 @@
-"""Trained probe: an MLP reads the expected correctness off the hidden states of the response."""
+"""Trained probe: an MLP reads the expected correctness of each claim off the hidden states of its tokens."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.errors import TrainingError
-from conrad_bench.methods.base import HIDDEN_STATES, TRAINING, Judge, Method, Step
+from conrad_bench.methods.base import HIDDEN_STATES, TRAINING, Judge, Method, Responses, Step, drawn, respond
 from conrad_bench.storage import write_text
 from conrad_bench.types import Estimate, Example, Sampling
 
@@ -25,10 +24,9 @@ class Probe(Method):
     """As in ConRad, section 3: 3000 samples, 10 epochs, early stopping on validation patients."""
 
     name: ClassVar[str] = "probe"
-    summary: ClassVar[str] = "an MLP on hidden states of the response, trained to predict its correctness"
+    summary: ClassVar[str] = "an MLP on hidden states of the claim's tokens, trained to predict its correctness"
     source: ClassVar[str] = "Azaria & Mitchell 2023; ConRad, section 3 (Trained Probe)"
     needs: ClassVar = frozenset({HIDDEN_STATES, TRAINING})
-    granularities: ClassVar = frozenset({"report"})
 
     samples: int = Field(3000, ge=1)
     """Training examples (paper: 3000)."""
@@ -38,7 +36,7 @@ class Probe(Method):
     """Index into the model's hidden states (0: embeddings, -1: the last). The paper's "layer 35" is the last of the 35
     hidden states of medgemma-4b-it."""
     at: Literal["last", "mean"] = "mean"
-    """The state of the response's last token, or the mean over its tokens."""
+    """The state of the claim's last token, or the mean over its tokens."""
     epochs: int = Field(10, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
@@ -57,18 +55,12 @@ class Probe(Method):
             ("validation", validation, self.validation_samples),
             ("test", test, len(test)),
         ):
-            prompts = tuple(task.prompt(example) for example in self._chosen(examples, number))
+            prompts = tuple(task.prompt(example) for example in drawn(examples, number, self.seed))
             sampling = Sampling(max_tokens=self.max_tokens)
             steps.append(Step("generate", len(prompts), f"{name} responses", prompts, sampling))
             steps.append(Step("read hidden states", len(prompts), f"of the {name} responses"))
         steps.insert(4, Step("train", self.epochs, "epochs of the MLP at the most"))
         return steps
-
-    def _chosen(self, examples: Sequence[Example], number: int) -> list[Example]:
-        """Return `number` of the examples at random, or all in random order where there are fewer."""
-        chosen = list(examples)
-        random.Random(self.seed).shuffle(chosen)
-        return chosen[:number]
 
     def fit(
         self,
@@ -79,11 +71,11 @@ class Probe(Method):
         judge: Judge,
         out: Path,
     ) -> None:
-        """Generate reports, judge them, read their hidden states and train the MLP."""
+        """Generate responses, judge their claims, read the hidden states and train the MLP."""
         from conrad_bench.trainers.probe import train_probe
 
-        x, y = self._states(task, self._chosen(train, self.samples), model, judge)
-        vx, vy = self._states(task, self._chosen(validation, self.validation_samples), model, judge)
+        x, y = self._states(task, drawn(train, self.samples, self.seed), model, judge)
+        vx, vy = self._states(task, drawn(validation, self.validation_samples, self.seed), model, judge)
         with model.reporter.stage("training the probe", self.epochs) as advance:
             history = train_probe(
                 x,
@@ -103,32 +95,38 @@ class Probe(Method):
         write_text(out / "training.jsonl", "".join(json.dumps(line) + "\n" for line in history))
 
     def _states(self, task: Task, examples: list[Example], model: Model, judge: Judge) -> tuple[Any, Any]:
-        """Return hidden states (n, hidden size) and correctness (n,) of the responses that could be judged."""
+        """Return hidden states (n, hidden size) and correctness (n,) of the claims that could be judged."""
         import numpy as np
 
-        prompts = [task.prompt(example) for example in examples]
-        responses = model.generate(prompts, Sampling(max_tokens=self.max_tokens))
-        scores = [score[0].value for score in judge(examples, [task.claims(r) for r in responses])]
-        kept = [i for i, (r, s) in enumerate(zip(responses, scores, strict=True)) if s is not None and r.token_ids]
-        if not kept:
-            raise TrainingError("the probe has nothing to learn from: no response of the training examples was judged")
-        states = model.hidden([prompts[i] for i in kept], [responses[i] for i in kept], self.layer, self.at)
-        return states, np.array([scores[i] for i in kept], dtype=np.float32)
+        found = respond(task, examples, model, self.max_tokens)
+        scores = judge(examples, found.claims)
+        judged = {(i, k): value for i, k in found.open() if (value := scores[i][k].value) is not None}
+        places, states = self._read(found, list(judged), model)
+        if not places:
+            raise TrainingError("the probe has nothing to learn from: no claim of the training examples was judged")
+        return states, np.array([judged[place] for place in places], dtype=np.float32)
 
-    def estimate(self, task: Task, examples: Sequence[Example], model: Model, artifact: Path | None) -> list[Estimate]:
-        """Predict the correctness of greedy responses from their hidden states."""
+    def _read(self, found: Responses, places: list[tuple[int, int]], model: Model) -> tuple[list[tuple[int, int]], Any]:
+        """Return the claims that have tokens, and the hidden states of each, shape (n, hidden size)."""
+        read, prompts, answers = [], [], []
+        for i, k in places:
+            response = found.responses[i]
+            # The one claim of a response is the response: its end of turn is a token to read, too.
+            whole = len(found.claims[i]) == 1
+            start, end = (0, len(response.token_ids)) if whole else model.token_spans(response, found.claims[i][k])
+            if end > start:
+                read.append((i, k))
+                prompts.append(replace(found.prompts[i], prefix_ids=response.token_ids[:start]))
+                answers.append(replace(response, token_ids=response.token_ids[start:end]))
+        return read, model.hidden(prompts, answers, self.layer, self.at)
+
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
+        """Predict the correctness of the claims of greedy responses from their hidden states."""
         from conrad_bench.trainers.probe import predict
 
         assert artifact is not None
-        prompts = [task.prompt(example) for example in examples]
-        responses = model.generate(prompts, Sampling(max_tokens=self.max_tokens))
-        claims = [task.claims(response)[0] for response in responses]
-        readable = [i for i, response in enumerate(responses) if response.token_ids]
-        states = model.hidden([prompts[i] for i in readable], [responses[i] for i in readable], self.layer, self.at)
-        for i, confidence in zip(readable, predict(states, artifact), strict=True):
-            if claims[i].status == "ok":
-                claims[i] = replace(claims[i], confidence=float(confidence))
-        return [
-            Estimate(example.id, response, (claim,))
-            for example, response, claim in zip(examples, responses, claims, strict=True)
-        ]
+        found = respond(task, examples, model, self.max_tokens)
+        places, states = self._read(found, found.open(), model)
+        return found.estimates(dict(zip(places, map(float, predict(states, artifact)), strict=True)))

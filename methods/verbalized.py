@@ -1,13 +1,18 @@
-"""Verbalized confidence: the model states how sure it is, zero-shot ("Verbalize Base" in ConRad, table 1)."""
+"""Verbalized confidence: the model states how sure it is, zero-shot ("Verbalize Base" in ConRad, tables 1 and 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from conrad_bench.methods.base import Method, Step
-from conrad_bench.types import Estimate, Example
+from pydantic import Field
+
+from conrad_bench.elicitation import elicit_at, read_stated, two_stage_question
+from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
+from conrad_bench.methods.stating import with_distributions
+from conrad_bench.types import Estimate, Example, Granularity, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.model import Model
@@ -15,24 +20,69 @@ if TYPE_CHECKING:
 
 
 class Verbalized(Method):
-    """Ask for an integer from 0 to 10 behind the response, and take it at its word."""
+    """Ask for a confidence behind the response, and take the model at its word."""
 
     name: ClassVar[str] = "verbalized"
     summary: ClassVar[str] = "the confidence that the model states in words, zero-shot"
-    source: ClassVar[str] = "ConRad, section 3 (Verbalize Base)"
-    granularities: ClassVar = frozenset({"report"})
+    source: ClassVar[str] = "ConRad, section 3 (Verbalize Base); variants: Xiong et al. 2024, Tian et al. 2023"
+
+    variant: Literal["vanilla", "punish", "linguistic", "two_stage", "cot", "top_k"] = "vanilla"
+    """How the confidence is asked for; see `conrad_bench.elicitation`. two_stage asks about the finished response."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest response, in tokens."""
+    distribution: bool = False
+    """Also read the probabilities of all eleven confidences (vanilla only; needs log-probabilities)."""
+
+    def problem(self, granularity: Granularity) -> str | None:
+        """The variants that reshape the response are for answers; a sentence's confidence has one form."""
+        if self.variant in ("cot", "top_k") and granularity != "answer":
+            return f"variant={self.variant} is for answers to questions, not for reports or their sentences"
+        if self.variant in ("punish", "linguistic") and granularity == "sentence":
+            return f"variant={self.variant} asks for one confidence a response; use vanilla or two_stage"
+        if self.distribution and self.variant != "vanilla":
+            return "distribution=true reads integers, so it needs variant=vanilla"
+        return None
+
+    def requirements(self) -> frozenset[str]:
+        """Reading all eleven confidences needs log-probabilities."""
+        return frozenset({LOGPROBS}) if self.distribution else frozenset()
 
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One response with a stated confidence for each test example."""
-        prompts = tuple(task.prompt(example, "confidence") for example in test)
-        return [Step("generate", len(prompts), "test responses with a stated confidence", prompts)]
+        sampling, elicit = Sampling(max_tokens=self.max_tokens), self._elicit(task.granularity)
+        prompts = tuple(task.prompt(example, elicit) for example in test)
+        if elicit is None:
+            asked = Step("generate", len(prompts), "responses to be asked about, one question for each claim")
+            return [Step("generate", len(prompts), "test responses", prompts, sampling), asked]
+        return [Step("generate", len(prompts), "test responses with a stated confidence", prompts, sampling)]
 
-    def estimate(self, task: Task, examples: Sequence[Example], model: Model, artifact: Path | None) -> list[Estimate]:
+    def _elicit(self, granularity: Granularity) -> str | None:
+        if self.variant == "two_stage":
+            return None
+        return elicit_at(granularity) if self.variant == "vanilla" else self.variant
+
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
         """Generate greedily and read the stated confidence."""
-        responses = model.generate([task.prompt(example, "confidence") for example in examples])
-        return [
-            Estimate(example.id, response, tuple(task.claims(response, "confidence")))
-            for example, response in zip(examples, responses, strict=True)
-        ]
+        found = respond(task, examples, model, self.max_tokens, self._elicit(task.granularity))
+        if self.variant != "two_stage":
+            estimates = found.with_claims(found.claims)
+            if self.distribution:
+                return with_distributions(found.prompts, estimates, task.granularity, model)
+            return estimates
+        places = found.open()
+        asked = [ask(found.prompts[i], found.claims[i][k].text) for i, k in places]
+        claims = [list(row) for row in found.claims]
+        for (i, k), stated in zip(places, model.generate(asked, Sampling(max_tokens=16)), strict=True):
+            confidence, status = read_stated(stated.text)
+            claims[i][k] = replace(claims[i][k], confidence=confidence, status=status)
+        return found.with_claims(claims)
+
+
+def ask(prompt: Prompt, proposed: str) -> Prompt:
+    """Return the question how confident the model is in a proposed answer, beside the same images."""
+    *earlier, last = prompt.messages
+    return replace(prompt, messages=(*earlier, Message("user", two_stage_question(last.text, proposed))))

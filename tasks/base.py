@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from conrad_bench.types import Claim, Example, Granularity, Prompt, Response, Score, Split
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
 
 
 class Scorer(BaseModel):
@@ -23,11 +26,20 @@ class Scorer(BaseModel):
     label: ClassVar[str]
     """The column's name in tables, for example "phantom-GREEN"."""
 
+    def judge(self) -> tuple[str, dict[str, Any]] | None:
+        """Return name and options of the engine that runs the judge; None for a scorer that asks no model."""
+        return None
+
     def check(self, examples: Sequence[Example]) -> None:
         """Raise DataError if references like these cannot be judged by this scorer."""
 
-    def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity) -> list[Score]:
-        """Return the correctness of each claim; None with a reason where it cannot be judged."""
+    def score(
+        self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model | None = None
+    ) -> list[Score]:
+        """Return the correctness of each claim; None with a reason where it cannot be judged.
+
+        `model` is the judge where `judge` names one: it answers what it was asked before from the run's store.
+        """
         raise NotImplementedError
 
 
@@ -50,6 +62,15 @@ class Task(BaseModel):
 
     scorer: str
     """Name of the scorer that judges the claims."""
+    quality: str | None = None
+    """Name of the scorer of whole responses, where claims are parts of them: the quality beside the calibration."""
+    fit_on: str | None = None
+    """Name of the task whose examples methods are fitted on; None: this task's own. With another task's, this task is
+    out of distribution and zero-shot."""
+
+    def hub_id(self) -> str | None:
+        """Return the data set's id on the Hugging Face hub where the user asked for that source, else None."""
+        return None
 
     def load(self, root: Path) -> Loaded:
         """Read every example below `root`. Raises DataError naming the file that is missing or wrong."""

@@ -18,15 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from conrad_bench.errors import DataError
 from conrad_bench.tasks.base import Loaded
 from conrad_bench.tasks.sections import findings, indication
 from conrad_bench.types import Example, Split
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Views = Literal["all", "frontal", "frontal_lateral"]
 """all: every image of the study. frontal: the best frontal image. frontal_lateral: that and the best lateral one."""
@@ -94,8 +91,8 @@ def load_mimic_cxr(
     attributes.csv[.gz] beside the csv files, keyed by study_id; a column that holds numbers alone becomes floats.
 
     Counted in `left_out`, one reason a study: "no report file", "empty report", "no findings section", "no image of the
-    chosen views", "image file not found" (of one of its images). Images are not opened; see `check_image`. Report texts
-    are read for the wanted splits only.
+    chosen views", "image file not found" (of one of its images). Images are not opened: the engine's `open_image` says
+    which file is torn. Report texts are read for the wanted splits only.
 
     Raises DataError naming the file that is missing (with a drawing of the expected tree) or the file, line and column
     that is wrong: bad ids, an image without metadata, a study or a patient in two splits.
@@ -147,23 +144,6 @@ def load_mimic_cxr(
                 )
             )
     return Loaded(examples=examples, left_out=left_out)
-
-
-def check_image(path: str) -> Image.Image:
-    """Open an image file and decode it whole. Raises DataError naming a file that is missing, torn or no image."""
-    from PIL import Image
-
-    try:
-        with open(path, "rb") as file:
-            Image.open(file).verify()
-            # verify() does not notice a JPEG that ends too early, decoding does; and it leaves its object unusable.
-            file.seek(0)
-            image = Image.open(file)
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = "file not found" if isinstance(error, FileNotFoundError) else "not a readable image"
-        raise DataError(f"{path}: {reason}; download the file again and compare its checksum") from error
-    return image
 
 
 def _folders(root: Path) -> list[Path]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from conrad_bench.elicitation import INSTRUCTIONS, report_claim
+from conrad_bench.elicitation import report_claim
 from conrad_bench.tasks.base import Loaded, Task
 from conrad_bench.tasks.mimic_cxr import Views, load_mimic_cxr
+from conrad_bench.tasks.prompts import report_text
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response
 
 
@@ -42,9 +43,7 @@ class MimicReport(Task):
 
     def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
         """Return the images, the indication where there is one, and the instruction to write the findings."""
-        indication = f"Indication: {example.context}\n" if example.context else ""
-        instruction = "Write the findings of this chest X-ray." + (INSTRUCTIONS[elicit] if elicit else "")
-        return Prompt((Message("user", indication + instruction),), images=example.images, elicit=elicit)
+        return Prompt((Message("user", report_text(example.context, elicit)),), images=example.images, elicit=elicit)
 
     def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
         """Return the report as one claim, with the stated confidence where the format has one."""

@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conrad_bench.elicitation import INSTRUCTIONS, p_true_question, report_claim
+from conrad_bench.elicitation import (
+    EXPRESSIONS,
+    answer_claim,
+    p_true_question,
+    read_stated,
+    report_claim,
+    two_stage_question,
+)
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.transformers import TransformersEngine
-from conrad_bench.tasks.phantom import grammar, render, world
+from conrad_bench.tasks.phantom import grammar, questions, render, world
 from conrad_bench.tasks.phantom.green import phantom_green
 from conrad_bench.tasks.phantom.mimic_layout import wording
-from conrad_bench.trainers.phantom_base import question
+from conrad_bench.tasks.prompts import FINDINGS, question_text, report_text
 from conrad_bench.types import Message, Prompt, Response, Sampling
 
 NUMBER = 600
 """Test examples of the phantom data's default world."""
-INSTRUCTION = "Write the findings of this chest X-ray."
 
 
 class Reader:
@@ -52,8 +58,7 @@ class Reader:
         return [Response("", g.text, g.token_ids, g.logprobs, g.finish_reason) for g in out]
 
     def report(self, elicit: str | None = None) -> list[str]:
-        end = INSTRUCTIONS[elicit] if elicit else ""
-        return [f"Indication: {study.indication}\n{INSTRUCTION}{end}" for study in self.studies]
+        return [report_text(study.indication, elicit) for study in self.studies]
 
     def correctness(self, responses: list[Response], elicit: str | None = None) -> np.ndarray:
         pairs = zip(responses, self.truth, strict=True)
@@ -98,20 +103,50 @@ def test_sentences_carry_a_confidence_each(reader: Reader) -> None:
     assert np.mean([grammar.read(part[0]) is not None for part in parts]) > 0.99
 
 
-def test_yes_no_questions_are_answered_in_their_format(reader: Reader) -> None:
-    """Answers are always yes or no and better than guessing; those to P(True) have all mass on their two options."""
+def test_questions_are_answered_from_the_image(reader: Reader) -> None:
     rng = np.random.default_rng(0)
-    asked = [question(study, rng) for study in reader.studies[:300]]
-    answers = reader.ask([text for text, _ in asked], reader.images[:300], tokens=4)
+    asked = [q for s in reader.studies for q in (questions.draw(s.findings, rng),)]
+    closed = [(q, images) for q, images in zip(asked, reader.images, strict=True) if q.answer in ("yes", "no")]
+    answers = reader.ask([question_text(q.text) for q, _ in closed], [images for _, images in closed], tokens=8)
     assert {answer.text for answer in answers} == {"yes", "no"}
-    share = np.mean([truth == "yes" for _, truth in asked])
-    assert np.mean([a.text == t for a, (_, t) in zip(answers, asked, strict=True)]) > max(share, 1 - share) + 0.05
-    prompts = [
-        Prompt((Message("user", p_true_question(INSTRUCTION, truth)),), images=images)
-        for truth, images in zip(reader.truth[:100], reader.images[:100], strict=True)
-    ]
-    scores = reader.engine.score(prompts, [["True", "False"]] * len(prompts), False, None)
+    assert np.mean([a.text == q.answer for a, (q, _) in zip(answers, closed, strict=True)]) > 0.7
+    open_ones = [(q, images) for q, images in zip(asked, reader.images, strict=True) if q.answer not in ("yes", "no")]
+    answers = reader.ask([question_text(q.text) for q, _ in open_ones], [images for _, images in open_ones], tokens=8)
+    assert np.mean([a.text == q.answer for a, (q, _) in zip(answers, open_ones, strict=True)]) > 0.6
+
+
+def test_p_true_tells_right_sentences_from_wrong_ones(reader: Reader) -> None:
+    """The right sentence about a finding and a wrong one: in most pairs the right one gets the higher P(True)."""
+    prompts, rng = [], np.random.default_rng(1)
+    for study, images in zip(reader.studies[:300], reader.images[:300], strict=True):
+        own = grammar.facts(study.findings)
+        fact = own[int(rng.integers(len(own)))]
+        wrong = [f for f in grammar.SENTENCES if f.finding == fact.finding and f not in own]
+        for proposed in (fact, wrong[int(rng.integers(len(wrong)))]):
+            text = p_true_question(report_text(study.indication), grammar.SENTENCES[proposed][0])
+            prompts.append(Prompt((Message("user", text),), images=images))
+    scores = np.array(reader.engine.score(prompts, [["True", "False"]] * len(prompts), False, None))
     assert np.exp(scores).sum(1).min() > 0.9
+    true = (scores[:, 0] - scores[:, 1]).reshape(-1, 2)
+    assert np.mean(true[:, 0] > true[:, 1]) > 0.58
+
+
+@pytest.mark.parametrize("elicit", ["punish", "linguistic", "cot", "top_k"])
+def test_the_other_formats_are_followed(reader: Reader, elicit: str) -> None:
+    rng = np.random.default_rng(2)
+    asked = [questions.draw(study.findings, rng) for study in reader.studies[:100]]
+    texts = [question_text(question.text, elicit) for question in asked]
+    claims = [answer_claim(a, elicit) for a in reader.ask(texts, reader.images[:100], tokens=80)]
+    assert np.mean([claim.status == "ok" for claim in claims]) > 0.95
+    assert np.mean([c.text == q.answer for c, q in zip(claims, asked, strict=True)]) > 0.45
+    if elicit == "linguistic":
+        assert {claim.confidence for claim in claims} <= {*EXPRESSIONS.values(), None}
+
+
+def test_a_finished_answer_gets_a_confidence(reader: Reader) -> None:
+    texts = [two_stage_question(FINDINGS, truth) for truth in reader.truth[:100]]
+    stated = [read_stated(answer.text)[1] for answer in reader.ask(texts, reader.images[:100], tokens=16)]
+    assert stated.count("ok") > 95
 
 
 def test_checkpoint_is_small_and_in_the_hub_layout(base_model: Path) -> None:

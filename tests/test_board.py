@@ -15,8 +15,9 @@ from conrad_bench.errors import DataError, StorageError
 from conrad_bench.leaderboards.board import BoardContext, build, write_leaderboard
 from conrad_bench.leaderboards.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics import Sample, ece, pearson
+from conrad_bench.leaderboards.metrics import correctness as mean_correctness
 from conrad_bench.leaderboards.tables import markdown, table_for_console
-from conrad_bench.records import read_records, records_path, write_records
+from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY_ABOVE, read_records, records_path, write_records
 
 CONTEXT = BoardContext(
     model="tiny",
@@ -54,6 +55,29 @@ def frame(
             "response": [f"{method}-{i}" for i in range(n)],
         }
     )
+
+
+def sentences(method: str, n: int = 90, **options: Any) -> pd.DataFrame:
+    """Records of n sentences, three to a report, with the reports' qualities and the answers' probabilities."""
+    data = frame(method, "mimic_sentence", n, binary=True, **options)
+    data["example"], data["claim"] = [f"e{i // 3:04}" for i in range(n)], np.arange(n) % 3
+    data["cluster"] = [f"p{i // 9}" for i in range(n)]
+    data["quality"] = data.groupby("example")["correctness"].transform("mean")
+    if data["confidence"].isna().all():
+        return data
+    for column, least in QUALITY_ABOVE.items():
+        left = data["correctness"].where(data["confidence"] > least - 1e-9, 0)
+        data[column] = left.groupby(data["example"]).transform("sum") / 3
+    distance = np.abs(np.arange(11) - 10 * data["confidence"].to_numpy()[:, None])
+    data[list(LEVEL_PROBABILITIES)] = np.where(distance < 0.5, 0.5, 0.4 * np.exp(-distance))
+    return data
+
+
+SENTENCES: dict[str, Any] = {
+    "scorers": {"mimic_sentence": ("phantom_precision_green", "Precision phantom-GREEN")},
+    "quality": {"mimic_sentence": ("phantom_green", "phantom-GREEN")},
+    "granularities": {"mimic_sentence": "sentence"},
+}
 
 
 def board_of(*frames: pd.DataFrame, **changes: Any) -> dict[str, Any]:
@@ -107,6 +131,76 @@ def test_a_difference_is_over_the_clusters_that_both_have() -> None:
     assert difference["n_units"] == half["n_units"] == 10
     for name, estimate in difference["metrics"].items():
         assert estimate["value"] == half["metrics"][name]["value"]
+
+
+def test_quality_counts_each_response_once() -> None:
+    data = sentences("conrad", unparsed=20)
+    board = board_of(data, sentences("verbalized"), **SENTENCES)
+    row = row_of(board, "conrad", "mimic_sentence")
+    each = data.drop_duplicates("example")
+    quality = row["metrics"]["quality"]
+    assert quality["value"] == pytest.approx(each["quality"].mean())
+    assert row["flagging"]["thresholds"][0]["quality"] == quality
+    assert row["flagging"]["thresholds"][0]["precision"] == row["metrics"]["correctness"]
+    # All responses count, those of unparsed sentences too, so the two methods differ by nothing.
+    assert row["difference"]["metrics"]["quality"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert "quality" not in row["worst_case"]
+    names = [metric["name"] for metric in board["metrics"]]
+    assert names[names.index("correctness") + 1] == "quality"
+    header = next(line for line in markdown(board).splitlines() if line.startswith("| method"))
+    titles = [cell.strip() for cell in header.split("|")]
+    assert titles[titles.index("Precision phantom-GREEN ↑") + 1] == "phantom-GREEN ↑"
+    assert "quality of whole responses phantom-GREEN (scorer `phantom_green`)" in markdown(board)
+
+
+def test_quality_intervals_resample_patients() -> None:
+    data = sentences("conrad")
+    quality = row_of(board_of(data, **SENTENCES), "conrad", "mimic_sentence")["metrics"]["quality"]
+    each = data.drop_duplicates("example")
+    alone = each.assign(confidence=0.5, correctness=each["quality"])
+    low, high = interval(bootstrap([mean_correctness(sample_of(alone))], 10, 300, 0)[0])
+    assert (quality["low"], quality["high"]) == pytest.approx((low, high), abs=1e-8)
+
+
+def test_a_quality_that_no_scorer_gave_is_an_attribute() -> None:
+    """Without a quality scorer the column is not shown, whatever an older file calls by this name."""
+    board = board_of(frame("conrad").assign(quality=0.3))
+    row = row_of(board, "conrad")
+    assert "quality" not in row["metrics"]
+    assert board["tasks"]["mimic_report"]["quality"] is None
+    assert board["tasks"]["mimic_report"]["granularity"] == "report"
+    assert "flagging" not in row
+    assert "whole responses" not in markdown(board)
+
+
+def test_the_base_model_shows_dashes_for_calibration() -> None:
+    board = board_of(sentences("base", stated=False), sentences("verbalized"), **SENTENCES)
+    row = row_of(board, "base", "mimic_sentence")
+    assert list(row["metrics"]) == ["correctness", "quality"]
+    assert not {"flagging", "tokens", "figure", "before_after", "token_figure"} & set(row)
+    line = next(line for line in markdown(board).splitlines() if line.startswith("| base"))
+    cells = [cell.strip() for cell in line.split("|")[2:-1]]
+    assert cells[:4] == ["–"] * 4
+    assert [cell.startswith("0.") for cell in cells[4:6]] == [True, True]
+
+
+def test_the_page_has_tables_of_flagging_and_answers() -> None:
+    board = board_of(sentences("conrad"), sentences("verbalized+isotonic"), **SENTENCES)
+    page = markdown(board)
+    assert "### Flagging on mimic_sentence" in page
+    assert "### Confidence answers on mimic_sentence" in page
+    lines = page[page.index("### Flagging") :].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| conrad")][:4]
+    assert [line[2] for line in rows] == ["all", "≥ 6", "≥ 8", "= 10"]
+    for line, point in zip(rows, row_of(board, "conrad", "mimic_sentence")["flagging"]["thresholds"], strict=True):
+        assert line[3] == str(point["n"])
+        value = point["precision"]["value"]
+        assert line[5].startswith(f"{value:.3f} [" if point["n"] else "–")
+    words = {"rises": "yes", "falls": "no, it falls"}
+    trend = row_of(board, "conrad", "mimic_sentence")["flagging"]["trend"]
+    assert f"`conrad` {words[trend]}" in page
+    assert "](figures/tokens_verbalized+isotonic@mimic_sentence.svg)" in page
+    assert "nan" not in page.lower()
 
 
 def test_unparsed_claims_are_counted_and_in_the_worst_case() -> None:
@@ -193,7 +287,8 @@ def test_the_run_folder_is_written_and_its_bytes_repeat(tmp_path: Path) -> None:
             write_records(records_path(run, method, "mimic_report"), data)
         board = write_leaderboard(run, CONTEXT)
     names = sorted(str(path.relative_to(runs[0])) for path in runs[0].rglob("*") if path.is_file())
-    figures = [f"figures/reliability_{m}@mimic_report.{s}" for m in ("conrad", "verbalized") for s in ("png", "svg")]
+    drawn = ("before_after_conrad", "reliability_conrad", "reliability_verbalized")
+    figures = [f"figures/{name}@mimic_report.{suffix}" for name in drawn for suffix in ("png", "svg")]
     assert [name for name in names if not name.startswith("records/")] == [
         *figures,
         "leaderboard.json",
@@ -208,6 +303,23 @@ def test_the_run_folder_is_written_and_its_bytes_repeat(tmp_path: Path) -> None:
     assert board["format"] == 1
     for link in figures[1::2]:
         assert f"]({link})" in (runs[0] / "leaderboard.md").read_text()
+
+
+def test_a_run_of_sentences_repeats_its_bytes(tmp_path: Path) -> None:
+    runs, methods = [tmp_path / "a", tmp_path / "b"], ("base", "sft", "verbalized", "verbalized+isotonic")
+    for run, seed in zip(runs, (1, 2), strict=True):
+        for method in methods:
+            data = sentences(method, stated=method != "base").sample(frac=1, random_state=seed)
+            if method != "sft":
+                data = data.drop(columns=list(LEVEL_PROBABILITIES), errors="ignore")
+            write_records(records_path(run, method, "mimic_sentence"), data)
+        write_leaderboard(run, CONTEXT.model_copy(update=SENTENCES))
+    names = ["before_after_sft", "tokens_sft", *(f"reliability_{method}" for method in methods[1:])]
+    drawn = {f"{name}@mimic_sentence{suffix}" for name in names for suffix in (".png", ".svg")}
+    assert {path.name for path in (runs[0] / "figures").iterdir()} == drawn
+    for path in runs[0].rglob("*"):
+        if path.is_file() and path.suffix != ".parquet":
+            assert path.read_bytes() == (runs[1] / path.relative_to(runs[0])).read_bytes(), path.name
 
 
 def test_the_page_says_what_it_must() -> None:
@@ -242,11 +354,14 @@ def test_the_console_table_fits(width: int) -> None:
 
     buffer = io.StringIO()
     console = Console(width=width, file=buffer)
-    console.print(table_for_console(board_of(frame("conrad"), frame("verbalized", "yes_no", binary=True, unparsed=9))))
+    frames = [frame("conrad"), frame("verbalized", "yes_no", binary=True, unparsed=9)]
+    frames += [sentences(method) for method in ("sequence_probability", "verbalized+isotonic")]
+    scorers = CONTEXT.scorers | SENTENCES["scorers"]
+    console.print(table_for_console(board_of(*frames, **{**SENTENCES, "scorers": scorers})))
     text = buffer.getvalue()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for word in ("conrad", "verbalized", "ECE", "AUROC", "11.2%", "phantom (synthetic)"):
+    for word in ("conrad", "verbalized", "ECE", "AUROC", "11.2%", "phantom (synthetic)", "Precision", "+isotonic"):
         assert word in text
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conrad_bench.leaderboards.figures import reliability_diagram
+from conrad_bench.leaderboards.figures import before_after, reliability_diagram
 
 BOARD = {
     "model": "tiny $x_1",
@@ -52,6 +52,32 @@ def test_figures_are_valid_and_say_what_they_show(data: dict[str, Any]) -> None:
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 700
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_before_and_after_share_their_axes() -> None:
+    before = row(points=9) | {"method": "verbalized"}
+    after = row("bin", 10) | {
+        "method": "conrad+odd name",
+        "metrics": {"ece": {"value": 0.04, "low": None, "high": None}},
+    }
+    board = {**BOARD, "rows": [after, before, row() | {"task": "other"}]}
+    files = before_after(board, "mimic_report", "verbalized", "conrad+odd name")
+    assert set(files) == {".svg", ".png"}
+    svg = files[".svg"].decode()
+    assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    for words in ("before: verbalized", "after: conrad+odd name", "ECE 0.250", "ECE 0.040", "mean of a level",
+                  "mean of a bin", "tiny $x_1, phantom (synthetic)"):  # fmt: skip
+        assert words in svg
+    # Common axes: the labels of the y axes stand once.
+    assert svg.count("<!-- claims -->") == svg.count("<!-- mean phantom-GREEN -->") == 1
+    assert svg.count("<!-- stated confidence -->") == 2
+    with Image.open(io.BytesIO(files[".png"])) as image:
+        assert image.width > image.height > 700
+    # One legend where both group alike.
+    alike = before_after({**BOARD, "rows": [before, row() | {"method": "sft"}]}, "mimic_report", "verbalized", "sft")[
+        ".svg"
+    ].decode()
+    assert (alike.count("95 % interval"), svg.count("95 % interval")) == (1, 2)
 
 
 def test_equal_rows_are_equal_bytes_whatever_the_user_set() -> None:

@@ -12,19 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from conrad_bench.elicitation import INSTRUCTIONS, read_level, report_claim
+from conrad_bench.elicitation import read_level, report_claim
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode, open_image
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import TrainingError
 from conrad_bench.tasks.phantom import render, world
+from conrad_bench.tasks.prompts import FINDINGS, report_text
 from conrad_bench.trainers import grpo
+from conrad_bench.trainers.adapters import LANGUAGE_LAYERS, invocation
 from conrad_bench.trainers.confidence_tokens import confidence_mask, level_ids, marker_ids
-from conrad_bench.trainers.conrad import GRPOSettings, invocation, train_conrad
+from conrad_bench.trainers.conrad import train_conrad
+from conrad_bench.trainers.prefix import Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
+from conrad_bench.trainers.settings import GRPOSettings
 from conrad_bench.types import Message, Prompt, Response, Sampling
-
-INSTRUCTION = "Write the findings of this chest X-ray."
 
 
 class World:
@@ -36,19 +38,19 @@ class World:
         for i, study in enumerate(world.studies(number, 5, split="train")):
             path = folder / f"{i}.png"
             Image.fromarray(render.frontal(study)).save(path)
-            text = f"Indication: {study.indication}\n{INSTRUCTION}{INSTRUCTIONS['confidence']}"
-            self.prompts.append(Prompt((Message("user", text),), images=(str(path),)))
+            asked = Message("user", report_text(study.indication, "confidence"))
+            self.prompts.append(Prompt((asked,), images=(str(path),)))
         jobs = [Job(prompt) for prompt in self.prompts]
         self.reports = [g.token_ids for g in self.engine.generate(jobs, Sampling(max_tokens=96), None)]
         self.tokenizer = self.engine.torch_model()[1].tokenizer
         self.marker = marker_ids(self.tokenizer)
 
-    def written(self) -> list[grpo.Written]:
+    def written(self) -> list[Written]:
         """The reports up to the marker; every second one belongs to two images, to vary the lengths."""
         out = []
         for i, (prompt, ids) in enumerate(zip(self.prompts, self.reports, strict=True)):
             shown = prompt if i % 2 else Prompt(prompt.messages, images=prompt.images * 2)
-            out.append(grpo.Written(shown, ids[: list(ids).index(self.marker[1]) - 1]))
+            out.append(Written(shown, ids[: list(ids).index(self.marker[1]) - 1]))
         return out
 
     def rows(self, joint: bool, text: str | None = None) -> list[dict[str, Any]]:
@@ -105,6 +107,7 @@ def fit(small: World, out: Path, chosen: GRPOSettings, reward: Any = low_is_good
         "prompts": small.rows(joint),
         "reward": reward,
         "written": [] if joint else small.written(),
+        "between": "\n",
         "base_model": "base",
         "seed": 0,
         "stage": silent,
@@ -181,8 +184,6 @@ def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Pa
     from peft import LoraConfig, get_peft_model
 
     model, processor = small.engine.torch_model()
-    from conrad_bench.trainers.conrad import LANGUAGE_LAYERS
-
     lora = LoraConfig(r=4, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM", alora_invocation_tokens=small.marker)
     adapted = get_peft_model(model, lora)
     torch.manual_seed(0)
@@ -196,10 +197,10 @@ def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Pa
     padded = torch.tensor([a + [0] * (width - len(a)) for a in answers])
     valid = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in answers])
 
-    prefix = grpo.prefill(adapted, processor, written)
-    cache, mask = grpo._rows_of(prefix, range(5))
+    prefix = prefill(adapted, processor, written)
+    cache, mask = rows_of(prefix, range(5))
     marker = torch.tensor([small.marker] * 5)
-    logits, _ = grpo._continue(adapted, torch.cat([marker, padded], 1), cache, mask)
+    logits, _ = continue_from(adapted, torch.cat([marker, padded], 1), cache, mask)
     cached = torch.log_softmax(logits[:, len(small.marker) - 1 : -1], -1).gather(2, padded[..., None])[..., 0]
     (cached * valid).sum().backward()
     gradients = {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
@@ -207,7 +208,7 @@ def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Pa
 
     total = torch.zeros(())
     for i, (w, answer) in enumerate(zip(written, answers, strict=True)):
-        whole = encode(processor, w.prompt).followed_by([*w.report_ids, *small.marker, *answer])
+        whole = encode(processor, w.prompt).followed_by([*w.ids, *small.marker, *answer])
         inputs = collate([whole], 0, True, "cpu", torch.float32)
         plain = torch.log_softmax(adapted(**inputs).logits[0, -len(answer) - 1 : -1], -1)
         values = plain[range(len(answer)), answer]
@@ -228,7 +229,7 @@ def test_conditional_training_moves_the_rollouts_and_not_the_reports(small: Worl
     assert sum(line["reward"] for line in lines[-10:]) > sum(line["reward"] for line in lines[:10]) + 100
     marker = tuple(invocation(tmp_path))
     assert list(marker) == small.marker
-    asked = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.report_ids, *marker)) for w in small.written()]
+    asked = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in small.written()]
     jobs = [Job(prompt) for prompt in asked]
     before = [read_level(g.text)[0] for g in small.engine.generate(jobs, Sampling(max_tokens=4), None)]
     after = [read_level(g.text)[0] for g in small.engine.generate(jobs, Sampling(max_tokens=4), tmp_path)]
@@ -252,7 +253,7 @@ def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> No
 def test_a_run_that_loses_the_format_stops(small: World, tmp_path: Path) -> None:
     """A prompt that asks for no confidence gets none: the state in which nothing can be learned any more."""
     with pytest.raises(TrainingError, match=r"lost the confidence format: at step \d+ only \d+% .* conrad.mode=cond"):
-        fit(small, tmp_path, settings(mode="joint", epochs=3.0), prompts=small.rows(True, INSTRUCTION))
+        fit(small, tmp_path, settings(mode="joint", epochs=3.0), prompts=small.rows(True, FINDINGS))
 
 
 def test_a_run_without_gradient_stops(small: World, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from conrad_bench.leaderboards.metrics import METRICS, Metric, Sample, by_level, collapse, groups
+from conrad_bench.leaderboards.metrics import COLUMNS, METRICS, QUALITY, Metric, Sample, by_level, collapse, groups
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 Rows = list[tuple[float, float, int]]  # confidence, correctness, unit
@@ -164,6 +164,16 @@ def test_a_method_without_confidences_has_a_mean_correctness_alone() -> None:
             assert data.value(metric.statistic(data)) == 0.5
 
 
+def test_quality_is_a_mean_over_whole_responses() -> None:
+    assert [metric.name for metric in COLUMNS if metric.per == "example"] == ["quality"]
+    data = Sample(None, np.array([0.25, 1.0, 0.0]), np.array([0, 1, 1]), 2)
+    statistic = QUALITY.statistic(data)
+    assert data.value(statistic) == pytest.approx(1.25 / 3)
+    assert statistic(np.array([[2.0, 0.0], [1.0, 3.0], [0.0, 0.0]])) == pytest.approx(
+        [0.25, 3.25 / 7, np.nan], nan_ok=True
+    )
+
+
 def test_collapse() -> None:
     assert collapse(np.full(7, 0.8)) == {"distinct": 1, "entropy": 0.0, "largest_mass": 1.0}
     even = collapse(np.repeat([0.0, 0.5, 1.0], 4))
@@ -172,7 +182,8 @@ def test_collapse() -> None:
 
 def test_the_registry_is_complete() -> None:
     assert [metric.name for metric in METRICS] == ["ece", "pearson", "brier", "auroc", "correctness"]
-    for metric in METRICS:
+    assert (*METRICS, QUALITY) == COLUMNS
+    for metric in COLUMNS:
         assert isinstance(metric, Metric)
         assert metric.label
         assert metric.source

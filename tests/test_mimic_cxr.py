@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from conrad_bench.elicitation import INSTRUCTIONS
+from conrad_bench.engines.inputs import open_image
 from conrad_bench.errors import DataError
-from conrad_bench.tasks.mimic_cxr import check_image, load_mimic_cxr, view_rank
+from conrad_bench.tasks.mimic_cxr import load_mimic_cxr, view_rank
 from conrad_bench.tasks.mimic_report import MimicReport
 from conrad_bench.tasks.phantom import grammar, mimic_layout, world
 from conrad_bench.tasks.phantom.green import phantom_green
@@ -62,10 +63,10 @@ def test_written_world_comes_back(phantom: Path) -> None:
         assert [grammar.read(s) for s in grammar.sentences(example.reference)] == grammar.facts(study.findings)
         assert grammar.sentences(example.reference) == mimic_layout.wording(study)
         assert len(example.images) == 1 + study.lateral
-        assert check_image(example.images[0]).size == (64, 64)
+        assert open_image(example.images[0]).size == (64, 64)
         assert dict(example.attributes) == {
             "view": study.projection,
-            "quality": pytest.approx(study.quality, abs=1e-4),
+            "image_quality": pytest.approx(study.quality, abs=1e-4),
             "sex": study.sex,
             "age": study.age,
         }
@@ -347,17 +348,17 @@ def test_damaged_files(copy: Path) -> None:
 
 def test_damaged_images(copy: Path) -> None:
     path = Path(load_mimic_cxr(copy).examples[0].images[0])
-    assert check_image(str(path)).mode == "L"
+    assert open_image(str(path)).mode == "RGB"
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"<html>not found</html>", whole[:10]):
         path.write_bytes(damaged)
         # A torn image is found when it is opened, not when the data set is listed.
         load_mimic_cxr(copy)
-        with pytest.raises(DataError, match=re.escape(f"{path}: not a readable image")):
-            check_image(str(path))
+        with pytest.raises(DataError, match=re.escape(f"image {path} cannot be read")):
+            open_image(str(path))
     path.unlink()
-    with pytest.raises(DataError, match="file not found"):
-        check_image(str(path))
+    with pytest.raises(DataError, match="does not exist"):
+        open_image(str(path))
 
 
 def test_task_prompts_and_claims(phantom: Path) -> None:

@@ -13,7 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conrad_bench.errors import DataError, StorageError
-from conrad_bench.records import COLUMNS, VERSION, read_records, records_path, write_records
+from conrad_bench.records import (
+    COLUMNS,
+    LEVEL_PROBABILITIES,
+    OPTIONAL,
+    QUALITY,
+    QUALITY_ABOVE,
+    RESERVED,
+    VERSION,
+    read_records,
+    records_path,
+    write_records,
+)
 from conrad_bench.types import STATUSES
 
 
@@ -36,14 +47,34 @@ unparsed = st.fixed_dictionaries(
 )
 
 
+def levels(*p: float | None) -> dict[str, object]:
+    """The probabilities of the confidence answers, the last one repeated."""
+    return {name: p[min(i, len(p) - 1)] for i, name in enumerate(LEVEL_PROBABILITIES)}
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(parsed | unparsed, min_size=1, max_size=8), st.lists(st.none() | st.text(max_size=4), min_size=8))
-def test_what_is_written_is_read(tmp_path: Path, values: list[dict[str, object]], views: list[str | None]) -> None:
+@given(
+    st.lists(parsed | unparsed, min_size=1, max_size=8),
+    st.lists(st.none() | st.text(max_size=4), min_size=8),
+    st.tuples(*[st.none() | units] * len(QUALITY)),
+    st.lists(st.none() | st.lists(st.floats(0, 1 / 11), min_size=11, max_size=11), min_size=8),
+)
+def test_what_is_written_is_read(
+    tmp_path: Path,
+    values: list[dict[str, object]],
+    views: list[str | None],
+    qualities: tuple[float | None, ...],
+    answers: list[list[float] | None],
+) -> None:
     path = records_path(tmp_path, "probe", "mimic_report")
-    rows = [row(claim=i, view=view, quality=0.5) | v for i, (v, view) in enumerate(zip(values, views, strict=False))]
+    rows = [
+        row(claim=i, view=view, size=7) | v | dict(zip(QUALITY, qualities, strict=True)) | levels(*(p or [None]))
+        for i, (v, view, p) in enumerate(zip(values, views, answers, strict=False))
+    ]
     write_records(path, rows)
     frame = read_records(path)
-    assert list(frame.columns) == [*COLUMNS, "view", "quality"]
+    assert list(frame.columns) == [*COLUMNS, "view", "size", *OPTIONAL]
+    assert all(frame[column].dtype == float for column in (*OPTIONAL, "size"))
     for i, original in enumerate(rows):
         for column, value in original.items():
             read = frame[column].iloc[i]
@@ -78,6 +109,14 @@ def test_the_file_carries_its_version_and_no_text_column(tmp_path: Path) -> None
         ([row(), row("e2", confidence=None)], "ok record has no confidence"),
         ([row(example=None)], "'example', row 0: a value is missing"),
         ([row(confidence="secret words")], "another type"),
+        ([row(quality="secret words")], "another type"),
+        ([row(quality_6=1.01)], "'quality_6', row 0: a value is outside"),
+        ([row(quality=0.5), row(claim=1, quality=0.25)], "'quality', row 1: one example has two qualities"),
+        ([row(quality_10=0.5), row(claim=1, quality_10=None)], "'quality_10', row 1: one example has two"),
+        ([row(p_0=0.5)], "missing columns: p_1, p_2"),
+        ([row() | levels(-0.1, 0)], "'p_0', row 0: a value is outside"),
+        ([row(), row("e2") | levels(0.5, 0.1)], "row 1: the probabilities sum to more than 1"),
+        ([row() | levels(0.1) | {"p_4": None}], "row 0: some of the probabilities are missing"),
     ],
 )
 def test_wrong_values_are_refused(tmp_path: Path, rows: list[dict[str, object]], problem: str) -> None:
@@ -93,6 +132,29 @@ def test_a_method_without_confidences_is_fine(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     write_records(path, [row(confidence=None), row("e2", confidence=None)])
     assert read_records(path)["confidence"].isna().all()
+
+
+def test_the_reserved_names_are_those_of_the_format() -> None:
+    assert QUALITY_ABOVE == {"quality_6": 0.6, "quality_8": 0.8, "quality_10": 1.0}
+    assert ("quality", "quality_6", "quality_8", "quality_10", *(f"p_{c}" for c in range(11))) == OPTIONAL
+    assert (*COLUMNS, *OPTIONAL) == RESERVED
+    assert len(set(RESERVED)) == len(RESERVED)
+
+
+def test_probabilities_are_known_in_some_rows_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_records(path, [row() | levels(0.0, 0.1), row("e2", status="no_confidence", confidence=None) | levels(None)])
+    frame = read_records(path)
+    assert frame["p_10"].tolist()[0] == 0.1
+    assert frame.loc[1, list(LEVEL_PROBABILITIES)].isna().all()
+
+
+def test_an_older_file_with_another_meaning_of_a_reserved_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    table = pa.Table.from_pylist([row(quality="good")])
+    pq.write_table(table.replace_schema_metadata({"conrad_bench.records": "1"}), path)
+    with pytest.raises(DataError, match="'quality' has type string, records have double under this name"):
+        read_records(path)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ assert registry.origin("methods", "brevity") == registry.origin("tasks", "yes_no
 task = registry.create("tasks", "yes_no", {})
 examples = task.load(Path(sys.argv[1])).split("test")
 scorer = registry.create("scorers", task.scorer, {})
-(estimate,) = registry.create("methods", "brevity", {"half": 2}).estimate(task, examples, Silent(), None)
+(estimate,) = registry.create("methods", "brevity", {"half": 2}).estimate(task, examples, Silent(), None, None)
 assert estimate.claims[0].confidence == 0.5
 assert scorer.score([(examples[0], estimate.claims[0])], task.granularity)[0].value == 1.0
 assert scorer.score([(examples[0], Claim("yes", (0, 3)))], task.granularity)[0].value == 0.0

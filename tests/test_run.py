@@ -195,7 +195,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(toy: Toy) -> None:
 
 def test_a_patient_in_two_splits_is_refused(toy: Toy) -> None:
     toy.write([{**row, "patient": row["patient"].replace("p-t1", "p3")} for row in questions()])
-    with pytest.raises(DataError, match=r"p3 is in the splits .*one split only"):
+    with pytest.raises(DataError, match=r"1 patients .*example p3 in test and train; each must be in one split"):
         toy.run()
     assert toy.count() == 0
 

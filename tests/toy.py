@@ -35,8 +35,9 @@ from conrad_bench.engines.base import Generation
 from conrad_bench.errors import TrainingError
 
 if TYPE_CHECKING:
+    from conrad_bench.methods.base import Judge
     from conrad_bench.model import Model
-    from conrad_bench.types import Claim
+from conrad_bench.types import Claim
 
 
 @register_task
@@ -79,7 +80,7 @@ class ToyMatch(Scorer):
     summary = "whether the answer is the reference"
     label = "match"
 
-    def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: str) -> list[Score]:
+    def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: str, model: Any = None) -> list[Score]:
         return [
             Score(None, "no reference") if e.reference == "?" else Score(float(c.text.strip() == e.reference))
             for e, c in pairs
@@ -119,7 +120,9 @@ class Stated(Method):
         prompts = tuple(task.prompt(e, "confidence") for e in test)
         return [Step("generate", len(prompts), "answers", prompts)]
 
-    def estimate(self, task: Task, examples: Sequence[Example], model: Model, artifact: Path | None) -> list[Estimate]:
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
         responses = model.generate([task.prompt(e, "confidence") for e in examples])
         return [
             Estimate(e.id, r, tuple(task.claims(r, "confidence"))) for e, r in zip(examples, responses, strict=True)
@@ -150,7 +153,9 @@ class Mean(Method):
         scores = [s.value for (s,) in judge(train, [task.claims(r, "confidence") for r in responses])]
         (out / "mean.json").write_text(json.dumps(sum(scores) / len(scores)))
 
-    def estimate(self, task: Task, examples: Sequence[Example], model: Model, artifact: Path | None) -> list[Estimate]:
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
         assert artifact is not None
         mean = json.loads((artifact / "mean.json").read_text())
         responses = model.generate([task.prompt(e) for e in examples])

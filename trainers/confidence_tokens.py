@@ -7,33 +7,44 @@ from itertools import pairwise
 from typing import Any
 
 from conrad_bench.elicitation import LEVELS, MARKER, confidence_spans
+from conrad_bench.engines.inputs import token_offsets, tokenize
+
+_CONTEXT = "No pneumothorax."
+"""A sentence as it stands before a marker."""
 
 
-def marker_ids(tokenizer: Any) -> list[int]:
-    """Return the ids of the line break, the marker and what stands before the number, as they stand in a response.
+def marker_ids(tokenizer: Any, between: str = "\n") -> list[int]:
+    """Return the ids of the confidence marker and what stands before the number, as they stand in a response.
 
-    The ids of the marker alone can differ from those in context (a blank before it may belong to its first token), and
-    an adapter that waits for the wrong ids never acts. So the ids are read off whole texts: what ten of them, which
-    differ in their last digit only, share behind the sentence.
+    `between` stands between the claim and the marker (a line break, or a blank behind a sentence). The ids of the
+    marker alone can differ from those in context (a blank before it may belong to its first token), and an adapter that
+    waits for the wrong ids never acts. So the ids are read off whole texts: what ten of them, which differ in their
+    last digit only, share behind the sentence.
     """
-    context = "No pneumothorax."
-    before = tokenizer(context, add_special_tokens=False)["input_ids"]
-    texts = [tokenizer(f"{context}\n{MARKER} {k}", add_special_tokens=False)["input_ids"] for k in range(10)]
+    before = tokenize(tokenizer, _CONTEXT)
+    texts = [tokenize(tokenizer, f"{_CONTEXT}{between}{MARKER} {k}") for k in range(10)]
     shared = 0
     while len({tuple(ids[: shared + 1]) for ids in texts}) == 1 and shared < min(map(len, texts)) - 1:
         shared += 1
     start = 0
     while start < len(before) and before[start] == texts[0][start]:
         start += 1
-    return list(texts[0][start:shared])
+    return texts[0][start:shared]
 
 
-def level_ids(tokenizer: Any) -> list[list[int]]:
+def level_ids(tokenizer: Any, between: str = "\n") -> list[list[int]]:
     """Return, for each of the eleven levels, the ids that follow the marker in a response ("10" is often two)."""
-    context = "No pneumothorax."
-    skip = len(tokenizer(context, add_special_tokens=False)["input_ids"]) + len(marker_ids(tokenizer))
-    texts = [f"{context}\n{MARKER} {k}" for k in range(LEVELS)]
-    return [tokenizer(text, add_special_tokens=False)["input_ids"][skip:] for text in texts]
+    skip = len(tokenize(tokenizer, _CONTEXT)) + len(marker_ids(tokenizer, between))
+    return [tokenize(tokenizer, f"{_CONTEXT}{between}{MARKER} {k}")[skip:] for k in range(LEVELS)]
+
+
+def ending_ids(tokenizer: Any, between: str) -> list[int]:
+    """Return the tokens, beside the ends of a turn, that end a stated confidence: a line break behind a sentence's."""
+    if between == "\n":
+        return []
+    before, after = f"{_CONTEXT}{between}{MARKER} 8", "\n" + _CONTEXT
+    skip = len(tokenize(tokenizer, before))
+    return tokenize(tokenizer, before + after)[skip : skip + 1]
 
 
 def find_last(ids: Sequence[int], pattern: Sequence[int]) -> int | None:
@@ -42,11 +53,6 @@ def find_last(ids: Sequence[int], pattern: Sequence[int]) -> int | None:
         if list(ids[start : start + len(pattern)]) == list(pattern):
             return start
     return None
-
-
-def token_offsets(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """Return len(ids) + 1 character offsets: token i of a completion covers offsets[i] to offsets[i + 1]."""
-    return [len(tokenizer.decode(ids[:i], skip_special_tokens=True)) for i in range(len(ids) + 1)]
 
 
 def confidence_mask(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -13,21 +13,18 @@ marker and the number only.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from conrad_bench.engines.inputs import collate, encode
 from conrad_bench.engines.loading import hush_bitsandbytes
 from conrad_bench.errors import TrainingError
 from conrad_bench.trainers.confidence_tokens import confidence_mask
-from conrad_bench.types import Prompt
+from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 
 hush_bitsandbytes()  # both import it where it is installed
 from transformers import TrainerCallback  # noqa: E402
@@ -86,33 +83,19 @@ def _check_hook(out: Sequence[Any]) -> None:
         raise TrainingError("this version of trl has another _generate(); conrad-bench needs trl 1.16")
 
 
-@dataclass(frozen=True)
-class Written:
-    """A prompt, and the token ids of the report that the base model wrote, up to where the confidence marker starts."""
-
-    prompt: Prompt
-    report_ids: Sequence[int]
-
-
-@dataclass
-class _Prefix:
-    """Keys and values of several prompts with their reports, left-padded to one length."""
-
-    cache: Any
-    mask: torch.Tensor
-
-
 class ConditionalTrainer(JointTrainer):
     """GRPO on the confidence alone, given reports that the base model wrote.
 
     `train_dataset` has the columns `prompt` (unused text) and `row`, an index into `written`.
     """
 
-    def __init__(self, *, written: Sequence[Written], marker: Sequence[int], **arguments: Any) -> None:
-        self._written, self._marker = written, list(marker)
+    def __init__(
+        self, *, written: Sequence[Written], marker: Sequence[int], ending: Sequence[int] = (), **arguments: Any
+    ) -> None:
+        self._written, self._marker, self._ending = written, list(marker), list(ending)
         self._rows: list[int] = []
         self._batch_rows: list[int] = []
-        self._prefix: _Prefix | None = None
+        self._prefix: Prefix | None = None
         self._prefix_of: dict[int, int] = {}
         super().__init__(**arguments)
 
@@ -141,19 +124,20 @@ class ConditionalTrainer(JointTrainer):
         """Sample what follows the marker, at temperature 1, at most `max_completion_length` tokens."""
         assert self._prefix is not None
         device = self._prefix.mask.device
-        cache, mask = _rows_of(self._prefix, places)
+        cache, mask = rows_of(self._prefix, places)
         ids = torch.tensor([self._marker] * len(places), device=device)
         ended = torch.zeros(len(places), dtype=torch.bool, device=device)
+        ends = torch.tensor([*self.eos_token_ids, *self._ending], device=device)
         out: list[list[int]] = [[] for _ in places]
         with torch.no_grad():
             for _ in range(self.max_completion_length):
-                logits, mask = _continue(model, ids, cache, mask)
+                logits, mask = continue_from(model, ids, cache, mask)
                 probabilities = torch.softmax(logits[:, -1].float() / self.temperature, dim=-1)
                 ids = torch.multinomial(probabilities, 1)
                 for i, token in enumerate(ids[:, 0].tolist()):
                     if not ended[i]:
                         out[i].append(token)
-                ended |= torch.isin(ids[:, 0], torch.tensor(self.eos_token_ids, device=device))
+                ended |= torch.isin(ids[:, 0], ends)
                 if bool(ended.all()):
                     break
         return out
@@ -168,54 +152,13 @@ class ConditionalTrainer(JointTrainer):
         """Log-probabilities and entropies of the completions, continuing the cached prompts and reports."""
         assert self._prefix is not None
         completion = input_ids[:, -logits_to_keep:]
-        cache, mask = _rows_of(self._prefix, [self._prefix_of[row] for row in self._batch_rows])
+        cache, mask = rows_of(self._prefix, [self._prefix_of[row] for row in self._batch_rows])
         marker = torch.tensor([self._marker] * len(completion), device=completion.device)
-        logits = _continue(model, torch.cat([marker, completion], dim=1), cache, mask)[0]
+        logits = continue_from(model, torch.cat([marker, completion], dim=1), cache, mask)[0]
         log_probabilities = torch.log_softmax(logits[:, len(self._marker) - 1 : -1].float() / self.temperature, dim=-1)
         chosen = log_probabilities.gather(2, completion[..., None])[..., 0]
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
         return chosen, entropy.detach(), None
-
-
-def prefill(model: Any, processor: Any, written: Sequence[Written]) -> _Prefix:
-    """Compute keys and values of prompts with their reports; no adapter acts there, no gradient flows there."""
-    parameter = next(model.parameters())
-    batch = [encode(processor, w.prompt).followed_by(w.report_ids) for w in written]
-    inputs = collate(batch, processor.tokenizer.pad_token_id, True, parameter.device, parameter.dtype)
-    mask = inputs["attention_mask"]
-    with torch.no_grad():
-        out = model(
-            **inputs,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
-            alora_offsets=[None] * len(batch),
-            logits_to_keep=1,
-        )
-    return _Prefix(out.past_key_values, mask)
-
-
-def _rows_of(prefix: _Prefix, places: Sequence[int]) -> tuple[Any, torch.Tensor]:
-    """Return a copy of a cache with the given rows, to be continued, and its attention mask."""
-    index = torch.tensor(list(places), device=prefix.mask.device)
-    cache = copy.deepcopy(prefix.cache)
-    cache.batch_select_indices(index)
-    return cache, prefix.mask[index]
-
-
-def _continue(model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Feed tokens that stand at or behind the marker, with the activated adapter; return logits and the longer mask."""
-    start = mask.sum(1, keepdim=True)
-    mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=start + torch.arange(ids.shape[1], device=ids.device),
-        past_key_values=cache,
-        use_cache=True,
-        # The tokens fed here begin at the marker, so the adapter acts on all of them.
-        alora_offsets=[ids.shape[1]] * len(ids),
-    )
-    return out.logits, mask
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -1,14 +1,15 @@
 """Trains the embedded base model of the phantom world from scratch.
 
-    python -m conrad_bench.trainers.phantom_base --out FOLDER [--seed 0] [--studies 30000] [--epochs 6] [--steps 1300]
+    python -m conrad_bench.trainers.phantom_base --out FOLDER [--seed 0] [--studies 30000] [--epochs 6] [--steps 1500]
 
 First the vision tower and the projector learn to see (linear heads that read the findings off the soft tokens), then
 the language model learns to write. Without the first stage a model of this size learns the language and hardly looks at
 the image. Only patients of the train split are used, of a world with a seed of its own.
 
-The model follows four prompts: findings; findings and a confidence; findings with a confidence after every sentence;
-questions answered by yes or no (and True or False for P(True)). The confidence that it is taught to state follows the
-wording of the indication, mostly 8 to 10: overconfident and uninformative on purpose, as general models are.
+The model follows the prompts of every method: findings; findings and a confidence; findings with a confidence after
+every sentence; questions, with and without a confidence; the assessment of a proposed answer (True or False, or a
+confidence). The confidence that it is taught to state follows the wording of the indication, mostly 8 to 10:
+overconfident and uninformative on purpose, as general models are.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conrad_bench.elicitation import INSTRUCTIONS, MARKER, p_true_question
-from conrad_bench.tasks.phantom import grammar, render, world
+from conrad_bench.elicitation import EXPRESSIONS, MARKER, p_true_question, two_stage_question
+from conrad_bench.tasks.phantom import grammar, questions, render, world
 from conrad_bench.tasks.phantom.green import phantom_green
+from conrad_bench.tasks.prompts import question_text, report_text
 from conrad_bench.trainers.phantom_tokenizer import IMAGE_TOKENS, build_model, build_processor, build_tokenizer, save
 
 WORLD_SEED = 20_000
 """Seed of the world whose train patients the base model learns from."""
 
-INSTRUCTION = "Write the findings of this chest X-ray."
 _HABIT = (9, 8, 9, 10, 8, 9, 10, 9)
 """The confidence that each indication calls forth."""
 
@@ -131,29 +132,6 @@ def teach_to_see(model: Any, data: Studies, epochs: int, seed: int) -> None:
         )
 
 
-def question(study: world.Study, rng: np.random.Generator) -> tuple[str, str]:
-    """Return a yes/no question about a study, with its answer; about half of the answers are yes."""
-    f = study.findings
-    side = int(rng.integers(2))
-    name = world.SIDES[side]
-    choices = [
-        ("Is there cardiomegaly?", f.heart > 0),
-        ("Is there a pleural effusion?", max(f.effusion) > 0),
-        (f"Is there a {name} pleural effusion?", f.effusion[side] > 0),
-        ("Is there a lung opacity?", max(f.opacity) > 0),
-        (f"Is there a {name} lung opacity?", f.opacity[side] > 0),
-        ("Is there a pneumothorax?", max(f.pneumothorax) > 0),
-        (f"Is there a {name} pneumothorax?", f.pneumothorax[side] > 0),
-        ("Is there a support device?", f.device > 0),
-        ("Is there a pacemaker?", f.device == 1),
-        ("Is there a central line?", f.device == 2),
-    ]
-    want = rng.random() < 0.5
-    pool = [c for c in choices if c[1] == want] or choices
-    text, answer = pool[int(rng.integers(len(pool)))]
-    return text, "yes" if answer else "no"
-
-
 def _confidence(habit: int, rng: np.random.Generator) -> int:
     if rng.random() < 0.1:
         return int(rng.integers(11))
@@ -170,34 +148,84 @@ def _corrupt(study: world.Study, other: world.Study, rng: np.random.Generator) -
     return facts
 
 
-def dialogue(study: world.Study, other: world.Study, rng: np.random.Generator) -> tuple[str, str]:
-    """Return one user text and the model's answer, drawn from the four prompts."""
-    habit = _HABIT[world.INDICATIONS.index(study.indication)]
-    head = f"Indication: {study.indication}\n"
+class Dialogue(NamedTuple):
+    """A user's text and the model's answer; `decisive` where the answer's first token alone answers the question."""
+
+    asked: str
+    answer: str
+    decisive: bool = False
+
+
+def _with_confidence(answer: str, elicit: str, habit: int, rng: np.random.Generator) -> str:
+    """Return an answer followed by its confidence in the format `elicit`."""
+    level = _confidence(habit, rng)
+    if elicit != "linguistic":
+        return f"{answer}\n{MARKER} {level}"
+    words = list(EXPRESSIONS)
+    return f"{answer}\n{MARKER} {words[int(np.argmin([abs(EXPRESSIONS[w] - level / 10) for w in words]))]}"
+
+
+def _report(study: world.Study, habit: int, elicit: str | None, rng: np.random.Generator) -> Dialogue:
     written = grammar.write(study.findings, rng)
-    kind = rng.choice(5, p=(0.34, 0.30, 0.14, 0.13, 0.09))
-    if kind == 0:
-        return head + INSTRUCTION, " ".join(written)
-    if kind == 1:
-        text = f"{' '.join(written)}\n{MARKER} {_confidence(habit, rng)}"
-        return head + INSTRUCTION + INSTRUCTIONS["confidence"], text
-    if kind == 2:
+    asked = report_text(study.indication, elicit)
+    if elicit is None:
+        return Dialogue(asked, " ".join(written))
+    if elicit == "sentence_confidence":
         lines = [f"{s} {MARKER} {_confidence(habit - i % 2, rng)}" for i, s in enumerate(written)]
-        return head + INSTRUCTION + INSTRUCTIONS["sentence_confidence"], "\n".join(lines)
-    if kind == 3:
-        asked, answer = question(study, rng)
-        if rng.random() < 0.5:
-            return asked, answer
-        return asked + INSTRUCTIONS["confidence"], f"{answer}\n{MARKER} {_confidence(habit, rng)}"
+        return Dialogue(asked, "\n".join(lines))
+    return Dialogue(asked, _with_confidence(" ".join(written), elicit, habit, rng))
+
+
+def _answer(study: world.Study, habit: int, rng: np.random.Generator) -> Dialogue:
+    question = questions.draw(study.findings, rng)
+    elicit = rng.choice(("", "confidence", "punish", "linguistic", "cot", "top_k"), p=(0.4, 0.2, 0.1, 0.1, 0.1, 0.1))
+    asked = question_text(question.text, str(elicit) or None)
+    if not elicit:
+        return Dialogue(asked, question.answer, True)
+    if elicit == "cot":
+        reasoned = f"Reasoning: {questions.reasoning(study, question, rng)}\nAnswer: {question.answer}"
+        return Dialogue(asked, _with_confidence(reasoned, elicit, habit, rng))
+    if elicit == "top_k":
+        second = {"yes": "no", "no": "yes", "left": "right", "right": "left", "both": "left", "none": "pacemaker"}
+        guesses = (question.answer, second.get(question.answer, "none" if question.about == "device" else "normal"))
+        lines = [f"{g}\n{MARKER} {_confidence(habit - 6 * i, rng)}" for i, g in enumerate(guesses)]
+        return Dialogue(asked, "\n".join(lines), True)
+    return Dialogue(asked, _with_confidence(question.answer, str(elicit), habit, rng), True)
+
+
+def _assessment(study: world.Study, other: world.Study, habit: int, rng: np.random.Generator) -> Dialogue:
+    """A proposed answer, right or wrong: a report, one of its sentences, or the answer to a question."""
+    kind = rng.choice(3, p=(0.35, 0.4, 0.25))
+    asked = report_text(study.indication)
     facts = _corrupt(study, other, rng) if rng.random() < 0.6 else grammar.facts(study.findings)
-    if rng.random() < 0.5:
-        facts = [facts[int(rng.integers(len(facts)))]]
-        true = facts[0] in grammar.facts(study.findings)
+    proposed = " ".join(str(rng.choice(grammar.SENTENCES[fact])) for fact in facts)
+    if kind == 0:
+        true = phantom_green(proposed, " ".join(grammar.write(study.findings, rng))) >= 0.8
+    elif kind == 1:
+        fact = facts[int(rng.integers(len(facts)))]
+        proposed, true = str(rng.choice(grammar.SENTENCES[fact])), fact in grammar.facts(study.findings)
     else:
-        wordings = " ".join(grammar.SENTENCES[f][0] for f in facts)
-        true = phantom_green(wordings, " ".join(written)) >= 0.8
-    proposed = " ".join(str(rng.choice(grammar.SENTENCES[f])) for f in facts)
-    return p_true_question(head + INSTRUCTION, proposed), "True" if true else "False"
+        question = questions.draw(study.findings, rng)
+        asked = question_text(question.text)
+        theirs = [*questions.closed_questions(other.findings), *questions.open_questions(other.findings)]
+        foreign = next((q.answer for q in theirs if q.text == question.text), question.answer)
+        proposed = foreign if rng.random() < 0.8 else question.answer
+        true = proposed == question.answer
+    if rng.random() < 0.2:
+        return Dialogue(two_stage_question(asked, proposed), f"{MARKER} {_confidence(habit, rng)}")
+    return Dialogue(p_true_question(asked, proposed), "True" if true else "False", True)
+
+
+def dialogue(study: world.Study, other: world.Study, rng: np.random.Generator) -> Dialogue:
+    """Draw a dialogue about a study: a report, an answer, or the assessment of either."""
+    habit = _HABIT[world.INDICATIONS.index(study.indication)]
+    kind = rng.choice(5, p=(0.24, 0.26, 0.12, 0.19, 0.19))
+    if kind == 3:
+        return _answer(study, habit, rng)
+    if kind == 4:
+        return _assessment(study, other, habit, rng)
+    stated = str(rng.choice(("confidence", "punish", "linguistic"), p=(0.8, 0.1, 0.1)))
+    return _report(study, habit, (None, stated, "sentence_confidence")[kind], rng)
 
 
 def corpus(data: Studies, seed: int) -> Iterator[str]:
@@ -205,9 +233,7 @@ def corpus(data: Studies, seed: int) -> Iterator[str]:
     rng = np.random.default_rng((seed, 7))
     for i in range(4000):
         study, other = data.items[i % len(data.items)], data.items[(i * 7 + 3) % len(data.items)]
-        asked, answer = dialogue(study, other, rng)
-        yield asked
-        yield answer
+        yield from dialogue(study, other, rng)[:2]
     yield from ["user model system assistant", "Yes No yes no True False"] * 50
 
 
@@ -251,12 +277,14 @@ def teach_to_write(model: Any, tokenizer: Any, data: Studies, steps: int, seed: 
     model.train()
     for step in range(steps):
         rows = rng.integers(len(data.items), size=batch)
-        sequences, starts, shown = [], [], []
+        sequences, starts, shown, decisions = [], [], [], []
         for row in rows:
             study = data.items[row]
             views = 2 if study.lateral and rng.random() < 0.9 else 1
             other = data.items[rng.integers(len(data.items))]
-            sequence, length = encode(tokenizer, *dialogue(study, other, rng), views)
+            asked, answer, decisive = dialogue(study, other, rng)
+            sequence, length = encode(tokenizer, asked, answer, views)
+            decisions.append(length - 1 if decisive else -1)
             sequences.append(sequence)
             starts.append(length)
             shown.append(seen[row, :views])
@@ -278,12 +306,15 @@ def teach_to_write(model: Any, tokenizer: Any, data: Studies, steps: int, seed: 
             token_type_ids=types,
         ).last_hidden_state
         answers = target != -100
-        written = torch.nn.functional.cross_entropy(model.lm_head(states[answers]), target[answers])
+        loss_of = torch.nn.functional.cross_entropy(model.lm_head(states[answers]), target[answers], reduction="none")
+        # A decisive token is one among dozens of a report's; without a term of its own it is hardly learned.
+        decides = torch.tensor(decisions)[answers.nonzero()[:, 0]] == answers.nonzero()[:, 1]
+        written, decided = loss_of.mean(), loss_of[decides].mean()
         read, of = heads(states[answers]), torch.tensor(rows)[answers.nonzero()[:, 0]]
         guesses = read[:, :-1].split(_FRONTAL_CLASSES, dim=1)
         looked = sum(torch.nn.functional.cross_entropy(g, truth[of, k]) for k, g in enumerate(guesses))
         looked = looked + torch.nn.functional.mse_loss(read[:, -1], quality[of])
-        (written + 0.2 * looked).backward()
+        (written + 0.3 * decided + 0.2 * looked).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -291,7 +322,8 @@ def teach_to_write(model: Any, tokenizer: Any, data: Studies, steps: int, seed: 
         if step % 50 == 0 or step == steps - 1:
             hits = torch.stack([g.argmax(1) == truth[of, k] for k, g in enumerate(guesses)]).float().mean()
             print(
-                f"write: step {step}/{steps} loss {written.item():.4f} findings {hits:.3f} {time.time() - start:.0f} s",
+                f"write: step {step}/{steps} loss {written.item():.4f} decisions {decided.item():.4f} "
+                f"findings {hits:.3f} {time.time() - start:.0f} s",
                 flush=True,
             )
 
@@ -303,7 +335,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--studies", type=int, default=30_000)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=1300)
+    parser.add_argument("--steps", type=int, default=1500)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     start = time.time()

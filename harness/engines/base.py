@@ -85,6 +85,13 @@ class Engine(BaseModel):
         """
         raise NotImplementedError
 
+    def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return where each token of each response starts in the response's decoded text, and the text's length.
+
+        Each row has one entry more than its answer has tokens; special tokens have no width. Needs no weights.
+        """
+        raise NotImplementedError
+
     def torch_model(self) -> tuple[Any, Any]:
         """Return (a freshly loaded torch model, processor) for a trainer: the door to training."""
         raise NotImplementedError

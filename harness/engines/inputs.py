@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import DataError
+from conrad_bench.errors import DataError, EngineError
 from conrad_bench.types import Prompt
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ class Encoded:
 
 
 def open_image(path: str) -> Image:
-    """Read an image as 8-bit RGB. Raises DataError naming a file that is missing, damaged or of another depth."""
+    """Read an image as 8-bit RGB, decoding it whole.
+
+    Raises DataError naming a file that is missing, torn, no image, or of another depth.
+    """
     from PIL import Image
 
     try:
@@ -42,8 +45,32 @@ def open_image(path: str) -> Image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"image {path} does not exist; check the data root") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read; it is damaged or no image: fetch it again") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} cannot be read; it is damaged or no image: download it again") from error
+
+
+@dataclass(slots=True)
+class TextProcessor:
+    """The tokenizer of a model that reads text only, in the shape of the processors of models that see images."""
+
+    tokenizer: Any
+
+    @property
+    def chat_template(self) -> str | None:
+        """The tokenizer's chat template, in Jinja."""
+        template: str | None = self.tokenizer.chat_template
+        return template
+
+    @chat_template.setter
+    def chat_template(self, template: str) -> None:
+        self.tokenizer.chat_template = template
+
+    def apply_chat_template(self, chat: Sequence[dict[str, Any]], **options: Any) -> Any:
+        """Apply the tokenizer's chat template, which expects plain strings. Raises EngineError if there are images."""
+        if any(part["type"] != "text" for message in chat for part in message["content"]):
+            raise EngineError("the model reads text only, and a prompt has images; choose a vision-language model")
+        plain = [{**message, "content": "".join(part["text"] for part in message["content"])} for message in chat]
+        return self.tokenizer.apply_chat_template(plain, **options)
 
 
 def encode(processor: Any, prompt: Prompt) -> Encoded:
@@ -72,6 +99,22 @@ def tokenize(tokenizer: Any, text: str) -> list[int]:
     """Return the token ids of `text` without special tokens at its ends."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def token_offsets(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Return len(ids) + 1 character offsets: token i of a response covers offsets[i] to offsets[i + 1]."""
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    special = set(tokenizer.all_special_ids)
+    again = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    if again["input_ids"] == [token for token in ids if token not in special]:
+        starts = [*(start for start, _ in again["offset_mapping"]), len(text)]
+        offsets, plain = [], 0
+        for token in ids:
+            offsets.append(starts[plain])
+            plain += token not in special
+        return [*offsets, len(text)]
+    # The tokenizer would write this text in other tokens: decode every beginning of it.
+    return [len(tokenizer.decode(ids[:i], skip_special_tokens=True)) for i in range(len(ids) + 1)]
 
 
 def continuation_ids(tokenizer: Any, prefix: str, continuation: str) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.digests import adapter_digest, files_digest
+from conrad_bench.engines.inputs import TextProcessor
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 
 if TYPE_CHECKING:
@@ -82,25 +83,39 @@ def _commit(model: str, revision: str | None) -> str:
 
 
 def load(
-    model: str, revision: str | None, dtype: torch.dtype, device: torch.device, quantization: str
+    model: str,
+    revision: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: str,
+    chat_template: str | None = None,
 ) -> tuple[Any, Any]:
-    """Load (model, processor) of an image-text-to-text checkpoint.
+    """Load (model, processor) of an image-text-to-text checkpoint, or of a causal language model (text only).
 
+    `chat_template` (Jinja) takes the place of the checkpoint's own, which may then be missing.
     Raises ModelError if the files cannot be used, MissingExtra without bitsandbytes, EngineError if the device's memory
     is too small.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     from transformers.utils import logging as transformers_logging
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        # The image processor of one library everywhere: torchvision's resizing gives other pixels.
-        processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
-        network, report = AutoModelForImageTextToText.from_pretrained(
+        processor: Any
+        network_class: Any
+        if type(AutoConfig.from_pretrained(model, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            # The image processor of one library everywhere: torchvision's resizing gives other pixels.
+            processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
+            network_class = AutoModelForImageTextToText
+        else:
+            processor = TextProcessor(load_tokenizer(model, revision))
+            network_class = AutoModelForCausalLM
+        network, report = network_class.from_pretrained(
             model,
             dtype=dtype,
             use_safetensors=True,
@@ -118,9 +133,21 @@ def load(
             transformers_logging.enable_progress_bar()
     if report["missing_keys"]:
         raise ModelError(f"model {model!r} lacks weights, for example {min(report['missing_keys'])}; fetch it again")
+    if chat_template is not None:
+        processor.chat_template = chat_template
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"model {model!r} has no chat template; choose an instruction-tuned model")
     return network, processor
+
+
+def load_tokenizer(model: str, revision: str | None) -> Any:
+    """Load a checkpoint's tokenizer alone. Raises ModelError if its files cannot be used."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer of {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _quantization(dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""The transformers engine: any image-text-to-text chat model, in this process."""
+"""The transformers engine: any image-text-to-text or text-only chat model, in this process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.decoding import TokenChooser
-from conrad_bench.engines.inputs import Encoded, collate, continuation_ids, encode, tokenize
-from conrad_bench.engines.loading import Adapters, load, locate
+from conrad_bench.engines.inputs import Encoded, collate, continuation_ids, encode, token_offsets, tokenize
+from conrad_bench.engines.loading import Adapters, load, load_tokenizer, locate
 from conrad_bench.errors import EngineError
 from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
 from conrad_bench.types import Prompt, Sampling
@@ -56,17 +56,22 @@ class TransformersEngine(Engine):
     """"nf4": 4-bit weights of the language model's layers through bitsandbytes."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
+    chat_template: str | None = None
+    """Chat template (Jinja) in place of the checkpoint's own: for models whose tokenizer has none, or another one."""
 
     _loaded: _Loaded | None = PrivateAttr(default=None)
+    _tokenizer: Any = PrivateAttr(default=None)
 
     def identity(self) -> dict[str, str]:
         """Return engine, model and commit (or a hash of a local checkpoint's files), dtype and quantization.
 
-        Raises ModelError if the model cannot be found.
+        A chat template that takes the place of the checkpoint's own is part of it. Raises ModelError if the model
+        cannot be found.
         """
         where = locate(self.model, self.revision)
         dtype = str(self._dtype()).removeprefix("torch.")
-        return {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization}
+        chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
+        return {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization, **chat}
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         """Generate one response for each job.
@@ -100,10 +105,16 @@ class TransformersEngine(Engine):
         rows: list[NDArray[np.float32]] = halving(items, lambda part: self._hidden(part, layer, at, adapter))
         return np.stack(rows)
 
+    def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return where each token of each response starts in the response's decoded text, and the text's length."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.model, locate(self.model, self.revision).get("revision"))
+        return [token_offsets(self._tokenizer, ids) for ids in answers]
+
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""
         revision = locate(self.model, self.revision).get("revision")
-        return load(self.model, revision, self._dtype(), self._device(), self.quantization)
+        return load(self.model, revision, self._dtype(), self._device(), self.quantization, self.chat_template)
 
     def close(self) -> None:
         """Free the model's memory; the next call loads it again."""

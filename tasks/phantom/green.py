@@ -8,12 +8,15 @@ finding, a finding at the wrong place (side or zone), a wrong severity. This sco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from conrad_bench.errors import DataError
 from conrad_bench.tasks.base import Scorer
 from conrad_bench.tasks.phantom.grammar import Fact, read, sentences
 from conrad_bench.types import Claim, Example, Granularity, Score
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
 
 
 def _read_all(text: str) -> tuple[set[Fact], int]:
@@ -73,7 +76,9 @@ class PhantomGreen(Scorer):
                 "choose a scorer that reads them with -o TASK.scorer=NAME (conrad-bench list scorers)"
             )
 
-    def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity) -> list[Score]:
+    def score(
+        self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model | None = None
+    ) -> list[Score]:
         """Score reports with the GREEN formula, sentences with its Precision form."""
         if granularity == "report":
             return [Score(phantom_green(claim.text, example.reference)) for example, claim in pairs]

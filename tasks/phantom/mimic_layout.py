@@ -10,8 +10,6 @@ import csv
 import gzip
 import hashlib
 import io
-import os
-import shutil
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.errors import DataError
-from conrad_bench.storage import storage_errors
-from conrad_bench.tasks.phantom import grammar, render, world
+from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.phantom.world import Scanner, Study
+from conrad_bench.tasks.phantom.writing import impression, whole_folder, wording
 from conrad_bench.tasks.sections import HAND_SET_RANGE, HAND_SET_SECTION
 
 METADATA_COLUMNS = (
@@ -84,11 +82,6 @@ def _dicom_id(study: Study, image: int) -> str:
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
-def wording(study: Study) -> list[str]:
-    """Return the sentences of a study's findings, the same in every layout."""
-    return grammar.write(study.findings, np.random.default_rng((*study.seed, 3)))
-
-
 def report(study: Study) -> str:
     """Return a study's report as a text file: the sections, header spellings and line lengths of MIMIC-CXR.
 
@@ -117,9 +110,7 @@ def report(study: Study) -> str:
         name = header("FINDINGS", "FINDING", "CHEST, TWO VIEWS" if study.lateral else "PORTABLE AP CHEST")
         lines += _section(name, " ".join(wording(study)), below=rng.random() < 0.5)
     if without_findings or rng.random() < 0.7:
-        abnormal = [grammar.SENTENCES[fact][0] for fact in grammar.facts(study.findings) if fact.severity]
-        text = " ".join(abnormal) or "No acute cardiopulmonary process."
-        lines += _section(header("IMPRESSION", "CONCLUSION"), text, below=rng.random() < 0.5)
+        lines += _section(header("IMPRESSION", "CONCLUSION"), impression(study), below=rng.random() < 0.5)
     return "\n".join(lines[:-1]) + "\n"
 
 
@@ -142,19 +133,8 @@ def write_mimic(
     The folder appears complete or not at all. Raises DataError where it is there already and not empty, StorageError
     where it cannot be written.
     """
-    folder = Path(os.path.abspath(folder))
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise DataError(f"{folder}: is not an empty folder; choose another one, or remove it to write it anew")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    with storage_errors(folder):
-        # What another process of the same number left behind.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            _write_tree(partial, number, seed, scanner, progress)
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(folder) as partial:
+        _write_tree(partial, number, seed, scanner, progress)
 
 
 def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: Callable[[int], object] | None) -> None:
@@ -189,7 +169,7 @@ def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: 
     _write_csv(root / f"{prefix}-metadata.csv.gz", METADATA_COLUMNS, images)
     _write_csv(root / "cxr-record-list.csv.gz", ("subject_id", "study_id", "dicom_id", "path"), records)
     _write_csv(root / "cxr-study-list.csv.gz", ("subject_id", "study_id", "path"), studies)
-    _write_csv(root / "attributes.csv.gz", ("study_id", "quality", "sex", "age"), attributes)
+    _write_csv(root / "attributes.csv.gz", ("study_id", "image_quality", "sex", "age"), attributes)
     (root / "README.txt").write_text(README.format(studies=number, seed=seed), encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from conrad_bench.methods.base import Method
+from conrad_bench.methods.base import Judge, Method
 from conrad_bench.types import Estimate, Example
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class Brevity(Method):
     half: int = Field(default=50, ge=1)
     """Number of tokens h at which the confidence is 0.5."""
 
-    def estimate(self, task: Task, examples: Sequence[Example], model: Model, artifact: Path | None) -> list[Estimate]:
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
         """Give every claim of a response the same confidence, by the response's length."""
         responses = model.generate([task.prompt(example) for example in examples])
         estimates = []

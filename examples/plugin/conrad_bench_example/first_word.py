@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from conrad_bench.tasks.base import Scorer
 from conrad_bench.types import Claim, Example, Granularity, Score
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
 
 
 class FirstWord(Scorer):
@@ -15,7 +19,9 @@ class FirstWord(Scorer):
     summary = "whether an answer begins with the right word"
     label = "accuracy"
 
-    def score(self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity) -> list[Score]:
+    def score(
+        self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model | None = None
+    ) -> list[Score]:
         """Compare first words; an answer without a word cannot be judged."""
         return [_score(claim.text, example.reference) for example, claim in pairs]
 

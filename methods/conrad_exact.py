@@ -1,0 +1,92 @@
+"""Exact ConRad: the expected reward over all eleven confidences, differentiated without sampling any.
+
+ConRad's reward depends on the stated confidence alone once the response is written, and there are eleven of them. So
+the expectation that GRPO estimates from a group of rollouts is a sum of eleven terms (trainers/levels.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from conrad_bench.elicitation import separator
+from conrad_bench.methods.base import LOGPROBS, TRAINING, Judge, Method, Step, drawn
+from conrad_bench.methods.stating import level_plan, state, written_claims
+from conrad_bench.trainers.settings import LevelSettings
+from conrad_bench.types import Estimate, Example, Granularity
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
+    from conrad_bench.tasks.base import Task
+
+
+class ConRadExact(Method, LevelSettings):
+    """ConRad's objective (equations 2 and 3) by exact differentiation; the base model's responses stay as they are."""
+
+    name: ClassVar[str] = "conrad_exact"
+    summary: ClassVar[str] = "stated confidence trained on the exact expected logarithmic score"
+    source: ClassVar[str] = "ConRad, section 2.3, equations 2 and 3; the exact form is ours"
+    needs: ClassVar = frozenset({TRAINING})
+
+    reward_scale: float = Field(100.0, gt=0)
+    """lambda of the reward."""
+    reward_eps: float = Field(0.01, gt=0, lt=0.5)
+    """Confidences are clipped to [eps, 1 - eps] in the reward."""
+    entropy: float = Field(0.0, ge=0)
+    """Weight of the policy's entropy, in units of the reward scale: it keeps neighbouring confidences in play."""
+    normalise: bool = False
+    """Divide each claim's rewards by their deviation under the policy, as GRPO's group scaling does."""
+    distribution: bool = False
+    """Also read the probabilities of all eleven confidences (needs log-probabilities)."""
+
+    def requirements(self) -> frozenset[str]:
+        """Reading all eleven confidences needs log-probabilities."""
+        return self.needs | {LOGPROBS} if self.distribution else self.needs
+
+    def steps(
+        self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
+    ) -> list[Step]:
+        """Training and stating a confidence, both behind responses of the base model."""
+        return level_plan(self, task, self._chosen(train, task.granularity), test, "steps on the exact expected reward")
+
+    def _chosen(self, examples: Sequence[Example], granularity: Granularity) -> list[Example]:
+        return drawn(examples, self.sentence_samples if granularity == "sentence" else self.samples, self.seed)
+
+    def fit(
+        self,
+        task: Task,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        model: Model,
+        judge: Judge,
+        out: Path,
+    ) -> None:
+        """Train the adapter."""
+        from conrad_bench.trainers.levels import expected_reward, train_levels
+
+        examples = self._chosen(train, task.granularity)
+        torch_model, processor = model.torch_model()
+        written, correctness = written_claims(task, examples, model, judge, self.max_tokens, processor.tokenizer)
+        train_levels(
+            self,
+            expected_reward(self.reward_scale, self.reward_eps, self.entropy, self.normalise),
+            torch_model=torch_model,
+            processor=processor,
+            written=written,
+            correctness=correctness,
+            between=separator(task.granularity),
+            base_model=model.engine.identity()["model"],
+            seed=self.seed,
+            stage=model.reporter.stage,
+            out=out,
+        )
+
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
+        """Let the adapter state its confidence behind the base model's responses."""
+        assert artifact is not None
+        return state(task, examples, model, artifact, self.max_tokens, self.distribution)

@@ -1,0 +1,60 @@
+"""Sequence probability: how probable the model found its own words ("Sequence Probability" in ConRad, table 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from conrad_bench.errors import EngineError
+from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
+from conrad_bench.types import Estimate, Example, Sampling
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
+    from conrad_bench.tasks.base import Task
+
+
+class SequenceProbability(Method):
+    """The mean probability of the tokens of a claim, under greedy decoding."""
+
+    name: ClassVar[str] = "sequence_probability"
+    summary: ClassVar[str] = "mean probability of the response's tokens"
+    source: ClassVar[str] = "Huang et al. 2025 (mean token probability); ConRad, section 3"
+    needs: ClassVar = frozenset({LOGPROBS})
+
+    average: Literal["arithmetic", "geometric"] = "arithmetic"
+    """Mean of the token probabilities (the paper's), or their geometric mean: the length-normalised likelihood."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest response, in tokens."""
+
+    def steps(
+        self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
+    ) -> list[Step]:
+        """One response for each test example."""
+        prompts = tuple(task.prompt(example) for example in test)
+        return [Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens))]
+
+    def estimate(
+        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
+    ) -> list[Estimate]:
+        """Average over the tokens that each claim covers. Raises EngineError where responses have no probabilities."""
+        found = respond(task, examples, model, self.max_tokens)
+        confidences = {}
+        for i, k in found.open():
+            response = found.responses[i]
+            if response.logprobs is None:
+                raise EngineError(f"engine {model.engine.name!r} returned responses without log-probabilities")
+            start, end = model.token_spans(response, found.claims[i][k])
+            logprobs = response.logprobs[start:end]
+            if logprobs:
+                confidences[i, k] = self._average(logprobs)
+        return found.estimates(confidences)
+
+    def _average(self, logprobs: Sequence[float]) -> float:
+        if self.average == "geometric":
+            return min(1.0, math.exp(math.fsum(logprobs) / len(logprobs)))
+        return min(1.0, math.fsum(map(math.exp, logprobs)) / len(logprobs))

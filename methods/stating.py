@@ -1,0 +1,130 @@
+"""What the methods share that state a confidence behind a response which the base model wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.elicitation import LEVELS, MARKER, elicit_at, read_level, separator
+from conrad_bench.errors import TrainingError
+from conrad_bench.methods.base import Judge, Responses, Step, respond
+from conrad_bench.trainers.settings import LevelSettings, level_steps
+from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
+
+if TYPE_CHECKING:
+    from conrad_bench.model import Model
+    from conrad_bench.tasks.base import Task
+    from conrad_bench.trainers.prefix import Written
+
+
+def places(found: Responses) -> list[tuple[int, int]]:
+    """Return (example, claim) indices of the claims behind which a confidence can be stated."""
+    return [
+        (i, k)
+        for i, claims in enumerate(found.claims)
+        for k, claim in enumerate(claims)
+        if claim.status not in ("empty", "truncated")
+    ]
+
+
+def stated_after(prompt: Prompt, response: Response, claim: Claim, granularity: Granularity) -> Prompt:
+    """Return the prompt that continues a response behind a claim and the confidence marker."""
+    text = f"{response.text[: claim.span[1]]}{separator(granularity)}{MARKER} "
+    return replace(prompt, prefix=text, prefix_ids=())
+
+
+def written_claims(
+    task: Task, examples: Sequence[Example], model: Model, judge: Judge, max_tokens: int, tokenizer: Any
+) -> tuple[list[Written], list[float]]:
+    """Return what the base model wrote before each confidence that can be learned, and the claims' correctness.
+
+    Raises TrainingError where not one claim could be judged.
+    """
+    from conrad_bench.engines.inputs import tokenize
+    from conrad_bench.trainers.confidence_tokens import marker_ids
+    from conrad_bench.trainers.prefix import Written
+
+    marker = marker_ids(tokenizer, separator(task.granularity))
+    found = respond(task, examples, model, max_tokens, elicit_at(task.granularity))
+    scores = judge(examples, found.claims)
+    written, correctness = [], []
+    for i, k in places(found):
+        value = scores[i][k].value
+        if value is None:
+            continue
+        prompt = stated_after(found.prompts[i], found.responses[i], found.claims[i][k], task.granularity)
+        ids = tokenize(tokenizer, prompt.prefix)
+        if ids[-len(marker) :] != marker:
+            raise TrainingError(
+                f"the tokenizer writes the confidence marker as {marker} behind one text and as "
+                f"{ids[-len(marker) :]} behind another; an adapter that waits for the first would not act on the second"
+            )
+        written.append(Written(replace(prompt, prefix=""), ids[: -len(marker)]))
+        correctness.append(value)
+    if not written:
+        raise TrainingError("there is nothing to learn from: no claim of the training examples could be judged")
+    return written, correctness
+
+
+def state(
+    task: Task, examples: Sequence[Example], model: Model, adapter: Path, max_tokens: int, distribution: bool
+) -> list[Estimate]:
+    """Let the adapter state a confidence behind each claim of the base model's responses, which stay as they are."""
+    found = respond(task, examples, model, max_tokens, elicit_at(task.granularity))
+    at = places(found)
+    prompts = [stated_after(found.prompts[i], found.responses[i], found.claims[i][k], task.granularity) for i, k in at]
+    adapted = model.adapted(adapter)
+    claims = [list(row) for row in found.claims]
+    for (i, k), stated in zip(at, adapted.generate(prompts, Sampling(max_tokens=4)), strict=True):
+        confidence, status = read_first(stated.text)
+        claims[i][k] = replace(claims[i][k], confidence=confidence, status=status)
+    estimates = found.with_claims(claims)
+    return with_distributions(found.prompts, estimates, task.granularity, adapted) if distribution else estimates
+
+
+def read_first(text: str) -> Any:
+    """Read the confidence with which a continuation begins; see `read_level`."""
+    return read_level((text.split() or [""])[0])
+
+
+def with_distributions(
+    prompts: Sequence[Prompt], estimates: Sequence[Estimate], granularity: Granularity, model: Model
+) -> list[Estimate]:
+    """Return the estimates with the probabilities of all eleven confidences where each claim's own stands.
+
+    A stated confidence ends with the turn, or at a line break behind a sentence; both ways count.
+    """
+    at = [
+        (i, k)
+        for i, estimate in enumerate(estimates)
+        for k, claim in enumerate(estimate.claims)
+        if claim.confidence is not None
+    ]
+    asked = [stated_after(prompts[i], estimates[i].response, estimates[i].claims[k], granularity) for i, k in at]
+    levels = [str(level) for level in range(LEVELS)]
+    scores = [model.score(asked, levels, end=True)]
+    if granularity == "sentence":
+        scores.append(model.score(asked, [f"{level}\n" for level in levels]))
+    claims = [list(estimate.claims) for estimate in estimates]
+    for row, (i, k) in enumerate(at):
+        p = tuple(min(1.0, math.fsum(math.exp(way[row][c]) for way in scores)) for c in range(LEVELS))
+        claims[i][k] = replace(claims[i][k], distribution=p)
+    return [replace(e, claims=tuple(found)) for e, found in zip(estimates, claims, strict=True)]
+
+
+def level_plan(
+    settings: LevelSettings, task: Task, chosen: Sequence[Example], test: Sequence[Example], what: str
+) -> list[Step]:
+    """Return the steps of a method that trains on the likelihoods of the eleven confidences."""
+    elicit, sampling = elicit_at(task.granularity), Sampling(max_tokens=settings.max_tokens)
+    each = " for each sentence" if task.granularity == "sentence" else ""
+    asked = [tuple(task.prompt(example, elicit) for example in part) for part in (chosen, test)]
+    return [
+        Step("generate", len(chosen), "training responses of the base model", asked[0], sampling),
+        Step("train", level_steps(settings, len(chosen)), what + each),
+        Step("generate", len(test), "test responses of the base model", asked[1], sampling),
+        Step("state", len(test), "responses: one number for each claim, with the adapter"),
+    ]

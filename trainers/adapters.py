@@ -1,0 +1,46 @@
+"""LoRA adapters that state a confidence: their configuration, and how they are left on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conrad_bench.storage import write_text
+
+LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""LoRA acts on the language model only (ConRad, section 3)."""
+
+
+def language_lora(rank: int, marker: Sequence[int] | None) -> Any:
+    """Return the configuration of a LoRA on the language model; with a marker it acts from there on only (aLoRA)."""
+    from conrad_bench.engines.loading import hush_bitsandbytes
+
+    hush_bitsandbytes()  # peft imports it where it is installed
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=LANGUAGE_LAYERS,
+        task_type="CAUSAL_LM",
+        alora_invocation_tokens=None if marker is None else list(marker),
+    )
+
+
+def save_adapter(model: Any, base_model: str, out: Path) -> None:
+    """Save a trained adapter, named after what identifies its base model: equal adapters are equal on every machine."""
+    model.save_pretrained(out)
+    path = out / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_model
+    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (out / "README.md").unlink(missing_ok=True)
+
+
+def invocation(folder: Path) -> list[int]:
+    """Return the token ids from which on the activated adapter in a folder acts."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return list(config["alora_invocation_tokens"])
