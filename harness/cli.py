@@ -184,19 +184,30 @@ def _note(kind: Kind, cls: Any) -> str:
     return str(cls.label) if kind == "scorers" else ", ".join(sorted(cls.provides))
 
 
+@app.command()
+def ratings(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Csv with rater, report, sentence, rating (1-5).")],
+) -> None:
+    """Compare a run's confidences with clinicians' ratings of its reports (ConRad, Table 4)."""
+    from conrad_bench.leaderboards.ratings import markdown, ratings_table
+
+    print(markdown(ratings_table(run_folder, file)))
+
+
 @data.command()
 def phantom(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
-    layout: Annotated[Literal["mimic"], typer.Option(help="On-disk layout.")] = "mimic",
+    layout: Annotated[Literal["mimic", "openi", "vqa_rad"], typer.Option(help="On-disk layout.")] = "mimic",
     studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = STUDIES,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom data.")] = 0,
 ) -> None:
-    """Write phantom chest radiographs with reports, in the layout of a real data set."""
+    """Write phantom chest radiographs with reports or questions, in the layout of a real data set."""
+    from conrad_bench.plan import phantom_writer
     from conrad_bench.progress import Reporter
-    from conrad_bench.tasks.phantom.mimic_layout import write_mimic
 
     with Reporter().stage("writing the phantom data", studies) as advance:
-        write_mimic(out, studies, seed, progress=advance)
+        phantom_writer(layout)(out, studies, seed, progress=advance)
     print(f"{studies} phantom studies in the {layout} layout: {out}")
 
 

@@ -278,7 +278,7 @@ def _section_problems(config: RunConfig, registry: Registry, places: _Places) ->
     """Check the sections and their options against the plugins that they belong to."""
     names = sorted({*SECTIONS, *(name for kind in KINDS for name in registry.names(kind))})
     for section, options in config.options.items():
-        if section not in names:
+        if section not in SECTIONS and not registry.kinds(section):
             yield f"{places.name(('options', section))}: {unknown('section', section, names)}"
             continue
         models: list[type[BaseModel]] = [SECTIONS[section]] if section in SECTIONS else []

@@ -91,17 +91,20 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     methods = {name: make_method(name, config, registry) for name in config.methods}
     scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}
     qualities = {name: make_scorer(task.quality, config, registry) for name, task in tasks.items() if task.quality}
-    judges = {}
+    judges: dict[str, Engine] = {}
     for scorer in (*scorers.values(), *qualities.values()):
         wanted = scorer.judge()
-        if wanted is not None and scorer.name not in judges:
-            judges[scorer.name] = registry.create("engines", *wanted)
+        if wanted is not None:
+            judge = registry.create("engines", *wanted)
+            # One model in memory for all scorers that ask the same one.
+            judges[scorer.name] = next((known for known in judges.values() if known == judge), judge)
     folder = str(files("conrad_bench.tasks.phantom") / "base_model") if model == PHANTOM_MODEL else model
     engine = registry.create("engines", config.engine, {"model": folder, **config.section(config.engine)})
-    problems = list(_mismatches(engine, methods, tasks, roots))
+    problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities)]
     if problems:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
-    engine.identity()  # raises ModelError now rather than after the data were read
+    for each in (engine, *judges.values()):
+        each.identity()  # raises ModelError now rather than after the data were read
     return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots)
 
 
@@ -161,6 +164,18 @@ def _mismatches(
                 f"task {name!r} has no phantom data and no data root; give --data-root {name}=DIR or set "
                 f"{task.root_variable}"
             )
+
+
+def _misjudged(
+    tasks: Mapping[str, Task], scorers: Mapping[str, Scorer], qualities: Mapping[str, Scorer]
+) -> Iterable[str]:
+    """Say which scorers cannot judge claims of their task's granularity."""
+    for name, task in tasks.items():
+        if task.granularity not in scorers[name].granularities:
+            can = ", ".join(sorted(scorers[name].granularities))
+            yield f"scorer {task.scorer!r} judges claims at {can} level, task {name!r} has {task.granularity} level"
+        if name in qualities and "report" not in qualities[name].granularities:
+            yield f"scorer {task.quality!r} cannot judge whole reports; choose another {name}.quality"
 
 
 def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:

@@ -164,8 +164,9 @@ class Registry:
         return " and ".join(plugin.origin for plugin in self._plugins[kind][name])
 
     def kinds(self, name: str) -> list[Kind]:
-        """Return the kinds that have a plugin of this name."""
-        return [kind for kind in KINDS if name in self._plugins[kind]]
+        """Return the kinds that have a plugin of this name; "radeval:bleu" is a variant of the scorer "radeval"."""
+        family = name.partition(":")[0]
+        return [kind for kind in KINDS if (family if kind == "scorers" else name) in self._plugins[kind]]
 
     @overload
     def get(self, kind: Literal["methods"], name: str) -> type[Method]: ...
@@ -184,6 +185,9 @@ class Registry:
         is not what its kind asks for, or shares its name with another.
         """
         if name not in self._plugins[kind]:
+            family, colon, variant = name.partition(":")
+            if kind == "scorers" and colon and family in self._plugins[kind]:
+                return self._variant(family, variant)
             raise ConfigError(unknown(kind[:-1], name, self.names(kind)))
         try:
             plugin = self._single(kind, name)
@@ -193,6 +197,13 @@ class Registry:
             self.failures[kind, name] = error
             raise
         return self._classes[kind, name]
+
+    def _variant(self, family: str, variant: str) -> type[Any]:
+        """Return one scorer of a family, such as "radeval:bleu", from the family's class method `variant`."""
+        cls = self.get("scorers", family)
+        if not hasattr(cls, "variant"):
+            raise ConfigError(f"scorer {family!r} has no variants; leave out {':' + variant!r}")
+        return cls.variant(variant)  # type: ignore[no-any-return]
 
     def _single(self, kind: Kind, name: str) -> _Plugin:
         plugins = self._plugins[kind][name]

@@ -6,7 +6,7 @@ Every figure comes as SVG and PNG bytes; equal rows give equal bytes.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.leaderboards.metrics import BINS
@@ -38,10 +38,10 @@ def reliability_diagram(row: dict[str, Any], board: dict[str, Any]) -> dict[str,
         figure.suptitle(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}", fontsize=11)
         upper.set_title(_numbers(row), fontsize=10)
         _reliability(upper, row)
-        upper.legend(loc="upper left", fontsize=8, frameon=False)
         upper.set_ylabel(f"mean {board['tasks'][row['task']]['label']}")
         _histogram(lower, row)
         lower.set(ylabel="claims", ylim=(0, 1.2 * _largest(row)))
+        _legend(figure, [upper])
 
     return _files(draw, 5.4, 6.4)
 
@@ -61,10 +61,9 @@ def before_after(board: dict[str, Any], task: str, before: str, after: str) -> d
             upper.set_title(f"{when}: {row['method']}\n{_numbers(row)}", fontsize=10)
             _reliability(upper, row)
             _histogram(lower, row)
-            if row is rows[0] or row["grouping"] != rows[0]["grouping"]:
-                upper.legend(loc="upper left", fontsize=8, frameon=False)
         axes[0, 0].set_ylabel(f"mean {board['tasks'][task]['label']}")
         axes[1, 0].set(ylabel="claims", ylim=(0, 1.2 * max(_largest(row) for row in rows)))
+        _legend(figure, axes[0])
 
     return _files(draw, 9.4, 6.6)
 
@@ -149,9 +148,18 @@ def _reliability(axes: Axes, row: dict[str, Any]) -> None:
     lows, highs = ([point["correctness"][end] for point in bounded] for end in ("low", "high"))
     axes.vlines([p["confidence"] for p in bounded], lows, highs, color=_BLUE, zorder=3, label="95 % interval")
     axes.text(0.99, 0.02, "overconfident", transform=axes.transAxes, ha="right", color=_GREY)
-    axes.text(0.01, 0.76, "underconfident", transform=axes.transAxes, color=_GREY)
+    axes.text(0.01, 0.96, "underconfident", transform=axes.transAxes, color=_GREY)
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
     axes.grid(alpha=0.25)
+
+
+def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Put one legend below the panels, where it hides no point."""
+    entries = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries.update(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def _histogram(axes: Axes, row: dict[str, Any]) -> None:

@@ -208,8 +208,8 @@ def collapse(confidence: FloatArray) -> dict[str, float]:
 
 
 def _mean(sample: Sample, term: FloatArray) -> Statistic:
-    total, count = sample.totals(term, np.ones(len(sample))).T
-    return lambda weights: _ratio(weights @ total, weights @ count)
+    terms = sample.totals(term, np.ones(len(sample)))
+    return lambda weights: _ratio(*(weights @ terms).T)
 
 
 def _centred(values: FloatArray) -> FloatArray:

@@ -25,6 +25,8 @@ class Scorer(BaseModel):
     source: ClassVar[str] = ""
     label: ClassVar[str]
     """The column's name in tables, for example "phantom-GREEN"."""
+    granularities: ClassVar[frozenset[Granularity]] = frozenset({"report", "sentence", "answer"})
+    """What it can judge: whole reports, sentences, answers."""
 
     def judge(self) -> tuple[str, dict[str, Any]] | None:
         """Return name and options of the engine that runs the judge; None for a scorer that asks no model."""

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from conrad_bench.elicitation import LEVELS
+from conrad_bench.engines.loading import hush_bitsandbytes
 from conrad_bench.errors import TrainingError
 from conrad_bench.storage import write_bytes, write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
@@ -112,6 +113,7 @@ def train_levels(
     yields a function to report progress with. An interrupted training goes on from its last checkpoint and ends with
     the same bytes. Raises TrainingError if the policy loses the format.
     """
+    hush_bitsandbytes()  # peft imports it where it is installed
     from peft import get_peft_model
 
     tokenizer = processor.tokenizer
