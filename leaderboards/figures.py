@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.leaderboards.metrics import BINS
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -148,18 +149,18 @@ def _reliability(axes: Axes, row: dict[str, Any]) -> None:
     lows, highs = ([point["correctness"][end] for point in bounded] for end in ("low", "high"))
     axes.vlines([p["confidence"] for p in bounded], lows, highs, color=_BLUE, zorder=3, label="95 % interval")
     axes.text(0.99, 0.02, "overconfident", transform=axes.transAxes, ha="right", color=_GREY)
-    axes.text(0.01, 0.96, "underconfident", transform=axes.transAxes, color=_GREY)
+    axes.text(0.01, 0.98, "underconfident", transform=axes.transAxes, va="top", color=_GREY)
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
     axes.grid(alpha=0.25)
 
 
 def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
     """Put one legend below the panels, where it hides no point."""
-    entries = {}
+    entries: dict[str, Artist] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
-        entries.update(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+        entries.update(zip(map(str, labels), handles, strict=True))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def _histogram(axes: Axes, row: dict[str, Any]) -> None:

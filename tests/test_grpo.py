@@ -241,12 +241,13 @@ def test_conditional_training_moves_the_rollouts_and_not_the_reports(small: Worl
 
 
 def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> None:
-    fit(small, tmp_path, settings(mode="joint", epochs=3.0, learning_rate=1e-3))
+    fit(small, tmp_path, settings(mode="joint", epochs=3.0, learning_rate=5e-4))
     jobs = [Job(prompt) for prompt in small.prompts]
     after = small.engine.generate(jobs, Sampling(max_tokens=96), tmp_path)
     assert [g.token_ids for g in after] != small.reports
     lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert lines[-1]["reward"] > lines[0]["reward"]
+    rewards = [line["reward"] for line in lines]
+    assert sum(rewards[-5:]) > sum(rewards[:5])
     assert all("parse_rate" in line for line in lines)
 
 

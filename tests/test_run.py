@@ -340,7 +340,7 @@ def test_records_have_their_columns_and_join_with_the_rollouts(finished: Finishe
     responses = {row["key"]: row for row in rollouts(finished.out)}
     for method in METHODS:
         frame = finished.frame(method)
-        assert tuple(frame.columns) == (*COLUMNS, "age", "quality", "sex", "view")
+        assert tuple(frame.columns) == (*COLUMNS, "age", "image_quality", "sex", "view")
         assert frame["example"].is_monotonic_increasing
         assert set(frame["response"]) <= responses.keys()
     levels = set(finished.frame("conrad")["confidence"].dropna() * 10)
