@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrad_bench.elicitation import confidence_spans, read_level, report_claim
+from conrad_bench.elicitation import (
+    EXPRESSIONS,
+    answer_claim,
+    confidence_spans,
+    read_expression,
+    read_level,
+    read_stated,
+    report_claim,
+    sentence_claims,
+)
 from conrad_bench.types import STATUSES, Response
 
 
@@ -29,6 +38,8 @@ def response(text: str, finish: str = "stop") -> Response:
         ("85%", (None, "no_confidence")),
         ("0.8", (None, "no_confidence")),
         ("high", (None, "no_confidence")),
+        ("ten", (None, "no_confidence")),
+        ("80%", (None, "no_confidence")),
         ("", (None, "no_confidence")),
     ],
 )
@@ -84,3 +95,76 @@ def test_what_is_written_is_read(level: int, report: str) -> None:
     claim = report_claim(response(f"{report}\nConfidence: {level}"), "confidence")
     assert claim.confidence == level / 10
     assert claim.text == report.strip()
+
+
+def test_sentences_with_their_confidences() -> None:
+    text = "Heart size is normal. Confidence: 9\nNo effusion. Confidence: 3\nNo pneumothorax. Confidence: 11"
+    claims = sentence_claims(response(text), "sentence_confidence")
+    assert [(c.text, c.confidence, c.status) for c in claims] == [
+        ("Heart size is normal.", 0.9, "ok"),
+        ("No effusion.", 0.3, "ok"),
+        ("No pneumothorax.", None, "out_of_range"),
+    ]
+    assert all(text[slice(*c.span)] == c.text for c in claims)
+
+
+def test_a_sentence_without_a_marker_behind_it_has_no_confidence() -> None:
+    claims = sentence_claims(response("Heart normal. Lungs clear. Confidence: 8\nNo effusion."), "sentence_confidence")
+    assert [(c.text, c.confidence, c.status) for c in claims] == [
+        ("Heart normal.", None, "no_confidence"),
+        ("Lungs clear.", 0.8, "ok"),
+        ("No effusion.", None, "no_confidence"),
+    ]
+
+
+def test_sentences_without_a_format_are_bare() -> None:
+    claims = sentence_claims(response("Heart normal. Lungs clear."), None)
+    assert [(c.text, c.confidence, c.status) for c in claims] == [
+        ("Heart normal.", None, "ok"),
+        ("Lungs clear.", None, "ok"),
+    ]
+    assert [c.status for c in sentence_claims(response("Heart normal. Lungs cl", "length"), None)] == [
+        "ok",
+        "truncated",
+    ]
+    assert [c.status for c in sentence_claims(response("  "), None)] == ["empty"]
+
+
+@given(st.text(alphabet="abc .\n:Confidence0123456789", max_size=120), st.sampled_from([None, "sentence_confidence"]))
+def test_sentence_claims_hold_for_any_text(text: str, elicit: str | None) -> None:
+    claims = sentence_claims(response(text), elicit)
+    assert claims
+    assert all(text[slice(*c.span)] == c.text for c in claims)
+    assert all((c.confidence is None) == (c.status != "ok") for c in claims if elicit)
+
+
+@pytest.mark.parametrize(
+    ("text", "elicit", "expected"),
+    [
+        ("yes\nConfidence: 7", "confidence", ("yes", 0.7, "ok")),
+        ("yes", None, ("yes", None, "ok")),
+        ("Reasoning: there is fluid.\nAnswer: yes\nConfidence: 6", "cot", ("yes", 0.6, "ok")),
+        ("**Answer:** left lung\nConfidence: 6", "cot", ("left lung", 0.6, "ok")),
+        ("I do not know.\nConfidence: 6", "cot", ("", None, "empty")),
+        ("yes\nConfidence: 3\nno\nConfidence: 8", "top_k", ("no", 0.8, "ok")),
+        ("1. yes\nConfidence: 8\n2. no\nConfidence: 2", "top_k", ("yes", 0.8, "ok")),
+        ("Guess 1: yes\nConfidence: 5\nGuess 2: no\nConfidence: 5", "top_k", ("yes", 0.5, "ok")),
+        ("yes\nConfidence: high\nno\nConfidence: low", "top_k", ("yes", None, "no_confidence")),
+        ("yes", "top_k", ("yes", None, "no_confidence")),
+        ("yes\nConfidence: Very likely.", "linguistic", ("yes", 0.85, "ok")),
+        ("yes\nConfidence: perhaps", "linguistic", ("yes", None, "no_confidence")),
+    ],
+)
+def test_answers_in_every_format(text: str, elicit: str | None, expected: tuple[str, float | None, str]) -> None:
+    claim = answer_claim(response(text), elicit)
+    assert (claim.text, claim.confidence, claim.status) == expected
+    assert text[slice(*claim.span)] == claim.text
+
+
+def test_expressions_and_bare_numbers() -> None:
+    for words, confidence in EXPRESSIONS.items():
+        assert read_expression(f" {words.upper()}!") == (confidence, "ok")
+    assert read_expression("unlikely to be very likely") == (None, "no_confidence")
+    assert read_stated("Confidence: 8") == (0.8, "ok")
+    assert read_stated("7") == (0.7, "ok")
+    assert read_stated("about 80%") == (None, "no_confidence")

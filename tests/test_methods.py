@@ -244,3 +244,15 @@ def test_overlapping_patients_between_fit_and_test_are_counted(tmp_path: Path) -
 def test_rouge_l(a: str, b: str, expected: float) -> None:
     assert rouge_l(a, b) == pytest.approx(expected)
     assert rouge_l(b, a) == pytest.approx(expected)
+
+
+def test_vqa_rad_runs_on_its_real_images(base_model: Path, tmp_path: Path) -> None:
+    """The phantom's model knows nothing of them; loader, images, engine, scorer and board are what is tested."""
+    root = Path(__file__).parents[1].parent / "shared" / "data" / "vqa-rad"
+    if not root.is_dir():
+        pytest.skip("the VQA-RAD files are not there")
+    values = {"data_roots": {"vqa_rad": root}, "model": "phantom", "limit": 10, "options": OPTIONS}
+    chosen = RunConfig.model_validate({"methods": ["verbalized", "p_true"], "tasks": ["vqa_rad"], **values})
+    board = pipeline.run(chosen, tmp_path / "run", Registry(), Reporter())
+    assert {row["method"]: row["claims"] for row in board["rows"]} == {"verbalized": 10, "p_true": 10}
+    assert board["data"] == "VQA-RAD"
