@@ -90,20 +90,20 @@ class Model:
         return [[_response(rows[key]) for key in row] for row in keys]
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str] | Sequence[Sequence[str]], end: bool = False
+        self, prompts: Sequence[Prompt], continuations: Sequence[str] | Sequence[Sequence[str]]
     ) -> list[list[float]]:
         """Return the natural-log probability of each continuation of each prompt, shape (prompts, continuations).
 
-        `continuations` are texts for all prompts, or one sequence of texts for each. With `end`, the end-of-turn token
-        counts as part of every continuation, so that "1" and "10" exclude each other.
+        `continuations` are texts for all prompts, or one sequence of texts for each. A text that ends with
+        `conrad_bench.types.END` includes the end-of-turn token, so that "1" + END and "10" + END exclude each other.
         """
         each = _for_each(continuations, len(prompts))
-        keys = self._keys("score", prompts, [{"continuations": list(texts), "end": end} for texts in each])
+        keys = self._keys("score", prompts, [{"continuations": list(texts)} for texts in each])
         requests = dict(zip(keys, zip(prompts, each, strict=True), strict=True))
 
         def answer(batch: Mapping[str, tuple[Prompt, Any]]) -> list[Row]:
             asked, texts = zip(*batch.values(), strict=True)
-            scores = self.engine.score(asked, texts, end, self.adapter)
+            scores = self.engine.score(asked, texts, self.adapter)
             return [{**_row(key, "score"), "values": row} for key, row in zip(batch, scores, strict=True)]
 
         rows = self._answers("score", requests, lambda request: _length(request[0]), answer)

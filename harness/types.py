@@ -15,6 +15,9 @@ Split = Literal["train", "validate", "test"]
 Granularity = Literal["report", "sentence", "answer"]
 Status = Literal["ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed"]
 
+END = "\x03"
+"""The end of a model's turn, as the last character of a continuation that is scored with it."""
+
 STATUSES: tuple[Status, ...] = ("ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed")
 
 

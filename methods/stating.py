@@ -12,7 +12,7 @@ from conrad_bench.elicitation import LEVELS, MARKER, elicit_at, read_level, sepa
 from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import Judge, Responses, Step, respond
 from conrad_bench.trainers.settings import LevelSettings, level_steps
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
+from conrad_bench.types import END, Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.model import Model
@@ -104,13 +104,11 @@ def with_distributions(
         if claim.confidence is not None
     ]
     asked = [stated_after(prompts[i], estimates[i].response, estimates[i].claims[k], granularity) for i, k in at]
-    levels = [str(level) for level in range(LEVELS)]
-    scores = [model.score(asked, levels, end=True)]
-    if granularity == "sentence":
-        scores.append(model.score(asked, [f"{level}\n" for level in levels]))
+    endings = (END, "\n") if granularity == "sentence" else (END,)
+    scores = model.score(asked, [f"{level}{ending}" for ending in endings for level in range(LEVELS)])
     claims = [list(estimate.claims) for estimate in estimates]
-    for row, (i, k) in enumerate(at):
-        p = tuple(min(1.0, math.fsum(math.exp(way[row][c]) for way in scores)) for c in range(LEVELS))
+    for row, (i, k) in zip(scores, at, strict=True):
+        p = tuple(min(1.0, math.fsum(math.exp(value) for value in row[c::LEVELS])) for c in range(LEVELS))
         claims[i][k] = replace(claims[i][k], distribution=p)
     return [replace(e, claims=tuple(found)) for e, found in zip(estimates, claims, strict=True)]
 

@@ -125,7 +125,7 @@ def test_p_true_tells_right_sentences_from_wrong_ones(reader: Reader) -> None:
         for proposed in (fact, wrong[int(rng.integers(len(wrong)))]):
             text = p_true_question(report_text(study.indication), grammar.SENTENCES[proposed][0])
             prompts.append(Prompt((Message("user", text),), images=images))
-    scores = np.array(reader.engine.score(prompts, [["True", "False"]] * len(prompts), False, None))
+    scores = np.array(reader.engine.score(prompts, [["True", "False"]] * len(prompts), None))
     assert np.exp(scores).sum(1).min() > 0.9
     true = (scores[:, 0] - scores[:, 1]).reshape(-1, 2)
     assert np.mean(true[:, 0] > true[:, 1]) > 0.58

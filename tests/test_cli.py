@@ -198,7 +198,9 @@ def test_the_log_lies_in_the_run_folder_where_there_is_one(tmp_path: Path) -> No
 
 def test_an_interrupt_is_130_with_the_way_to_go_on(tmp_path: Path) -> None:
     file = plugin(tmp_path, act="print('ready', flush=True); time.sleep(60)")
-    command = [sys.executable, "-c", "from conrad_bench.cli import main; main()", "run", "--methods", "local"]
+    # Started in the background of a shell without job control, a process inherits that interrupts are ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", f"{code}from conrad_bench.cli import main; main()", "run", "--methods", "local"]
     process = subprocess.Popen(
         [*command, "--tasks", "mimic_report", "--plugin", file],
         cwd=tmp_path,

@@ -21,7 +21,7 @@ from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import tokenize
 from conrad_bench.engines.transformers import TransformersEngine, halving
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
-from conrad_bench.types import Prompt, Sampling
+from conrad_bench.types import END, Prompt, Sampling
 
 LEVELS = [str(level) for level in range(11)]
 
@@ -99,8 +99,8 @@ def test_an_activated_adapter_acts_from_its_marker_on(
     ).eval()
     plain_base = Gemma3ForConditionalGeneration.from_pretrained(tiny_gemma3).eval()
     _, processor = engine.torch_model()
-    continuations = [[*LEVELS, " 10"]] * 3
-    scores = engine.score(asked, continuations, True, folder)
+    continuations = [[f"{text}{END}" for text in (*LEVELS, " 10")]] * 3
+    scores = engine.score(asked, continuations, folder)
     answers = [(300, 301), (302,), (303, 304, 305)]
     states = engine.hidden(asked, answers, 3, "mean", folder)
     end = processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
@@ -114,7 +114,7 @@ def test_an_activated_adapter_acts_from_its_marker_on(
             assert torch.equal(ours[:, :-invocation], theirs[:, :-invocation])
         assert not torch.allclose(under.logits[:, -1], without.logits[:, -1], atol=1e-2)
         for text, value in zip(continuations[number], scores[number], strict=True):
-            ids = [*tokenize(processor.tokenizer, text), end]
+            ids = [*tokenize(processor.tokenizer, text.removesuffix(END)), end]
             assert value == pytest.approx(sum(plain_logprobs((reference, processor), prompt, ids)), abs=2e-4)
         with torch.no_grad():
             passed = reference(**inputs_of(processor, prompt, answers[number]), output_hidden_states=True)

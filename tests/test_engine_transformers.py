@@ -20,9 +20,10 @@ from conrad_bench.engines.decoding import TokenChooser
 from conrad_bench.engines.inputs import continuation_ids, open_image, tokenize
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import DataError, EngineError
-from conrad_bench.types import Message, Prompt, Sampling
+from conrad_bench.types import END, Message, Prompt, Sampling
 
 LEVELS = [str(level) for level in range(11)]
+ENDED = [level + END for level in LEVELS]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,8 @@ def test_score_is_the_sum_of_plain_log_probabilities(
     end_id = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     continuations = [[*LEVELS, " The lungs are clear.", ""][i:] for i in range(len(prompts))]
     for end in (False, True):
-        scores = engine.score(prompts, continuations, end, None)
+        asked = [[text + END * end for text in texts] for texts in continuations]
+        scores = engine.score(prompts, asked, None)
         for prompt, texts, row in zip(prompts, continuations, scores, strict=True):
             for text, value in zip(texts, row, strict=True):
                 ids = tokenizer(text, add_special_tokens=False)["input_ids"] + [end_id] * end
@@ -175,8 +177,8 @@ def test_with_the_end_one_and_ten_exclude_each_other(
     prompt = ask("Answer.", prefix="The heart size is normal." + MARKER + " ")
     tokenizer = plain[1].tokenizer
     one, zero, end = (tokenizer.convert_tokens_to_ids(t) for t in ("1", "0", "<end_of_turn>"))
-    ((p1, p10),) = engine.score([prompt], [["1", "10"]], True, None)
-    ((open1,),) = engine.score([prompt], [["1"]], False, None)
+    ((p1, p10),) = engine.score([prompt], [["1" + END, "10" + END]], None)
+    ((open1,),) = engine.score([prompt], [["1"]], None)
     with torch.no_grad():
         after_one = plain[0](**inputs_of(plain[1], prompt, [one])).logits[0, -1].softmax(dim=-1)
     assert math.exp(p1) == pytest.approx(math.exp(open1) * float(after_one[end]), rel=1e-3)
@@ -189,7 +191,7 @@ def test_scores_of_all_answers_of_two_tokens_sum_to_one(engine: TransformersEngi
     prompt = ask("Answer.", prefix="Confidence: ")
     model, processor = plain
     tokenizer = processor.tokenizer
-    (levels,) = engine.score([prompt], [LEVELS], True, None)
+    (levels,) = engine.score([prompt], [ENDED], None)
     digits = tokenizer.convert_tokens_to_ids(LEVELS[:10])
     end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     with torch.no_grad():
@@ -210,12 +212,12 @@ def test_scores_are_refused_where_positions_are_multimodal(tiny_gemma3: Path) ->
     config = engine._load().model.config.text_config
     config.rope_parameters = {**config.rope_parameters, "mrope_section": [4, 6, 6]}
     with pytest.raises(EngineError, match="rotary positions are multimodal"):
-        engine.score([ask("Findings?")], [["yes"]], False, None)
+        engine.score([ask("Findings?")], [["yes"]], None)
 
 
 def test_scores_do_not_depend_on_the_batch(engine: TransformersEngine, prompts: list[Prompt]) -> None:
-    together = engine.score(prompts, [LEVELS] * len(prompts), True, None)
-    alone = [engine.score([prompt], [LEVELS], True, None)[0] for prompt in prompts]
+    together = engine.score(prompts, [ENDED] * len(prompts), None)
+    alone = [engine.score([prompt], [ENDED], None)[0] for prompt in prompts]
     assert np.array(together) == pytest.approx(np.array(alone), abs=2e-4)
 
 
@@ -262,7 +264,7 @@ def test_prefix_ids_continue_as_if_generated_in_one_go(engine: TransformersEngin
 def test_images_matter_and_their_order_too(engine: TransformersEngine, image_files: list[str]) -> None:
     first, second = image_files[:2]
     asked = [ask("Findings?", images) for images in ([first], [second], [first, second], [second, first], [])]
-    scores = engine.score(asked, [[" The"]] * 5, False, None)
+    scores = engine.score(asked, [[" The"]] * 5, None)
     assert len({round(row[0], 5) for row in scores}) == 5
 
 

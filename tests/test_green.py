@@ -22,7 +22,7 @@ from conrad_bench.progress import Reporter
 from conrad_bench.store import RolloutStore
 from conrad_bench.tasks.green import GREEN_CHAT, Green, GreenCounts, ReportJudge, green_prompt, parse_green
 from conrad_bench.tasks.precision_green import PrecisionGreen, parse_verdict, precision_prompt
-from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Sampling, Score
+from conrad_bench.types import END, Claim, Example, Granularity, Message, Prompt, Sampling, Score
 
 KINDS = (
     "False report of a finding in the candidate",
@@ -445,7 +445,7 @@ def test_a_text_only_engine_agrees_with_plain_transformers(tiny_llama: Path) -> 
             assert logprob == pytest.approx(float(row[token]), abs=1e-4)
             ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
     assert engine.hidden([QUESTION], [made[0].token_ids], -1, "mean", None).shape == (1, 32)
-    scores = engine.score([QUESTION], [("Yes", "No")], True, None)
+    scores = engine.score([QUESTION], [("Yes" + END, "No" + END)], None)
     assert all(value < 0 for value in scores[0])
 
 

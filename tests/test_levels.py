@@ -25,7 +25,7 @@ from conrad_bench.trainers.levels import expected_reward, level_log_probabilitie
 from conrad_bench.trainers.prefix import Written, prefill
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings
-from conrad_bench.types import Message, Prompt
+from conrad_bench.types import END, Message, Prompt
 
 NUMBER = 12
 
@@ -89,7 +89,7 @@ def test_likelihoods_are_those_of_the_engine(small: World, between: str) -> None
     with torch.no_grad():
         found = level_log_probabilities(adapted, prefill(adapted, processor, written), marker, ids, [end])
     prompts = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in written]
-    expected = small.engine.score(prompts, [[str(k) for k in range(11)]] * 4, True, None)
+    expected = small.engine.score(prompts, [[f"{k}{END}" for k in range(11)]] * 4, None)
     assert torch.allclose(found, torch.tensor(expected), atol=1e-3)
     assert len(ids[10]) == 2  # "10" is two tokens here, as in Gemma
     assert ending_ids(small.tokenizer, between) == ([] if between == "\n" else [tokenize(small.tokenizer, "\n")[-1]])
@@ -159,7 +159,7 @@ def test_training_learns_what_the_image_side_says(small: World, tmp_path: Path) 
     assert lines[-1]["parse_rate"] > 0.95
     marker = marker_ids(small.tokenizer)
     prompts = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in small.written("\n")]
-    scores = torch.tensor(small.engine.score(prompts, [[str(k) for k in range(11)]] * NUMBER, True, tmp_path))
+    scores = torch.tensor(small.engine.score(prompts, [[f"{k}{END}" for k in range(11)]] * NUMBER, tmp_path))
     stated = scores.argmax(1).tolist()
     assert all(abs(level - 10 * r) <= 1.5 for level, r in zip(stated, correctness, strict=True))
     assert not (tmp_path / "checkpoint.safetensors").exists()

@@ -17,7 +17,7 @@ from conrad_bench.errors import ConfigError, DataError, ModelError
 from conrad_bench.model import GREEDY, Model
 from conrad_bench.progress import Reporter
 from conrad_bench.store import RolloutStore
-from conrad_bench.types import Message, Prompt, Sampling
+from conrad_bench.types import END, Message, Prompt, Sampling
 
 SHORT = Sampling(max_tokens=5)
 WARM = Sampling(temperature=1.0, max_tokens=5, seed=3)
@@ -76,13 +76,13 @@ def test_a_second_call_loads_no_model_and_returns_the_same(
 ) -> None:
     responses = model.generate(prompts, SHORT)
     samples = model.sample(prompts, 2, WARM)
-    scores = model.score(prompts, ("yes", "no"), end=True)
+    scores = model.score(prompts, ("yes" + END, "no" + END))
     states = model.hidden(prompts, responses, 2, "mean")
     fresh = unloaded(engine)
     again = Model(fresh, model.store, model.reporter)
     assert again.generate(prompts, SHORT) == responses
     assert again.sample(prompts, 2, WARM) == samples
-    assert again.score(prompts, ("yes", "no"), end=True) == scores
+    assert again.score(prompts, ("yes" + END, "no" + END)) == scores
     assert np.array_equal(again.hidden(prompts, responses, 2, "mean"), states)
     assert fresh._loaded is None
     assert states.dtype == np.float32
@@ -93,7 +93,7 @@ def test_answers_are_those_of_the_engine(model: Model, engine: TransformersEngin
     assert [r.token_ids for r in responses] == [r.token_ids for r in model.generate(prompts[::-1], SHORT)[::-1]]
     scores = model.score(prompts, [["yes"], ["no"], [], ["yes", "no"], ["10"]])
     assert [len(row) for row in scores] == [1, 1, 0, 2, 1]
-    expected = engine.score(prompts[3:4], [["yes", "no"]], False, None)[0]
+    expected = engine.score(prompts[3:4], [["yes", "no"]], None)[0]
     assert scores[3] == pytest.approx(expected, abs=2e-4)
     states = model.hidden(prompts, responses, -1, "last")
     direct = engine.hidden(prompts[1:2], [responses[1].token_ids], -1, "last", None)[0]

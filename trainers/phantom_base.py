@@ -9,7 +9,9 @@ the image. Only patients of the train split are used, of a world with a seed of 
 The model follows the prompts of every method: findings; findings and a confidence; findings with a confidence after
 every sentence; questions, with and without a confidence; the assessment of a proposed answer (True or False, or a
 confidence). The confidence that it is taught to state follows the wording of the indication, mostly 8 to 10:
-overconfident and uninformative on purpose, as general models are.
+overconfident and uninformative on purpose, as general models are. A wording that punishes, or that shows an answer
+again, calls forth less, so that every number is the certain answer somewhere: one that never is ends up between the
+others in the embedding, where no training of an adapter can reach it (tied weights).
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ WORLD_SEED = 20_000
 
 _HABIT = (9, 8, 9, 10, 8, 9, 10, 9)
 """The confidence that each indication calls forth."""
+
+_MODEST = {"punish": 3, "two_stage": 5}
+"""How much lower the confidence is that a wording calls forth."""
 
 
 @dataclass
@@ -158,7 +163,7 @@ class Dialogue(NamedTuple):
 
 def _with_confidence(answer: str, elicit: str, habit: int, rng: np.random.Generator) -> str:
     """Return an answer followed by its confidence in the format `elicit`."""
-    level = _confidence(habit, rng)
+    level = _confidence(habit - _MODEST.get(elicit, 0), rng)
     if elicit != "linguistic":
         return f"{answer}\n{MARKER} {level}"
     words = list(EXPRESSIONS)
@@ -212,7 +217,9 @@ def _assessment(study: world.Study, other: world.Study, habit: int, rng: np.rand
         proposed = foreign if rng.random() < 0.8 else question.answer
         true = proposed == question.answer
     if rng.random() < 0.2:
-        return Dialogue(two_stage_question(asked, proposed), f"{MARKER} {_confidence(habit, rng)}")
+        return Dialogue(
+            two_stage_question(asked, proposed), f"{MARKER} {_confidence(habit - _MODEST['two_stage'], rng)}"
+        )
     return Dialogue(p_true_question(asked, proposed), "True" if true else "False", True)
 
 

@@ -62,11 +62,12 @@ class Engine(BaseModel):
         raise NotImplementedError
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], end: bool, adapter: Path | None
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], adapter: Path | None
     ) -> list[list[float]]:
         """Return the natural-log probability of each continuation of each prompt (sum over its tokens).
 
-        With `end`, the end-of-turn token counts as part of every continuation, so that "1" and "10" exclude each other.
+        A continuation that ends with `conrad_bench.types.END` includes the end-of-turn token, so that "1" + END and
+        "10" + END exclude each other.
         """
         raise NotImplementedError
 

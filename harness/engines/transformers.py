@@ -18,7 +18,7 @@ from conrad_bench.engines.inputs import Encoded, collate, continuation_ids, enco
 from conrad_bench.engines.loading import Adapters, load, load_tokenizer, locate
 from conrad_bench.errors import EngineError
 from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
-from conrad_bench.types import Prompt, Sampling
+from conrad_bench.types import END, Prompt, Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ class TransformersEngine(Engine):
         return halving(jobs, lambda part: self._generate(part, sampling, adapter))
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], end: bool, adapter: Path | None
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], adapter: Path | None
     ) -> list[list[float]]:
         """Return log-probabilities of continuations (see `continuation_ids` for how they are tokenized).
 
@@ -90,7 +90,7 @@ class TransformersEngine(Engine):
         EngineError for models with multimodal rotary positions.
         """
         items = list(zip(prompts, continuations, strict=True))
-        return halving(items, lambda part: self._score(part, end, adapter))
+        return halving(items, lambda part: self._score(part, adapter))
 
     def hidden(
         self,
@@ -217,9 +217,7 @@ class TransformersEngine(Engine):
         )
         return Generation(text, tuple(ids[:length]), tuple(kept.tolist()), "stop" if stopped else "length")
 
-    def _score(
-        self, items: Sequence[tuple[Prompt, Sequence[str]]], end: bool, adapter: Path | None
-    ) -> list[list[float]]:
+    def _score(self, items: Sequence[tuple[Prompt, Sequence[str]]], adapter: Path | None) -> list[list[float]]:
         import torch
 
         loaded = self._load()
@@ -227,9 +225,14 @@ class TransformersEngine(Engine):
             # Their positions are no count of tokens, which is what continuing from the cache assumes below.
             raise EngineError(f"scoring is not supported for {self.model!r}, whose rotary positions are multimodal")
         batch = [encode(loaded.processor, prompt) for prompt, _ in items]
-        ending = (loaded.end_id,) if end else ()
         tokenizer = loaded.processor.tokenizer
-        wanted = [[(*continuation_ids(tokenizer, p.prefix, text), *ending) for text in texts] for p, texts in items]
+        wanted = [
+            [
+                (*continuation_ids(tokenizer, p.prefix, text.removesuffix(END)), *[loaded.end_id] * text.endswith(END))
+                for text in texts
+            ]
+            for p, texts in items
+        ]
         inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
         mask = inputs["attention_mask"]
         lengths = mask.sum(dim=1, keepdim=True)
