@@ -1,4 +1,4 @@
-"""The command line: `conrad-bench run`, `list` and `data`.
+"""The command line: `conrad-bench run`, `list`, `ratings`, `doctor` and `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -193,6 +193,26 @@ def ratings(
     from conrad_bench.leaderboards.ratings import markdown, ratings_table
 
     print(markdown(ratings_table(run_folder, file)))
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option(help="Local folder or hub id whose access is checked, too.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Check this machine: packages, GPUs, data roots, and a tiny generation on every engine."""
+    from conrad_bench.doctor import examine
+    from conrad_bench.registry import Registry
+
+    problems = 0
+    for finding in examine(Registry(plugin or []), model):
+        problems += finding.state == "problem"
+        print(f"{finding.state:8}{finding.what}: {finding.found}", flush=True)
+        if finding.remedy:
+            print(f"{'':8}-> {finding.remedy}", flush=True)
+    if problems:
+        _say(f"error: {problems} problem(s) found; each is named above with its remedy")
+        raise typer.Exit(1)
 
 
 @data.command()

@@ -98,7 +98,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
             judge = registry.create("engines", *wanted)
             # One model in memory for all scorers that ask the same one.
             judges[scorer.name] = next((known for known in judges.values() if known == judge), judge)
-    folder = str(files("conrad_bench.tasks.phantom") / "base_model") if model == PHANTOM_MODEL else model
+    folder = embedded_model() if model == PHANTOM_MODEL else model
     engine = registry.create("engines", config.engine, {"model": folder, **config.section(config.engine)})
     problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities)]
     if problems:
@@ -106,6 +106,11 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     for each in (engine, *judges.values()):
         each.identity()  # raises ModelError now rather than after the data were read
     return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots)
+
+
+def embedded_model() -> str:
+    """Return the folder of the embedded base model, which `PHANTOM_MODEL` names."""
+    return str(files("conrad_bench.tasks.phantom") / "base_model")
 
 
 def _class(name: str, registry: Registry) -> type[Method]:

@@ -265,6 +265,21 @@ def test_a_run_without_gradient_stops(small: World, tmp_path: Path) -> None:
         fit(small, tmp_path, settings(epochs=3.0), reward=indifferent)
 
 
+def test_entropy_spreads_the_confidences_where_the_reward_is_flat(small: World, tmp_path: Path) -> None:
+    def indifferent(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
+        return [-1.0] * len(texts), [True] * len(texts)
+
+    fit(small, tmp_path, settings(epochs=2.0, entropy=0.5, scale_rewards="group"), reward=indifferent)
+    entropies = [json.loads(line)["entropy"] for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert len(entropies) == 16
+    assert entropies[-1] > entropies[0] + 0.3
+
+
+def test_entropy_is_refused_in_joint_mode() -> None:
+    with pytest.raises(ValueError, match="entropy works in mode=conditional only"):
+        settings(mode="joint", entropy=0.1)
+
+
 @pytest.mark.parametrize("mode", ["conditional", "joint"])
 def test_interrupted_training_ends_in_the_same_adapter(small: World, tmp_path: Path, mode: str) -> None:
     """Continuing from a checkpoint repeats the very steps that an undisturbed training makes."""

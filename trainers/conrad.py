@@ -98,8 +98,14 @@ def train_conrad(
     logging.disable_progress_bar()
     trainer: Any
     if conditional:
-        ending = ending_ids(processor.tokenizer, between)
-        trainer = ConditionalTrainer(written=written, marker=marker, ending=ending, **common)
+        unit = settings.reward_scale if settings.scale_rewards == "none" else 1.0
+        trainer = ConditionalTrainer(
+            written=written,
+            marker=marker,
+            ending=ending_ids(processor.tokenizer, between),
+            entropy=settings.entropy * unit,
+            **common,
+        )
     else:
         trainer = JointTrainer(**common)
     trainer.remove_callback(PrinterCallback)

@@ -90,9 +90,17 @@ class ConditionalTrainer(JointTrainer):
     """
 
     def __init__(
-        self, *, written: Sequence[Written], marker: Sequence[int], ending: Sequence[int] = (), **arguments: Any
+        self,
+        *,
+        written: Sequence[Written],
+        marker: Sequence[int],
+        ending: Sequence[int] = (),
+        entropy: float = 0.0,
+        **arguments: Any,
     ) -> None:
         self._written, self._marker, self._ending = written, list(marker), list(ending)
+        self._entropy_weight = entropy
+        self._entropy = torch.zeros(())
         self._rows: list[int] = []
         self._batch_rows: list[int] = []
         self._prefix: Prefix | None = None
@@ -144,7 +152,13 @@ class ConditionalTrainer(JointTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._batch_rows = inputs["row"].tolist()
-        return super()._compute_loss(model, inputs)
+        loss = super()._compute_loss(model, inputs)
+        if not self._entropy_weight:
+            return loss
+        # As TRL's "grpo" averages advantages: over the tokens of a completion, then over completions.
+        mask = inputs["completion_mask"]
+        spread = ((self._entropy * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+        return loss - self._entropy_weight * spread / self.current_gradient_accumulation_steps
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **_: Any
@@ -157,8 +171,8 @@ class ConditionalTrainer(JointTrainer):
         logits = continue_from(model, torch.cat([marker, completion], dim=1), cache, mask)[0]
         log_probabilities = torch.log_softmax(logits[:, len(self._marker) - 1 : -1].float() / self.temperature, dim=-1)
         chosen = log_probabilities.gather(2, completion[..., None])[..., 0]
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
-        return chosen, entropy.detach(), None
+        self._entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        return chosen, self._entropy.detach(), None
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 
 class GRPOSettings(BaseModel):
@@ -34,6 +34,9 @@ class GRPOSettings(BaseModel):
     """Confidences are clipped to [eps, 1 - eps] in the reward."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing (then lambda has a meaning), the group's or the batch's deviation."""
+    entropy: float = Field(0.0, ge=0)
+    """Weight of the entropy of the confidence tokens, in units of the advantages (`reward_scale` times this where they
+    are not divided): it keeps neighbouring confidences in play. Conditional mode only."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term to the base model, on the confidence tokens."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -43,6 +46,12 @@ class GRPOSettings(BaseModel):
     """Longest report, in tokens."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
+
+    @model_validator(mode="after")
+    def _entropy_needs_conditional_mode(self) -> GRPOSettings:
+        if self.entropy and self.mode == "joint":
+            raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
+        return self
 
 
 class LevelSettings(BaseModel):
