@@ -79,10 +79,7 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
     Raises DataError for an image that cannot be read.
     """
-    chat: list[dict[str, Any]] = [
-        {"role": message.role, "content": [{"type": "text", "text": message.text}]} for message in prompt.messages
-    ]
-    chat[0]["content"][:0] = [{"type": "image", "image": open_image(path)} for path in prompt.images]
+    chat = _chat(prompt, [{"type": "image", "image": open_image(path)} for path in prompt.images])
     # One prompt at a time: processors disagree on batches that mix prompts with and without images.
     inputs = processor.apply_chat_template(
         chat, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
@@ -91,8 +88,35 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     inputs.pop("attention_mask")
     aligned = {name: value[0].tolist() for name, value in inputs.items() if value.shape == ids.shape}
     features = {name: value for name, value in inputs.items() if name not in aligned}
-    prefix = prompt.prefix_ids or tokenize(processor.tokenizer, prompt.prefix)
-    return Encoded(ids[0].tolist(), aligned, features).followed_by(prefix)
+    return Encoded(ids[0].tolist(), aligned, features).followed_by(_prefix(processor, prompt))
+
+
+def encode_unexpanded(processor: Any, prompt: Prompt) -> list[int]:
+    """Return the token ids of `encode`, but for each image the chat template's single mark in the place of its tokens.
+
+    For an engine that puts the images' tokens there itself; no image is read.
+    """
+    if not prompt.images:
+        return encode(processor, prompt).ids
+    chat = _chat(prompt, [{"type": "image"}] * len(prompt.images))
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    first = processor.tokenizer.bos_token
+    # As processors do: no second beginning of the sequence where the template writes it.
+    ids = processor.tokenizer(text, add_special_tokens=first is None or not text.startswith(first))["input_ids"]
+    return [*ids, *_prefix(processor, prompt)]
+
+
+def _chat(prompt: Prompt, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the prompt as a chat template takes it, with the images first in the first user turn."""
+    chat: list[dict[str, Any]] = [
+        {"role": message.role, "content": [{"type": "text", "text": message.text}]} for message in prompt.messages
+    ]
+    chat[0]["content"][:0] = images
+    return chat
+
+
+def _prefix(processor: Any, prompt: Prompt) -> Sequence[int]:
+    return prompt.prefix_ids or tokenize(processor.tokenizer, prompt.prefix)
 
 
 def tokenize(tokenizer: Any, text: str) -> list[int]:

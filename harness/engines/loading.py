@@ -98,23 +98,14 @@ def load(
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    processor = load_processor(model, revision, chat_template)
+    network_class: Any = AutoModelForCausalLM if isinstance(processor, TextProcessor) else AutoModelForImageTextToText
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        processor: Any
-        network_class: Any
-        if type(AutoConfig.from_pretrained(model, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            # The image processor of one library everywhere: torchvision's resizing gives other pixels.
-            processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
-            network_class = AutoModelForImageTextToText
-        else:
-            processor = TextProcessor(load_tokenizer(model, revision))
-            network_class = AutoModelForCausalLM
         network, report = network_class.from_pretrained(
             model,
             dtype=dtype,
@@ -122,7 +113,8 @@ def load(
             output_loading_info=True,
             device_map={"": device},
             quantization_config=_quantization(dtype) if quantization == "nf4" else None,
-            **options,
+            revision=revision,
+            trust_remote_code=False,
         )
     except torch.OutOfMemoryError as error:
         raise EngineError(f"model {model!r} does not fit into the device's memory; set quantization: nf4") from error
@@ -133,11 +125,33 @@ def load(
             transformers_logging.enable_progress_bar()
     if report["missing_keys"]:
         raise ModelError(f"model {model!r} lacks weights, for example {min(report['missing_keys'])}; fetch it again")
+    return network, processor
+
+
+def load_processor(model: str, revision: str | None, chat_template: str | None = None) -> Any:
+    """Load the processor of an image-text-to-text checkpoint, or the tokenizer of a causal language model as one.
+
+    `chat_template` (Jinja) takes the place of the checkpoint's own, which may then be missing. Raises ModelError if the
+    files cannot be used.
+    """
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    try:
+        processor: Any
+        if type(AutoConfig.from_pretrained(model, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            # The image processor of one library everywhere: torchvision's resizing gives other pixels.
+            processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
+        else:
+            processor = TextProcessor(load_tokenizer(model, revision))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if chat_template is not None:
         processor.chat_template = chat_template
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"model {model!r} has no chat template; choose an instruction-tuned model")
-    return network, processor
+    return processor
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:
@@ -170,6 +184,27 @@ def hush_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
+def adapter_config(folder: Path, base: str) -> dict[str, Any]:
+    """Return the configuration of the LoRA adapter in `folder`.
+
+    Raises ModelError if it is damaged, of another kind, or names another model than `base`.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, made_for = config.get("peft_type"), config.get("base_model_name_or_path") or base
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{_misfit(folder, base)}, or is damaged; fit the method again") from error
+    if kind != "LORA":
+        raise ModelError(f"the adapter in {folder} is no LoRA adapter (peft_type {kind!r})")
+    if made_for != base and not Path(made_for).is_absolute() and not Path(base).is_dir():
+        raise ModelError(f"{_misfit(folder, base)} but for {made_for!r}; fit the method again")
+    return config
+
+
+def _misfit(folder: Path, base: str) -> str:
+    return f"the adapter in {folder} was not made for the model {base!r}"
+
+
 @dataclass(slots=True)
 class Adapters:
     """The LoRA adapters of one loaded model: each is loaded once, then switched on and off."""
@@ -196,14 +231,9 @@ class Adapters:
         hush_bitsandbytes()  # peft imports it where it is installed
         import peft
 
-        problem = f"the adapter in {folder} was not made for the model {base!r}"
+        adapter_config(folder, base)
+        problem = _misfit(folder, base)
         try:
-            written = json.loads((folder / "adapter_config.json").read_text())
-            if written.get("peft_type") != "LORA":
-                raise ModelError(f"the adapter in {folder} is no LoRA adapter (peft_type {written.get('peft_type')!r})")
-            made_for = written.get("base_model_name_or_path") or base
-            if made_for != base and not Path(made_for).is_absolute() and not Path(base).is_dir():
-                raise ModelError(f"{problem} but for {made_for!r}; fit the method again")
             if self.wrapper is None:
                 config = peft.PeftConfig.from_pretrained(str(folder))
                 config.inference_mode = True
