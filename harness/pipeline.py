@@ -95,6 +95,7 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                     failures.append(error)
         for engine in (plan.engine, *plan.judges.values()):
             engine.close()
+        rollouts = store.counts()
     if failures and not any((out / "records").glob("*.parquet")):
         raise failures[0]
     with reporter.stage("leaderboard", 1) as advance:
@@ -102,7 +103,9 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         advance(1)
     if failures:
         raise failures[0]
-    write_text(out / "manifest.json", json.dumps(_manifest(plan, data, reporter), indent=1, sort_keys=True) + "\n")
+    write_text(
+        out / "manifest.json", json.dumps(_manifest(plan, data, rollouts, reporter), indent=1, sort_keys=True) + "\n"
+    )
     return board
 
 
@@ -292,7 +295,7 @@ def _said(name: str, method: Method) -> str:
     return f"{method.method.summary}; {method.recalibrator} recalibration on validation claims"
 
 
-def _manifest(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> dict[str, Any]:
+def _manifest(plan: Plan, data: dict[str, Loaded], rollouts: dict[str, int], reporter: Reporter) -> dict[str, Any]:
     import conrad_bench
     from conrad_bench.manifest import data_fingerprint, git_commit, hardware, versions
 
@@ -314,5 +317,6 @@ def _manifest(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> dict[s
             for name, loaded in data.items()
         },
         "seed": plan.config.seed,
+        "rollouts": rollouts,
         "seconds": {stage: round(seconds, 3) for stage, seconds in reporter.times.items()},
     }

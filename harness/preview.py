@@ -24,10 +24,11 @@ class _Nothing:
 
 
 def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Return the plan as {"tasks": ..., "steps": [{"task", "method", "action", "count", "what", "there"}]}.
+    """Return the plan: {"tasks", "steps": [{"task", "method", "action", "count", "what", "there"}], "unique", ...}.
 
     `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the
-    same plan will have generated. It is None where the prompts are not known beforehand.
+    same plan will have generated. It is None where the prompts are not known beforehand. `unique` is the number of
+    different responses that the base model writes for all steps together.
     """
     from conrad_bench.model import Model
     from conrad_bench.records import records_path
@@ -61,12 +62,12 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                 fits.add(artifact)
                 for step in method.steps(task, train, validation, test):
                     there = None
+                    keys = {key for row in model.keys(step.prompts, step.sampling, step.n) for key in row}
                     if done or (step.action == "train" and fitted):
                         there = step.count
-                    elif step.prompts:
-                        keys = {key for row in model.keys(step.prompts, step.sampling, step.n) for key in row}
+                    elif keys:
                         there = len(keys & (planned | store.read(sorted(keys)).keys()))
-                        planned |= keys
+                    planned |= keys
                     steps.append(
                         {
                             "task": name,
@@ -87,7 +88,13 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
                         "there": len(test) if done else 0,
                     }
                 )
-    return {"model": plan.model_label, "engine": plan.engine.name, "tasks": tasks, "steps": steps}
+    return {
+        "model": plan.model_label,
+        "engine": plan.engine.name,
+        "tasks": tasks,
+        "steps": steps,
+        "unique": len(planned),
+    }
 
 
 def plan_for_console(plan: dict[str, Any]) -> Any:
@@ -101,6 +108,7 @@ def plan_for_console(plan: dict[str, Any]) -> Any:
         counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items())
         lines.append(f"{name}: {counts} examples from {task['root']}")
         lines += [f"  left out: {why} ({number:,})" for why, number in task["left_out"].items()]
+    lines.append(f"{plan['unique']:,} different responses of the base model serve all methods")
     table = Table("task", "method", "action", "what", box=None)
     table.add_column("count", justify="right")
     table.add_column("already there", justify="right")

@@ -12,8 +12,8 @@ import fcntl
 import hashlib
 import os
 import re
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -76,7 +76,7 @@ class RolloutStore:
         self.folder = folder
         self.damaged = []
         self._shards: list[Path] = []
-        self._index: dict[str, tuple[int, int]] = {}  # key -> (shard, row in the shard)
+        self._index: dict[str, tuple[int, int, str]] = {}  # key -> (shard, row in the shard, kind)
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached = 0  # bytes
         self._next = 0
@@ -126,8 +126,12 @@ class RolloutStore:
         data = sink.getvalue().to_pybytes()
         path = self.folder / f"{self._next:05d}-{_digest(data)}.parquet"
         write_bytes(path, data)
-        self._add(path, table["key"].to_pylist())
+        self._add(path, table)
         self._next += 1
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows of each kind: every one was made by the model once, whoever asked for it."""
+        return dict(sorted(Counter(kind for _, _, kind in self._index.values()).items()))
 
     def read(self, keys: Iterable[str]) -> dict[str, Row]:
         """Return the rows of those keys that are stored, in the order of `keys`.
@@ -160,17 +164,17 @@ class RolloutStore:
                     numbered.append((int(match[1]), path))
         for number, path in sorted(numbered):
             self._next = number + 1
-            keys = _read_shard(path, ["key"])
+            keys = _read_shard(path, ["key", "kind"])
             if keys is None:
                 self._set_aside(path)
             else:
-                self._add(path, keys["key"].to_pylist())
+                self._add(path, keys)
 
-    def _add(self, path: Path, keys: Sequence[str]) -> None:
+    def _add(self, path: Path, table: pa.Table) -> None:
         shard = len(self._shards)
         self._shards.append(path)
-        for position, key in enumerate(keys):
-            self._index.setdefault(key, (shard, position))
+        for position, (key, kind) in enumerate(zip(*(table[c].to_pylist() for c in ("key", "kind")), strict=True)):
+            self._index.setdefault(key, (shard, position, kind))
 
     def _table(self, shard: int) -> pa.Table | None:
         """Return a shard's rows, from memory if they were read lately; None if the shard is damaged."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.prefix import Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings
-from conrad_bench.types import Message, Prompt, Response, Sampling
+from conrad_bench.types import END, Message, Prompt, Response, Sampling
 
 
 class World:
@@ -266,13 +267,21 @@ def test_a_run_without_gradient_stops(small: World, tmp_path: Path) -> None:
 
 
 def test_entropy_spreads_the_confidences_where_the_reward_is_flat(small: World, tmp_path: Path) -> None:
-    def indifferent(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
-        return [-1.0] * len(texts), [True] * len(texts)
+    def flat(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
+        parsed = [read_level((text.split() or [""])[0])[0] is not None for text in texts]
+        return [-1.0 if ok else -2.0 for ok in parsed], parsed
 
-    fit(small, tmp_path, settings(epochs=2.0, entropy=0.5, scale_rewards="group"), reward=indifferent)
-    entropies = [json.loads(line)["entropy"] for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert len(entropies) == 16
-    assert entropies[-1] > entropies[0] + 0.3
+    fit(small, tmp_path, settings(epochs=2.0, entropy=0.5, scale_rewards="group"), reward=flat)
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert len(lines) == 16
+    assert lines[-1]["entropy"] > lines[0]["entropy"] + 0.3
+    marker = tuple(invocation(tmp_path))
+    asked = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in small.written()]
+    levels = [[f"{level}{END}" for level in range(11)]] * len(asked)
+    before, after = (np.exp(small.engine.score(asked, levels, adapter)) for adapter in (None, tmp_path))
+    # Spread over the numbers, not over what is no confidence.
+    assert after.max(1).mean() < before.max(1).mean() - 0.1
+    assert after.sum(1).mean() > 0.9
 
 
 def test_entropy_is_refused_in_joint_mode() -> None:

@@ -250,8 +250,10 @@ def test_a_dry_run_counts_what_is_there_and_writes_nothing(toy: Toy) -> None:
     assert before["mean", "mean"] is None
     toy.run("stated,mean")
     files, calls = contents(toy.out), toy.count()
-    steps = toy.run("stated,mean", dry_run=True)["steps"]
-    assert [step["there"] for step in steps] == [step["count"] for step in steps]
+    plan = toy.run("stated,mean", dry_run=True)
+    assert [step["there"] for step in plan["steps"]] == [step["count"] for step in plan["steps"]]
+    manifest = json.loads((toy.out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["rollouts"] == {"generate": plan["unique"]} == {"generate": toy.count()}
     assert contents(toy.out) == files
     assert toy.count() == calls
 

@@ -48,7 +48,7 @@ def train_conrad(
     from transformers.utils import logging
     from trl import GRPOConfig
 
-    from conrad_bench.trainers.confidence_tokens import ending_ids, marker_ids
+    from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
     from conrad_bench.trainers.grpo import ConditionalTrainer, JointTrainer, Watch
 
     conditional = settings.mode == "conditional"
@@ -103,6 +103,7 @@ def train_conrad(
             written=written,
             marker=marker,
             ending=ending_ids(processor.tokenizer, between),
+            openings=sorted({ids[0] for ids in level_ids(processor.tokenizer, between)}),
             entropy=settings.entropy * unit,
             **common,
         )

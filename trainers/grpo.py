@@ -86,7 +86,8 @@ def _check_hook(out: Sequence[Any]) -> None:
 class ConditionalTrainer(JointTrainer):
     """GRPO on the confidence alone, given reports that the base model wrote.
 
-    `train_dataset` has the columns `prompt` (unused text) and `row`, an index into `written`.
+    `train_dataset` has the columns `prompt` (unused text) and `row`, an index into `written`. `openings` are the tokens
+    that the eleven confidences begin with, whose entropy is part of the objective with the weight `entropy`.
     """
 
     def __init__(
@@ -95,12 +96,13 @@ class ConditionalTrainer(JointTrainer):
         written: Sequence[Written],
         marker: Sequence[int],
         ending: Sequence[int] = (),
+        openings: Sequence[int] = (),
         entropy: float = 0.0,
         **arguments: Any,
     ) -> None:
         self._written, self._marker, self._ending = written, list(marker), list(ending)
-        self._entropy_weight = entropy
-        self._entropy = torch.zeros(())
+        self._openings, self._entropy_weight = list(openings), entropy
+        self._spread = torch.zeros(())
         self._rows: list[int] = []
         self._batch_rows: list[int] = []
         self._prefix: Prefix | None = None
@@ -155,9 +157,8 @@ class ConditionalTrainer(JointTrainer):
         loss = super()._compute_loss(model, inputs)
         if not self._entropy_weight:
             return loss
-        # As TRL's "grpo" averages advantages: over the tokens of a completion, then over completions.
-        mask = inputs["completion_mask"]
-        spread = ((self._entropy * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+        # TRL's "grpo" divides a completion's advantage by its number of tokens, so the entropy's weight is, too.
+        spread = (self._spread / inputs["completion_mask"].sum(1).clamp(min=1)).mean()
         return loss - self._entropy_weight * spread / self.current_gradient_accumulation_steps
 
     def _get_per_token_logps_and_entropies(
@@ -171,8 +172,11 @@ class ConditionalTrainer(JointTrainer):
         logits = continue_from(model, torch.cat([marker, completion], dim=1), cache, mask)[0]
         log_probabilities = torch.log_softmax(logits[:, len(self._marker) - 1 : -1].float() / self.temperature, dim=-1)
         chosen = log_probabilities.gather(2, completion[..., None])[..., 0]
-        self._entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
-        return chosen, self._entropy.detach(), None
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        # Of the numbers' first tokens alone: the entropy of all tokens would reward malformed answers.
+        first = log_probabilities[:, 0, self._openings]
+        self._spread = -(first.exp() * first).sum(-1)
+        return chosen, entropy.detach(), None
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -35,8 +35,8 @@ class GRPOSettings(BaseModel):
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing (then lambda has a meaning), the group's or the batch's deviation."""
     entropy: float = Field(0.0, ge=0)
-    """Weight of the entropy of the confidence tokens, in units of the advantages (`reward_scale` times this where they
-    are not divided): it keeps neighbouring confidences in play. Conditional mode only."""
+    """Weight of the confidences' entropy, which keeps neighbouring ones in play, in units of the advantages
+    (`reward_scale` times this where they are not divided). Conditional mode only."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term to the base model, on the confidence tokens."""
     max_grad_norm: float = Field(1.0, gt=0)
