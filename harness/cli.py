@@ -91,6 +91,9 @@ def run(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file with the same keys.")] = None,
     model: Annotated[str | None, typer.Option(help="Local folder or hub id of the model.")] = None,
     engine: Annotated[str | None, typer.Option(help="Engine that runs the model.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of the server, for --engine openai.")
+    ] = None,
     data_root: Annotated[
         list[str] | None, typer.Option(metavar="TASK=DIR", help="Folder with a task's data. Repeatable.")
     ] = None,
@@ -118,7 +121,7 @@ def run(
         "limit": limit,
         "seed": seed,
         "data_roots": parse_data_roots(data_root or []) or None,
-        "options": parse_options(option or []) or None,
+        "options": parse_options([*(option or []), *([f"openai.base_url={base_url}"] if base_url else [])]) or None,
     }
     registry = Registry(plugin or [])
     resolved = load_config(config, {key: value for key, value in given.items() if value is not None}, registry)
@@ -198,6 +201,9 @@ def ratings(
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Option(help="Local folder or hub id whose access is checked, too.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of a server that serves the model, for engine openai.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Check this machine: packages, GPUs, data roots, and a tiny generation on every engine."""
@@ -205,7 +211,7 @@ def doctor(
     from conrad_bench.registry import Registry
 
     problems = 0
-    for finding in examine(Registry(plugin or []), model):
+    for finding in examine(Registry(plugin or []), model, base_url):
         problems += finding.state == "problem"
         print(f"{finding.state:8}{finding.what}: {finding.found}", flush=True)
         if finding.remedy:

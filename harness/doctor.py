@@ -30,6 +30,7 @@ KNOWN = {
 
 OPTIONAL = {
     "bitsandbytes": ("4-bit weights", 'pip install "conrad-bench[quantization]"'),
+    "openai": ("engine openai", 'pip install "conrad-bench[openai]"'),
     "radeval": ("scorers green, precision_green and radeval", 'pip install --no-deps "radeval>=2.2.1"'),
 }
 """Packages that a run may do without: what they are for, and how to get them."""
@@ -48,19 +49,19 @@ class Finding:
     """What to do about a note or a problem."""
 
 
-def examine(registry: Registry, model: str | None) -> Iterator[Finding]:
+def examine(registry: Registry, model: str | None, base_url: str | None) -> Iterator[Finding]:
     """Look at the machine, the packages, the GPUs, the model, the data roots and the engines, one after the other.
 
-    `model` is a folder or hub id whose files are to be found; None leaves it out. Nothing is downloaded but a hub
-    model's configuration.
+    `model` is a folder or hub id whose files are to be found, or with `base_url` the name of a model on that server;
+    None leaves it out. Nothing is downloaded but a hub model's configuration.
     """
     yield _python()
     yield from _packages()
     yield from _devices()
-    if model is not None:
+    if model is not None and base_url is None:
         yield _model(model)
     yield from _data_roots(registry)
-    yield from _engines(registry)
+    yield from _engines(registry, {"model": model or "", "base_url": base_url} if base_url else None)
 
 
 def _python() -> Finding:
@@ -135,8 +136,8 @@ def _data_roots(registry: Registry) -> Iterator[Finding]:
             yield Finding(what, "ok", f"{variable}={root}; `conrad-bench run --dry-run` reads it")
 
 
-def _engines(registry: Registry) -> Iterator[Finding]:
-    """Let every engine write a few tokens about one phantom radiograph with the embedded model."""
+def _engines(registry: Registry, served: dict[str, str] | None) -> Iterator[Finding]:
+    """Let every engine write a few tokens about one phantom radiograph, with the embedded model or on a server."""
     from PIL import Image
 
     from conrad_bench.engines.base import Job
@@ -152,9 +153,13 @@ def _engines(registry: Registry) -> Iterator[Finding]:
         Image.fromarray(render.frontal(study)).save(path)
         prompt = Prompt((Message("user", report_text(study.indication, None)),), (str(path),))
         for name in registry.available("engines"):
+            if name == "openai" and served is None:
+                yield Finding("engine openai", "note", "not tried", "name a server and its model: --base-url, --model")
+                continue
             start = time.perf_counter()
             try:
-                engine = registry.create("engines", name, {"model": model})
+                options = served if name == "openai" and served is not None else {"model": model}
+                engine = registry.create("engines", name, options)
                 (made,) = engine.generate([Job(prompt)], Sampling(max_tokens=8), None)
                 engine.close()
             except MissingExtra as error:

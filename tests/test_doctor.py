@@ -57,5 +57,5 @@ def test_an_engine_that_fails_is_a_problem() -> None:
         def create(self, kind, name, options):  # type: ignore[no-untyped-def]
             return super().create(kind, name, {**options, "device": "meta:77"})
 
-    states = {finding.what: finding.state for finding in doctor._engines(Broken())}
+    states = {finding.what: finding.state for finding in doctor._engines(Broken(), None)}
     assert states["engine transformers"] == "problem"
