@@ -14,7 +14,7 @@ from conrad_bench.elicitation import LEVELS
 from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
 from conrad_bench.methods.base import TRAINING, Judge, Method
 from conrad_bench.methods.recalibrated import Recalibrated
-from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, load_task, make_plan
+from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, is_phantom, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
@@ -262,8 +262,8 @@ def context(plan: Plan, data: dict[str, Loaded]) -> Any:
     from conrad_bench.leaderboards.board import BoardContext
     from conrad_bench.manifest import git_commit
 
-    # A phantom tree that was named as a data root is known by its scorer, which refuses real reports.
-    phantom = any(plan.source(name) == PHANTOM_DATA for name in plan.tasks) or any(
+    # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.
+    phantom = any(plan.source(name) == PHANTOM_DATA or is_phantom(plan.roots[name]) for name in plan.tasks) or any(
         scorer.name == "phantom_green" for scorer in plan.scorers.values()
     )
     tasks = {name: plan.tasks[name] for name in plan.config.tasks}

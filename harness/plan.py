@@ -20,6 +20,7 @@ from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.base import Loaded, Scorer, Task
+from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.types import Example
 
@@ -264,6 +265,14 @@ def phantom_root(layout: str, options: PhantomOptions, reporter: Reporter) -> Pa
                 if not folder.is_dir():
                     os.replace(Path(temporary) / "tree", folder)
     return folder
+
+
+def is_phantom(root: Path | None) -> bool:
+    """Tell whether a data root is a tree that `conrad-bench data phantom` wrote; its README.txt says so."""
+    if root is None or not (root / "README.txt").is_file():
+        return False
+    with open(root / "README.txt", "rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE.encode()
 
 
 def phantom_size(layout: str, studies: int) -> int:

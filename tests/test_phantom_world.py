@@ -1,12 +1,14 @@
 """The phantom world, its grammar and its scorer."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conrad_bench.plan import is_phantom, phantom_writer
 from conrad_bench.tasks.phantom import grammar, render, world
 from conrad_bench.tasks.phantom.grammar import Fact
 from conrad_bench.tasks.phantom.green import PhantomGreen, phantom_green, phantom_precision_green
@@ -168,3 +170,13 @@ def test_scorer_judges_reports_and_sentences() -> None:
     assert [score.value for score in scores] == [1, 0, None]
     assert scores[2].reason
     assert phantom_precision_green("THE LUNGS ARE CLEAR", NORMAL) == 1
+
+
+@pytest.mark.parametrize("layout", ["mimic", "openi", "vqa_rad"])
+def test_a_tree_is_known_as_phantom_wherever_it_lies(tmp_path: Path, layout: str) -> None:
+    phantom_writer(layout)(tmp_path / "tree", 3, 0)
+    assert is_phantom(tmp_path / "tree")
+    assert not is_phantom(tmp_path)
+    assert not is_phantom(None)
+    (tmp_path / "README.txt").write_text("VQA-RAD, the real one")
+    assert not is_phantom(tmp_path)

@@ -5,3 +5,6 @@ It stands in where no credentialed data is at hand, and runs through the same lo
 
 STUDIES = 3000
 """Number of studies in phantom data unless another is asked for."""
+
+SIGNATURE = "Synthetic data: phantom"
+"""What the README.txt of every phantom tree begins with."""
