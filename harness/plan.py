@@ -199,7 +199,7 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     test = loaded.split("test")
     if not test:
         raise DataError(f"task {name!r}: {root} holds no test examples")
-    limit = plan.config.limit
+    limit = task.limit or plan.config.limit
     kept = {example.id for example in test[:limit]}
     examples = [e for e in loaded.examples if e.split != "test" or e.id in kept]
     _check_splits(name, examples)

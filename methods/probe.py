@@ -29,7 +29,9 @@ class Probe(Method):
     needs: ClassVar = frozenset({HIDDEN_STATES, TRAINING})
 
     samples: int = Field(3000, ge=1)
-    """Training examples (paper: 3000)."""
+    """Training examples at report and answer level (paper: 3000)."""
+    sentence_samples: int = Field(1500, ge=1)
+    """Training examples (reports) at sentence level."""
     validation_samples: int = Field(500, ge=1)
     """Examples of validation patients for early stopping."""
     layer: int = -1
@@ -51,7 +53,7 @@ class Probe(Method):
         """Responses and hidden states of all three splits, and the training of the MLP."""
         steps = []
         for name, examples, number in (
-            ("training", train, self.samples),
+            ("training", train, self._number(task)),
             ("validation", validation, self.validation_samples),
             ("test", test, len(test)),
         ):
@@ -61,6 +63,9 @@ class Probe(Method):
             steps.append(Step("read hidden states", len(prompts), f"of the {name} responses"))
         steps.insert(4, Step("train", self.epochs, "epochs of the MLP at the most"))
         return steps
+
+    def _number(self, task: Task) -> int:
+        return self.sentence_samples if task.granularity == "sentence" else self.samples
 
     def fit(
         self,
@@ -74,7 +79,7 @@ class Probe(Method):
         """Generate responses, judge their claims, read the hidden states and train the MLP."""
         from conrad_bench.trainers.probe import train_probe
 
-        x, y = self._states(task, drawn(train, self.samples, self.seed), model, judge)
+        x, y = self._states(task, drawn(train, self._number(task), self.seed), model, judge)
         vx, vy = self._states(task, drawn(validation, self.validation_samples, self.seed), model, judge)
         with model.reporter.stage("training the probe", self.epochs) as advance:
             history = train_probe(

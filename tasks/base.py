@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from conrad_bench.types import Claim, Example, Granularity, Prompt, Response, Score, Split
 
@@ -69,6 +69,9 @@ class Task(BaseModel):
     fit_on: str | None = None
     """Name of the task whose examples methods are fitted on; None: this task's own. With another task's, this task is
     out of distribution and zero-shot."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Number of test examples, in place of the run's: a report has several sentences, a question one answer."""
 
     def hub_id(self) -> str | None:
         """Return the data set's id on the Hugging Face hub where the user asked for that source, else None."""

@@ -236,6 +236,11 @@ def test_a_limit_takes_the_first_test_examples(toy: Toy) -> None:
     assert yaml.safe_load((toy.out / "config.yaml").read_text())["limit"] == 3
 
 
+def test_a_tasks_own_limit_comes_before_the_runs(toy: Toy) -> None:
+    (row,) = toy.run(limit=3, options={"toy": {"limit": 5}})["rows"]
+    assert row["claims"] == 5
+
+
 def test_a_dry_run_counts_what_is_there_and_writes_nothing(toy: Toy) -> None:
     def there() -> dict[tuple[str, str], int | None]:
         steps = toy.run("stated,mean", dry_run=True)["steps"]
