@@ -11,13 +11,16 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError
 from conrad_bench.tasks.phantom import STUDIES
+
+if TYPE_CHECKING:
+    from conrad_bench.cluster import Cluster
 
 Kind = Literal["methods", "tasks", "scorers", "engines"]
 
@@ -106,6 +109,13 @@ def run(
         list[str] | None, typer.Option("-o", metavar="NAME.OPTION=VALUE", help="Option of a plugin. Repeatable.")
     ] = None,
     plugin: Plugins = None,
+    ray: Annotated[
+        str, typer.Option(metavar="off|local|ADDRESS", help="Answer with replicas of the model on Ray.")
+    ] = "off",
+    replicas: Annotated[str, typer.Option(metavar="N|auto", help="Replicas on Ray.")] = "auto",
+    gpus_per_replica: Annotated[
+        float, typer.Option(metavar="K", help="GPUs of a replica; with vLLM they share the model.")
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; load no model.")] = False,
 ) -> None:
     """Run methods on tasks and write the leaderboard. The same command again continues."""
@@ -113,6 +123,11 @@ def run(
     from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
 
+    settings = list(option or [])
+    if base_url:
+        settings.append(f"openai.base_url={base_url}")
+    if ray != "off" and engine == "vllm" and gpus_per_replica > 1:
+        settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
     given: dict[str, Any] = {
         "methods": _names(methods),
         "tasks": _names(tasks),
@@ -121,7 +136,7 @@ def run(
         "limit": limit,
         "seed": seed,
         "data_roots": parse_data_roots(data_root or []) or None,
-        "options": parse_options([*(option or []), *([f"openai.base_url={base_url}"] if base_url else [])]) or None,
+        "options": parse_options(settings) or None,
     }
     registry = Registry(plugin or [])
     resolved = load_config(config, {key: value for key, value in given.items() if value is not None}, registry)
@@ -130,7 +145,8 @@ def run(
     from conrad_bench import pipeline
 
     try:
-        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run)
+        cluster = None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [])
+        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster)
     except ConradBenchError:
         raise
     except Exception as error:
@@ -243,6 +259,16 @@ def default_out(methods: list[str], tasks: list[str]) -> Path:
     if len(name.encode()) > 120:
         name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return Path("runs") / name
+
+
+def _cluster(address: str, replicas: str, gpus_per_replica: float, plugins: list[Path]) -> Cluster:
+    """Return the description of a cluster. Raises ConfigError, or MissingExtra without ray."""
+    from conrad_bench.cluster import Cluster
+    from conrad_bench.errors import ConfigError
+
+    if replicas != "auto" and not replicas.isdecimal():
+        raise ConfigError(f"--replicas {replicas}: should be a number, or auto")
+    return Cluster(address, None if replicas == "auto" else int(replicas), gpus_per_replica, plugins)
 
 
 def _names(text: str | None) -> list[str] | None:

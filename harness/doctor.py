@@ -25,11 +25,13 @@ KNOWN = {
     "accelerate": "1.15.0",
     "datasets": "5.2.0",
     "bitsandbytes": "0.50.2",
+    "ray": "2.60.0",
 }
 """Versions that were run together; those of constraints.txt."""
 
 OPTIONAL = {
     "bitsandbytes": ("4-bit weights", 'pip install "conrad-bench[quantization]"'),
+    "ray": ("--ray: replicas of the model on several GPUs or nodes", 'pip install "conrad-bench[ray]"'),
     "openai": ("engine openai", 'pip install "conrad-bench[openai]"'),
     "radeval": ("scorers green, precision_green and radeval", 'pip install --no-deps "radeval>=2.2.1"'),
 }

@@ -3,17 +3,17 @@
 Every request has a key, the sha256 of all that determines its answer: the engine's identity (model, commit or weight
 hash, dtype, quantization), the adapter's files, the exact messages and prefix, the images' bytes, the sampling
 parameters with their seed, and the sample index. What the store lacks is cut into batches in an order that the requests
-alone determine, and each batch is committed before the next begins: a run that was killed loses one batch at most, and
-goes on with the very batches that it would have had.
+alone determine, and each batch is committed when it is answered: one after the other in this process, in any order by a
+`Pool`. A run that was killed loses what was in the making, and goes on with the very batches that it would have had.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.digests import adapter_digest, file_digest
-from conrad_bench.engines.base import Engine, Job
+from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.types import Claim, Prompt, Response, Sampling
 
@@ -52,6 +52,25 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """One batch of work for an engine: a method of `conrad_bench.engines.base.Engine` and its arguments."""
+
+    method: Literal["generate", "score", "hidden"]
+    arguments: tuple[Any, ...]
+
+    def run(self, engine: Engine) -> Any:
+        """Return the engine's answers, one for each prompt."""
+        return getattr(engine, self.method)(*self.arguments)
+
+
+class Pool(Protocol):
+    """Where calls are answered when not in this process."""
+
+    def run(self, engine: Engine, calls: Sequence[Call], /) -> Generator[tuple[int, Any], None, None]:
+        """Yield (index, result) of each call as it is answered, in any order, by copies of the engine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One engine's model, optionally under a LoRA adapter."""
 
@@ -60,6 +79,8 @@ class Model:
     reporter: Reporter
     adapter: Path | None = None
     """Folder of the adapter, or None for the base model."""
+    pool: Pool | None = None
+    """Answers what the store lacks; None: the engine does, in this process."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Response]:
         """Return one response to each prompt, in the order of the prompts."""
@@ -77,16 +98,15 @@ class Model:
             key: (prompt, sample) for prompt, row in zip(prompts, keys, strict=True) for sample, key in enumerate(row)
         }
 
-        def answer(batch: Mapping[str, tuple[Prompt, int]]) -> list[Row]:
+        def call(batch: Mapping[str, tuple[Prompt, int]]) -> Call:
             # 60 bits of the key: the seed depends neither on the order of requests nor on the batch.
             jobs = [Job(prompt, int(key[:15], 16)) for key, (prompt, _) in batch.items()]
-            generations = self.engine.generate(jobs, sampling, self.adapter)
-            return [
-                {**_row(key, "generate", sample), **asdict(generation)}
-                for (key, (_, sample)), generation in zip(batch.items(), generations, strict=True)
-            ]
+            return Call("generate", (jobs, sampling, self.adapter))
 
-        rows = self._answers("generate", requests, lambda request: _length(request[0]), answer)
+        def stored(key: str, generation: Generation) -> Row:
+            return {**_row(key, "generate", requests[key][1]), **asdict(generation)}
+
+        rows = self._answers("generate", requests, lambda request: _length(request[0]), call, stored)
         return [[_response(rows[key]) for key in row] for row in keys]
 
     def score(
@@ -101,12 +121,13 @@ class Model:
         keys = self._keys("score", prompts, [{"continuations": list(texts)} for texts in each])
         requests = dict(zip(keys, zip(prompts, each, strict=True), strict=True))
 
-        def answer(batch: Mapping[str, tuple[Prompt, Any]]) -> list[Row]:
-            asked, texts = zip(*batch.values(), strict=True)
-            scores = self.engine.score(asked, texts, self.adapter)
-            return [{**_row(key, "score"), "values": row} for key, row in zip(batch, scores, strict=True)]
+        def call(batch: Mapping[str, tuple[Prompt, Any]]) -> Call:
+            return Call("score", (*zip(*batch.values(), strict=True), self.adapter))
 
-        rows = self._answers("score", requests, lambda request: _length(request[0]), answer)
+        def stored(key: str, scores: list[float]) -> Row:
+            return {**_row(key, "score"), "values": scores}
+
+        rows = self._answers("score", requests, lambda request: _length(request[0]), call, stored)
         return [list(rows[key]["values"]) for key in keys]
 
     def hidden(
@@ -126,12 +147,16 @@ class Model:
         keys = self._keys("hidden", prompts, details)
         requests = dict(zip(keys, zip(prompts, answers, strict=True), strict=True))
 
-        def answer(batch: Mapping[str, tuple[Prompt, tuple[int, ...]]]) -> list[Row]:
-            asked, ids = zip(*batch.values(), strict=True)
-            states = self.engine.hidden(asked, ids, layer, at, self.adapter)
-            return [{**_row(key, "hidden"), "values": row} for key, row in zip(batch, states.tolist(), strict=True)]
+        def call(batch: Mapping[str, tuple[Prompt, tuple[int, ...]]]) -> Call:
+            return Call("hidden", (*zip(*batch.values(), strict=True), layer, at, self.adapter))
 
-        rows = self._answers("hidden states", requests, lambda request: _length(request[0]) + len(request[1]), answer)
+        def stored(key: str, state: NDArray[np.float32]) -> Row:
+            return {**_row(key, "hidden"), "values": state.tolist()}
+
+        def length(request: tuple[Prompt, tuple[int, ...]]) -> int:
+            return _length(request[0]) + len(request[1])
+
+        rows = self._answers("hidden states", requests, length, call, stored)
         return np.array([rows[key]["values"] for key in keys], dtype=np.float32)
 
     def token_spans(self, response: Response, claim: Claim) -> tuple[int, int]:
@@ -157,7 +182,7 @@ class Model:
     def adapted(self, folder: Path) -> Model:
         """Return the same model under the LoRA adapter in `folder`. Raises ModelError if there is none."""
         adapter_digest(folder)
-        return Model(self.engine, self.store, self.reporter, folder)
+        return replace(self, adapter=folder)
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (a freshly loaded torch model without adapter, its processor): the door to training."""
@@ -187,21 +212,34 @@ class Model:
         stage: str,
         requests: Mapping[str, Payload],
         length: Callable[[Payload], int],
-        answer: Callable[[Mapping[str, Payload]], list[Row]],
+        call: Callable[[Mapping[str, Payload]], Call],
+        stored: Callable[[str, Any], Row],
     ) -> dict[str, Row]:
-        """Return the row of every request: read from the store, or answered in committed batches and then read."""
+        """Return the row of every request: read from the store, or answered in committed batches and then read.
+
+        `call` turns a batch of requests into the engine's work, `stored` an answer into a row.
+        """
         rows = self.store.read(list(requests))
         # Longest first, so that a batch that does not fit into memory is met at the start.
         missing = sorted(requests.keys() - rows.keys(), key=lambda key: (-length(requests[key]), key))
         if not missing:
             return rows
-        with self.reporter.stage(stage, total=len(missing)) as advance:
-            for start in range(0, len(missing), self.engine.batch_size):
-                batch = {key: requests[key] for key in missing[start : start + self.engine.batch_size]}
-                self.store.append(answer(batch))
+        size = self.engine.batch_size
+        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+        calls = [call({key: requests[key] for key in batch}) for batch in batches]
+        with self.reporter.stage(stage, total=len(missing)) as advance, closing(self._run(calls)) as results:
+            for index, answers in results:
+                batch = batches[index]
+                self.store.append([stored(key, answer) for key, answer in zip(batch, answers, strict=True)])
                 advance(len(batch))
         # Read back, so that a run that goes on and one that resumes see the same floats.
         return rows | self.store.read(missing)
+
+    def _run(self, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
+        """Return the results of the calls with their indices: in their order, or as they come from the pool."""
+        if self.pool is not None:
+            return self.pool.run(self.engine, calls)
+        return ((index, call.run(self.engine)) for index, call in enumerate(calls))
 
 
 def _for_each(continuations: Sequence[str] | Sequence[Sequence[str]], prompts: int) -> list[Sequence[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,26 @@ from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
 
 if TYPE_CHECKING:
+    from conrad_bench.cluster import Cluster
     from conrad_bench.model import Model
     from conrad_bench.progress import Reporter
     from conrad_bench.tasks.base import Loaded, Scorer, Task
 
 
-def run(config: RunConfig, out: Path, registry: Registry, reporter: Reporter, dry_run: bool = False) -> dict[str, Any]:
+def run(
+    config: RunConfig,
+    out: Path,
+    registry: Registry,
+    reporter: Reporter,
+    dry_run: bool = False,
+    cluster: Cluster | None = None,
+) -> dict[str, Any]:
     """Carry out a run in the folder `out` and return the content of leaderboard.json (of the plan, when dry).
 
     What is there already is used, never made again. A method that fails does not stop the others: the first error is
-    raised at the end, after the leaderboard of what did work is written. Raises ConfigError if `out` holds a run of
-    another configuration.
+    raised at the end, after the leaderboard of what did work is written. With a `cluster`, replicas of the model on
+    Ray answer what the store lacks; fits run in this process. Raises ConfigError if `out` holds a run of another
+    configuration.
     """
     plan = make_plan(config, registry)
     check_folder(out, plan.config)
@@ -41,7 +51,7 @@ def run(config: RunConfig, out: Path, registry: Registry, reporter: Reporter, dr
     if (out / "manifest.json").is_file() and (out / "leaderboard.json").is_file():
         reporter.say(f"{out} holds this run, finished; nothing to do")
         return dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
-    return _carry_out(plan, out, reporter)
+    return _carry_out(plan, out, reporter, cluster)
 
 
 def check_folder(out: Path, config: RunConfig) -> None:
@@ -60,7 +70,7 @@ def check_folder(out: Path, config: RunConfig) -> None:
         )
 
 
-def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None) -> dict[str, Any]:
     from conrad_bench.leaderboards.board import write_leaderboard
     from conrad_bench.model import Model
     from conrad_bench.records import records_path
@@ -73,12 +83,14 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
     failures: list[Exception] = []
-    with RolloutStore(out / "rollouts") as store:
+    with RolloutStore(out / "rollouts") as store, cluster or nullcontext():
+        if cluster is not None:
+            reporter.say(f"on Ray: {cluster.share}")
         for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
             leftover.unlink(missing_ok=True)
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
-        model = Model(plan.engine, store, reporter)
+        model = Model(plan.engine, store, reporter, pool=cluster)
         for task_name in plan.config.tasks:
             for name in plan.methods:
                 if records_path(out, name, task_name).is_file():
@@ -142,11 +154,9 @@ def scored(
     plan: Plan, scorer: Scorer, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model
 ) -> list[Score]:
     """Return the scores of claims; a scorer that asks a model gets its engine, behind the same store."""
-    from conrad_bench.model import Model as JudgeModel
-
     if scorer.name not in plan.judges:
         return scorer.score(pairs, granularity)
-    return scorer.score(pairs, granularity, JudgeModel(plan.judges[scorer.name], model.store, model.reporter))
+    return scorer.score(pairs, granularity, replace(model, engine=plan.judges[scorer.name], adapter=None))
 
 
 def response_qualities(

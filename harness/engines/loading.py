@@ -201,6 +201,35 @@ def adapter_config(folder: Path, base: str) -> dict[str, Any]:
     return config
 
 
+def check_adapter(folder: Path, model: str, revision: str | None) -> None:
+    """Check that every weight of an adapter belongs to a layer of the model, by name and by shape; reads no weights.
+
+    Raises ModelError.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    network_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    with torch.device("meta"):
+        layers = dict(network_class.from_config(config).named_modules())
+    try:
+        with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+            shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ModelError(f"{_misfit(folder, model)}, or is damaged; fit the method again") from error
+    for key, shape in shapes.items():
+        name, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
+        weight = getattr(layers.get(name), "weight", None)
+        # A has shape (rank, inputs), B (outputs, rank), the layer's weight (outputs, inputs).
+        axis = {"A": 1, "B": 0}.get(side)
+        if weight is None or axis is None or shape[axis] != weight.shape[axis]:
+            raise ModelError(f"{_misfit(folder, model)}: their layers differ; fit the method again")
+
+
 def _misfit(folder: Path, base: str) -> str:
     return f"the adapter in {folder} was not made for the model {base!r}"
 

@@ -1,0 +1,289 @@
+"""Ray: batches answered by replicas of the engine, on one machine or a cluster.
+
+Ray Data runs the batches of one request through a pool of actors. Each actor makes the engine anew from its name and
+options (no weights travel), loads the model with its first batch, and ends with the request, so that a training in this
+process or a judge finds the devices free. One batch is one block: results arrive one by one, as they are ready, and a
+worker that dies costs the batch that it was at.
+
+Images, adapters and local checkpoints travel as paths: the nodes of a cluster need the same file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import secrets
+import traceback
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from conrad_bench import __version__
+from conrad_bench.errors import ConfigError, ConradBenchError, EngineError, MissingExtra
+from conrad_bench.registry import Registry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from conrad_bench.engines.base import Engine
+    from conrad_bench.model import Call
+
+LOCAL = "local"
+"""The address that starts Ray on this machine, for this process alone."""
+
+_RESTARTS = 3
+"""How often a replica may die before the request fails, and how often one batch is tried again."""
+
+_OBJECT_STORE = 512 * 2**20
+"""Bytes of shared memory for a local Ray: prompts and answers are small, images are read where they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many replicas there are, and what Ray gives to each."""
+
+    replicas: int
+    cpus: int
+    gpus: float
+
+    def __str__(self) -> str:
+        """Return it for a person: "8 replicas with 1 GPU each"."""
+        each = f"{self.gpus:g} GPU" if self.gpus else f"{self.cpus} CPU"
+        return f"{self.replicas} replica{'s' * (self.replicas > 1)} with {each} each"
+
+
+def allot(nodes: Sequence[Mapping[str, float]], replicas: int | None, gpus_per_replica: float) -> Share:
+    """Return how the replicas of an engine are spread over nodes, each given by its Ray resources ("CPU", "GPU").
+
+    `replicas` None: as many as have room, with `gpus_per_replica` GPUs each, or with 2 CPUs each where no node has a
+    GPU (one replica on a single CPU). Raises ConfigError if the nodes have too little room.
+    """
+    if any(node.get("GPU", 0) for node in nodes):
+        room, wanted = _room(nodes, 1, gpus_per_replica), f"{gpus_per_replica:g} GPUs and a CPU"
+        cpus, gpus = 1, gpus_per_replica
+    else:
+        cpus = 2 if _room(nodes, 2, 0) >= (replicas or 1) else 1
+        room, wanted, gpus = _room(nodes, cpus, 0), "a CPU", 0.0
+    if room < (replicas or 1):
+        raise ConfigError(
+            f"Ray sees room for {room} replica(s) with {wanted} each, not for {replicas or 1}; lower --replicas or "
+            "--gpus-per-replica, or add nodes before the run begins"
+        )
+    return Share(replicas or room, cpus, gpus)
+
+
+def _room(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: float) -> int:
+    """Return how many replicas fit; a replica lies on one node, and a part of a GPU on one GPU."""
+    total = 0
+    for node in nodes:
+        room = int(node.get("CPU", 0)) // cpus
+        if gpus:
+            on_gpus = int(node.get("GPU", 0))
+            room = min(room, on_gpus * math.floor(1 / gpus + 1e-9) if gpus < 1 else on_gpus // int(gpus))
+        total += room
+    return total
+
+
+class Cluster:
+    """A `conrad_bench.model.Pool` of replicas on Ray, started or joined by `with` and left at its end."""
+
+    share: Share
+    """The replicas, once Ray was started or joined."""
+
+    def __init__(
+        self, address: str, replicas: int | None = None, gpus_per_replica: float = 1, plugins: Sequence[Path] = ()
+    ) -> None:
+        """Describe the cluster; nothing is started, and ray is not imported.
+
+        `address` is `LOCAL`, or what `ray.init` takes to join a cluster that runs: "auto", or host:port. `plugins` are
+        the plugin files of this run, which every replica loads too. Raises MissingExtra without ray, ConfigError for
+        values that Ray cannot use.
+        """
+        if find_spec("ray") is None:
+            raise MissingExtra('--ray needs Ray: pip install "conrad-bench[ray]"')
+        if "://" in address:
+            raise ConfigError(
+                f"--ray {address}: Ray's client protocol is not supported; run the command on a node of the cluster "
+                "with --ray auto"
+            )
+        if replicas is not None and replicas < 1:
+            raise ConfigError(f"--replicas {replicas}: should be at least 1, or auto")
+        if gpus_per_replica <= 0 or (gpus_per_replica > 1 and gpus_per_replica != int(gpus_per_replica)):
+            raise ConfigError(f"--gpus-per-replica {gpus_per_replica:g}: should be a part of 1 or a whole number")
+        self.address = address
+        self._replicas = replicas
+        self._gpus = gpus_per_replica
+        self._plugins = tuple(path.absolute() for path in plugins)
+
+    def __enter__(self) -> Self:
+        """Start or join Ray. Raises ConfigError if that fails, or if there is too little room for the replicas."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self.address == LOCAL and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            # Ray's ports are open to the network. With a token of our own Ray does not leave one in the home folder.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+        import ray.data
+
+        # What Ray prints of a failure could quote a prompt: errors reach the user as our own, from the workers.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
+        try:
+            ray.init(
+                address=self.address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=_OBJECT_STORE if self.address == LOCAL else None,
+            )
+        except Exception as error:
+            raise ConfigError(f"--ray {self.address}: {error}") from error
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self.share = allot(nodes, self._replicas, self._gpus)
+        except BaseException:
+            ray.shutdown(wait_for_processes=True)
+            raise
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_no_progress_timeout_s = -1  # a batch may take as long as it takes
+        context.max_consecutive_actor_init_deaths = _RESTARTS
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave Ray, and end what was started: the replicas of this run, and a local Ray."""
+        import ray
+
+        ray.shutdown(wait_for_processes=True)
+
+    def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
+        """Yield (index, result) of each call as soon as a replica of the engine has answered it, in any order.
+
+        `engine` itself loads nothing. Errors of conrad-bench that a replica meets are raised here with their class and
+        text. Raises EngineError for any other, and if replicas keep dying. Closing the generator ends the replicas.
+        """
+        import ray.data
+
+        recipe = _Recipe(engine.name, engine.model_dump(), engine.identity(), self._plugins, os.getcwd(), __version__)
+        items = [{"index": index, "call": pickle.dumps(call)} for index, call in enumerate(calls)]
+        size = min(self.share.replicas, len(items))
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            # Ray 2.60 warns of max_restarts and max_task_retries, and offers no other bound: without one it would
+            # start workers for ever that a batch is too large for.
+            answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                _Replica,
+                fn_constructor_args=(recipe,),
+                batch_size=1,
+                batch_format="pyarrow",
+                # Two in flight: the next batch is at hand when one is done, and no more are held back.
+                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+                num_cpus=self.share.cpus,
+                num_gpus=self.share.gpus or None,
+                max_restarts=_RESTARTS,
+                max_task_retries=_RESTARTS,
+            )
+        try:
+            for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for index, outcome in zip(table["index"].to_pylist(), table["outcome"].to_pylist(), strict=True):
+                    result = pickle.loads(outcome)
+                    if isinstance(result, _Failure):
+                        raise result.kind(result.text)
+                    yield index, result
+        except ConradBenchError:
+            raise
+        except Exception as error:
+            raise EngineError(_explain(engine, error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What a worker needs to make a replica of an engine."""
+
+    name: str
+    options: dict[str, Any]
+    identity: dict[str, str]
+    plugins: tuple[Path, ...]
+    folder: str
+    """The working directory that relative paths start from."""
+    version: str
+
+    def make(self) -> Engine:
+        """Return the engine. Raises EngineError if it would give other answers here than the run's keys say."""
+        if self.version != __version__:
+            raise EngineError(f"a node has conrad-bench {__version__}, this run {self.version}; install the same there")
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise EngineError(
+                f"a node cannot open the folder {self.folder} ({error.strerror}); the nodes of a cluster need the same "
+                "file system as the process that starts the run"
+            ) from error
+        engine = Registry(self.plugins).create("engines", self.name, self.options)
+        found = engine.identity()
+        different = sorted(key for key in found | self.identity if found.get(key) != self.identity.get(key))
+        if different:
+            said = "; ".join(f"{key}: {found.get(key)} there, {self.identity.get(key)} here" for key in different)
+            raise EngineError(
+                f"a replica would not run the model as this process says ({said}); set the options of engine "
+                f"{self.name!r} that are left to the machine, such as dtype, or start the run on a node like the others"
+            )
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error in a worker, as it is raised in the process that asked. Ray's own would carry the batch's text."""
+
+    kind: type[ConradBenchError]
+    text: str
+
+
+class _Replica:
+    """One copy of the engine, in a worker process."""
+
+    def __init__(self, recipe: _Recipe) -> None:
+        self._recipe = recipe
+        self._engine: Engine | None = None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Answer one call: a table of one row with `index` and `call` becomes one with `index` and `outcome`."""
+        import pyarrow as pa
+
+        call: Call = pickle.loads(batch["call"][0].as_py())
+        outcome: Any
+        try:
+            if self._engine is None:
+                self._engine = self._recipe.make()
+            outcome = call.run(self._engine)
+        except ConradBenchError as error:
+            outcome = _Failure(type(error), str(error))
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            # Not its message, which could quote a report.
+            where = f"{last.filename}, line {last.lineno}"
+            text = f"unexpected {type(error).__name__} in a replica of engine {self._recipe.name!r} ({where})"
+            outcome = _Failure(EngineError, f"{text}; a run without --ray shows more")
+        return pa.table({"index": batch["index"], "outcome": pa.array([pickle.dumps(outcome)], pa.binary())})
+
+
+def _explain(engine: Engine, error: Exception) -> str:
+    """Say what an error of Ray means for the run."""
+    from ray.exceptions import RayActorError
+
+    kept = "what was finished is kept, and the same command continues"
+    if isinstance(error, RayActorError) and not error.actor_init_failed:
+        return (
+            f"replicas of engine {engine.name!r} died {_RESTARTS + 1} times over: the system killed them, for want of "
+            f"memory in most cases; lower {engine.name}.batch_size or --replicas; {kept}"
+        )
+    return (
+        f"Ray could not run replicas of engine {engine.name!r} ({type(error).__name__}); every node needs the same "
+        f"Python with conrad-bench {__version__} and the engine's packages; {kept}"
+    )

