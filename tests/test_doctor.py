@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from test_cli import conrad_bench
 
 from conrad_bench import doctor
 from conrad_bench.registry import Registry
-from tests.test_cli import conrad_bench
 
 ROOT = Path(__file__).parents[1]
 
