@@ -15,9 +15,11 @@ import math
 import os
 import pickle
 import secrets
+import sys
 import traceback
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 LOCAL = "local"
 """The address that starts Ray on this machine, for this process alone."""
 
-_RESTARTS = 3
-"""How often a replica may die before the request fails, and how often one batch is tried again."""
+_RETRIES = 3
+"""How often a batch is tried again whose worker died, before the request fails."""
 
 _OBJECT_STORE = 512 * 2**20
 """Bytes of shared memory for a local Ray: prompts and answers are small, images are read where they are needed."""
@@ -124,22 +126,25 @@ class Cluster:
     def __enter__(self) -> Self:
         """Start or join Ray. Raises ConfigError if that fails, or if there is too little room for the replicas."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         if self.address == LOCAL and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             # Ray's ports are open to the network. With a token of our own Ray does not leave one in the home folder.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        import ray
-        import ray.data
+        with _silent_stderr():  # Ray's C++ part says there that it was told to be silent
+            import ray
+            import ray.data
 
         # What Ray prints of a failure could quote a prompt: errors reach the user as our own, from the workers.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
         try:
-            ray.init(
-                address=self.address,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=_OBJECT_STORE if self.address == LOCAL else None,
-            )
+            with _silent_stderr():
+                ray.init(
+                    address=self.address,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=_OBJECT_STORE if self.address == LOCAL else None,
+                )
         except Exception as error:
             raise ConfigError(f"--ray {self.address}: {error}") from error
         try:
@@ -152,7 +157,7 @@ class Cluster:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = -1  # a batch may take as long as it takes
-        context.max_consecutive_actor_init_deaths = _RESTARTS
+        context.max_consecutive_actor_init_deaths = _RETRIES
         return self
 
     def __exit__(
@@ -175,8 +180,8 @@ class Cluster:
         items = [{"index": index, "call": pickle.dumps(call)} for index, call in enumerate(calls)]
         size = min(self.share.replicas, len(items))
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            # Ray 2.60 warns of max_restarts and max_task_retries, and offers no other bound: without one it would
-            # start workers for ever that a batch is too large for.
+            # Ray 2.60 warns of max_task_retries, and offers no other bound: without one a batch that is too large for
+            # the memory would be tried for ever.
             answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _Replica,
                 fn_constructor_args=(recipe,),
@@ -186,8 +191,7 @@ class Cluster:
                 compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
                 num_cpus=self.share.cpus,
                 num_gpus=self.share.gpus or None,
-                max_restarts=_RESTARTS,
-                max_task_retries=_RESTARTS,
+                max_task_retries=_RETRIES,
             )
         try:
             for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -273,6 +277,21 @@ class _Replica:
         return pa.table({"index": batch["index"], "outcome": pa.array([pickle.dumps(outcome)], pa.binary())})
 
 
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send what is written to the process's standard error, by C++ too, nowhere."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(nowhere)
+        os.close(saved)
+
+
 def _explain(engine: Engine, error: Exception) -> str:
     """Say what an error of Ray means for the run."""
     from ray.exceptions import RayActorError
@@ -280,7 +299,7 @@ def _explain(engine: Engine, error: Exception) -> str:
     kept = "what was finished is kept, and the same command continues"
     if isinstance(error, RayActorError) and not error.actor_init_failed:
         return (
-            f"replicas of engine {engine.name!r} died {_RESTARTS + 1} times over: the system killed them, for want of "
+            f"replicas of engine {engine.name!r} died {_RETRIES + 1} times over: the system killed them, for want of "
             f"memory in most cases; lower {engine.name}.batch_size or --replicas; {kept}"
         )
     return (

@@ -125,7 +125,7 @@ def calls(log: Path) -> list[tuple[int, str]]:
 
 
 def test_a_killed_worker_costs_its_batch_and_nothing_is_lost_or_doubled(
-    model: Model, store: RolloutStore, log: Path
+    model: Model, store: RolloutStore, log: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kept = model.generate(ask("a", "bb", "ccc"))
     texts = ["a", "bb", "ccc", *(f"{n} of many" for n in range(12)), "die once"]
@@ -142,6 +142,7 @@ def test_a_killed_worker_costs_its_batch_and_nothing_is_lost_or_doubled(
     shards = [path.name for path in store.folder.glob("*.parquet")]
     assert len(store) == len(texts)
     assert len(shards) == 2 + 7  # one for each batch: of 3, then of 13 prompts
+    assert capfd.readouterr().err == ""
 
 
 def test_an_error_in_a_worker_keeps_its_class_and_text(model: Model, store: RolloutStore) -> None:
