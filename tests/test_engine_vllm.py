@@ -418,12 +418,12 @@ def test_a_whole_run_and_nothing_is_generated_twice(tmp_path: Path) -> None:
         return done.stdout
 
     run()
-    board = (out / "leaderboard.csv").read_text()
+    board = (out / "leaderboard.json").read_text()
     shards = {path.name: path.read_bytes() for path in (out / "rollouts").iterdir()}
     for path in [*(out / "records").iterdir(), out / "manifest.json"]:
         path.unlink()
     run()
-    assert (out / "leaderboard.csv").read_text() == board
+    assert (out / "leaderboard.json").read_text() == board
     again = {path.name: path.read_bytes() for path in (out / "rollouts").iterdir()}
     assert {name: data for name, data in again.items() if name.endswith(".parquet")} == {
         name: data for name, data in shards.items() if name.endswith(".parquet")

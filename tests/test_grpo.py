@@ -180,6 +180,55 @@ def test_joint_gradient_comes_from_the_confidence_tokens_alone(
         assert 1 <= mask.sum(1).min() <= mask.sum(1).max() <= 3
 
 
+def test_the_head_reads_the_confidence_tokens_alone_and_changes_nothing(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and gradients of a joint step equal those of TRL's own path, which scores every token of the reports."""
+    found: dict[bool, tuple[float, list[torch.Tensor], int]] = {}
+    compute_loss = grpo.JointTrainer._compute_loss
+    own = grpo.GRPOTrainer._get_per_token_logps_and_entropies
+    ours = grpo.JointTrainer._get_per_token_logps_and_entropies
+
+    def both(self: Any, model: Any, inputs: Any) -> Any:
+        read: list[int] = []
+        weights = [p for p in model.parameters() if p.requires_grad]
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        watch = head.register_forward_hook(lambda _m, _i, out: read.append(out[..., 0].numel()))
+        for masked, path in ((False, own), (True, ours)):
+            monkeypatch.setattr(grpo.JointTrainer, "_get_per_token_logps_and_entropies", path)
+            loss = compute_loss(self, model, inputs)
+            found[masked] = (loss.item(), list(torch.autograd.grad(loss, weights)), sum(read))
+        watch.remove()
+        assert sum(read) == (inputs["tool_mask"] * inputs["completion_mask"]).sum()
+        return compute_loss(self, model, inputs)
+
+    monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", both)
+    fit(small, tmp_path, settings(mode="joint", epochs=0.25))
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-5, abs=1e-6)
+    assert max(g.abs().max().item() for g in found[False][1]) > 1e-3
+    for mine, theirs in zip(found[True][1], found[False][1], strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_a_group_sees_its_image_once(small: World, tmp_path: Path) -> None:
+    model, processor = small.engine.torch_model()
+    seen: list[int] = []
+    tower = model.model.vision_tower
+    tower.register_forward_hook(lambda _m, _i, output: seen.append(len(output.last_hidden_state)), prepend=True)
+    prompts = [small.prompts[i] for i in (0, 1, 0, 2, 1, 0)]
+    inputs = collate([encode(processor, p) for p in prompts], 0, True, "cpu", torch.float32)
+    with torch.no_grad():
+        together = model(**inputs, logits_to_keep=1).logits[:, 0]
+        assert seen == [3]
+        for row, prompt in zip(together, prompts, strict=True):
+            alone = model(**collate([encode(processor, prompt)], 0, True, "cpu", torch.float32)).logits[0, -1]
+            assert torch.allclose(row, alone, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+    seen.clear()
+    fit(small, tmp_path, settings(mode="joint", epochs=0.25), torch_model=model)
+    assert set(seen) == {2}  # two groups of eight in each batch, generation and loss alike
+
+
 def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Path) -> None:
     """The cached prefix changes neither log-probabilities nor gradients."""
     from peft import LoraConfig, get_peft_model
@@ -201,8 +250,8 @@ def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Pa
     prefix = prefill(adapted, processor, written)
     cache, mask = rows_of(prefix, range(5))
     marker = torch.tensor([small.marker] * 5)
-    logits, _ = continue_from(adapted, torch.cat([marker, padded], 1), cache, mask)
-    cached = torch.log_softmax(logits[:, len(small.marker) - 1 : -1], -1).gather(2, padded[..., None])[..., 0]
+    logits, _ = continue_from(adapted, torch.cat([marker, padded], 1), cache, mask, keep=padded.shape[1] + 1)
+    cached = torch.log_softmax(logits[:, :-1], -1).gather(2, padded[..., None])[..., 0]
     (cached * valid).sum().backward()
     gradients = {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
     adapted.zero_grad()

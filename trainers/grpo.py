@@ -24,6 +24,7 @@ import torch
 from conrad_bench.engines.loading import hush_bitsandbytes
 from conrad_bench.errors import TrainingError
 from conrad_bench.trainers.confidence_tokens import confidence_mask
+from conrad_bench.trainers.head import MaskedHead
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 
 hush_bitsandbytes()  # both import it where it is installed
@@ -61,6 +62,7 @@ class JointTrainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(self, *, reward: Reward, min_parse_rate: float, **arguments: Any) -> None:
         self._guard = _Guard(min_parse_rate)
         self._reward = reward
+        self._scored = torch.zeros(0)
         super().__init__(reward_funcs=self._rewards, **arguments)
 
     def _rewards(self, completions: Any, row: list[int], log_metric: Any = None, **_: Any) -> list[float]:
@@ -74,7 +76,20 @@ class JointTrainer(GRPOTrainer):  # type: ignore[misc]
         out = list(super()._generate(prompts))
         _check_hook(out)
         out[2] = [confidence_mask(self._tokenizer, ids, self.eos_token_ids) for ids in out[1]]
+        longest = max(map(len, out[2]))
+        padded = [mask + [0] * (longest - len(mask)) for mask in out[2]]
+        self._scored = torch.tensor(padded, device=self.accelerator.device)
         return tuple(out)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        self._scored = inputs["completion_mask"] * inputs["tool_mask"]
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *arguments: Any, **named: Any) -> tuple[Any, ...]:
+        """TRL's own, with the head on the confidence tokens alone; the other tokens have log-probability 0."""
+        head = MaskedHead(model, self.accelerator.unwrap_model(model), self._scored, self.temperature)
+        scored: tuple[Any, ...] = super()._get_per_token_logps_and_entropies(head, *arguments, **named)
+        return scored
 
 
 def _check_hook(out: Sequence[Any]) -> None:
@@ -141,7 +156,7 @@ class ConditionalTrainer(JointTrainer):
         out: list[list[int]] = [[] for _ in places]
         with torch.no_grad():
             for _ in range(self.max_completion_length):
-                logits, mask = continue_from(model, ids, cache, mask)
+                logits, mask = continue_from(model, ids, cache, mask, keep=1)
                 probabilities = torch.softmax(logits[:, -1].float() / self.temperature, dim=-1)
                 ids = torch.multinomial(probabilities, 1)
                 for i, token in enumerate(ids[:, 0].tolist()):
@@ -169,8 +184,9 @@ class ConditionalTrainer(JointTrainer):
         completion = input_ids[:, -logits_to_keep:]
         cache, mask = rows_of(self._prefix, [self._prefix_of[row] for row in self._batch_rows])
         marker = torch.tensor([self._marker] * len(completion), device=completion.device)
-        logits = continue_from(model, torch.cat([marker, completion], dim=1), cache, mask)[0]
-        log_probabilities = torch.log_softmax(logits[:, len(self._marker) - 1 : -1].float() / self.temperature, dim=-1)
+        ids = torch.cat([marker, completion], dim=1)
+        logits = continue_from(model, ids, cache, mask, keep=completion.shape[1] + 1)[0]
+        log_probabilities = torch.log_softmax(logits[:, :-1].float() / self.temperature, dim=-1)
         chosen = log_probabilities.gather(2, completion[..., None])[..., 0]
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
         # Of the numbers' first tokens alone: the entropy of all tokens would reward malformed answers.

@@ -81,8 +81,8 @@ def level_log_probabilities(
     padded = [[*marker, *ids, *[ids[-1]] * (longest - len(ids))] for ids in levels]
     cache, mask = rows_of(prefix, [row for row in range(rows) for _ in levels])
     ids = torch.tensor(padded * rows, device=device)
-    logits = continue_from(model, ids, cache, mask)[0]
-    logp = torch.log_softmax(logits[:, len(marker) - 1 :].float(), dim=-1)
+    logits = continue_from(model, ids, cache, mask, keep=longest + 1)[0]
+    logp = torch.log_softmax(logits.float(), dim=-1)
     chosen = logp[:, :-1].gather(2, ids[:, len(marker) :, None])[..., 0]
     ended = logp[:, 1:][..., list(ends)].logsumexp(-1)
     lengths = torch.tensor([len(level) for level in levels] * rows, device=device)

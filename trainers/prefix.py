@@ -58,8 +58,13 @@ def rows_of(prefix: Prefix, places: Sequence[int]) -> tuple[Any, torch.Tensor]:
     return cache, prefix.mask[index]
 
 
-def continue_from(model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Feed tokens that stand at or behind the marker, with the activated adapter; return logits and the longer mask."""
+def continue_from(
+    model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor, keep: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feed tokens (rows, n) that stand at or behind the marker, with the activated adapter.
+
+    Returns the logits behind the last `keep` of them, shape (rows, keep, vocabulary), and the longer mask.
+    """
     start = mask.sum(1, keepdim=True)
     mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
     out = model(
@@ -70,5 +75,6 @@ def continue_from(model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor)
         use_cache=True,
         # The tokens fed here begin at the marker, so the adapter acts on all of them.
         alora_offsets=[ids.shape[1]] * len(ids),
+        logits_to_keep=keep,
     )
     return out.logits, mask

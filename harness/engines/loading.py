@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.digests import adapter_digest, files_digest
+from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 
@@ -125,6 +126,7 @@ def load(
             transformers_logging.enable_progress_bar()
     if report["missing_keys"]:
         raise ModelError(f"model {model!r} lacks weights, for example {min(report['missing_keys'])}; fetch it again")
+    see_images_once(network)
     return network, processor
 
 
