@@ -1,0 +1,158 @@
+"""Throughput of the rollout stage beside the bare library, on the same model and prompts of the same kind.
+
+    python benchmarks/rollouts.py --engine vllm|transformers [--prompts 256] [--rounds 5] [--replicas 2]
+
+The rollout stage is what a run does: prompts of the phantom world's studies (one or two images each) through
+`conrad_bench.model.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine
+holds, or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
+(nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading the
+model is left out. `--replicas N` also measures N replicas on Ray against N times the rate of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from conrad_bench.config import load_config
+from conrad_bench.engines.base import Engine
+from conrad_bench.engines.inputs import open_image
+from conrad_bench.model import Model
+from conrad_bench.plan import load_task, make_plan
+from conrad_bench.progress import Reporter
+from conrad_bench.registry import Registry
+from conrad_bench.store import RolloutStore
+from conrad_bench.types import Prompt, Sampling
+
+SAMPLING = Sampling(max_tokens=128)
+
+
+def chat(prompt: Prompt) -> list[dict[str, Any]]:
+    """Return a prompt in the chat form of the libraries, with its images opened."""
+    images = [{"type": "image", "image": open_image(path)} for path in prompt.images]
+    (message,) = prompt.messages
+    return [{"role": "user", "content": [*images, {"type": "text", "text": message.text}]}]
+
+
+def bare_vllm(engine: Any, logprobs: bool) -> Callable[[Sequence[Prompt]], int]:
+    """Return a function that answers prompts by vLLM's `LLM.chat` and returns the number of generated tokens."""
+    from vllm import SamplingParams
+
+    llm = engine._served.llm
+    parameters = SamplingParams(temperature=0.0, max_tokens=SAMPLING.max_tokens, logprobs=0 if logprobs else None)
+
+    def run(prompts: Sequence[Prompt]) -> int:
+        chats = [chat(prompt) for prompt in prompts]
+        for messages in chats:
+            for part in messages[0]["content"][:-1]:
+                part["type"], part["image_pil"] = "image_pil", part.pop("image")
+        outputs = llm.chat(chats, parameters, use_tqdm=False)
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+    return run
+
+
+def bare_transformers(engine: Any) -> Callable[[Sequence[Prompt]], int]:
+    """Return a function that answers prompts by batched `generate`, the longest first, as the rollout stage does."""
+    import torch
+
+    loaded = engine._load()
+    model, processor, size = loaded.model, loaded.processor, engine.batch_size
+
+    def run(prompts: Sequence[Prompt]) -> int:
+        written = 0
+        ordered = sorted(prompts, key=lambda p: -(len(p.images) * 1024 + len(p.messages[0].text)))
+        for start in range(0, len(ordered), size):
+            inputs = processor.apply_chat_template(
+                [chat(prompt) for prompt in ordered[start : start + size]],
+                tokenize=True,
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True, "padding_side": "left"},
+            ).to(model.device)
+            with torch.inference_mode():
+                out = model.generate(**inputs, max_new_tokens=SAMPLING.max_tokens, do_sample=False)
+            tokens = out[:, inputs["input_ids"].shape[1] :]
+            written += int((tokens != loaded.pad_id).sum())
+        return written
+
+    return run
+
+
+def staged(engine: Engine, folder: Path, pool: Any = None) -> Callable[[Sequence[Prompt]], int]:
+    """Return a function that answers prompts as a run does, and returns the number of generated tokens."""
+    store = RolloutStore(folder).__enter__()
+    model = Model(engine, store, Reporter(quiet=True), pool=pool)
+    return lambda prompts: sum(len(response.token_ids) for response in model.generate(prompts, SAMPLING))
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description="Throughput of the rollout stage beside the bare library.")
+    parser.add_argument("--engine", choices=("vllm", "transformers"), required=True)
+    parser.add_argument("--prompts", type=int, default=256, help="prompts in each round, on each side")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--replicas", type=int, default=0)
+    arguments = parser.parse_args()
+    registry = Registry()
+    sides = 2 + (arguments.engine == "vllm") + (arguments.replicas > 0)
+    needed = sides * (arguments.rounds * arguments.prompts + 8)
+    given = {
+        "methods": ["base"],
+        "tasks": ["mimic_report"],
+        "engine": arguments.engine,
+        "options": {"phantom": {"studies": 2 * needed}},
+    }
+    plan = make_plan(load_config(None, given, registry), registry)
+    examples = load_task(plan, "mimic_report", Reporter(quiet=True)).examples
+    prompts = [plan.tasks["mimic_report"].prompt(example, None) for example in examples][:needed]
+    if len(prompts) < needed:
+        raise SystemExit(f"{needed} prompts are needed, and the phantom world gave {len(prompts)}")
+    with tempfile.TemporaryDirectory() as folder:
+        runs: dict[str, Callable[[Sequence[Prompt]], int]] = {"rollout stage": staged(plan.engine, Path(folder) / "1")}
+        next_prompts = iter(prompts)
+
+        def take(number: int) -> list[Prompt]:
+            return [next(next_prompts) for _ in range(number)]
+
+        runs["rollout stage"](take(8))  # loads the model
+        if arguments.engine == "vllm":
+            runs["LLM.chat with log-probabilities"] = bare_vllm(plan.engine, True)
+            runs["LLM.chat, text alone"] = bare_vllm(plan.engine, False)
+        else:
+            runs["batched generate"] = bare_transformers(plan.engine)
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for run in list(runs.values())[1:]:
+            run(take(8))
+        for turn in range(arguments.rounds):
+            for name, run in list(runs.items())[:: 1 if turn % 2 else -1]:
+                asked = take(arguments.prompts)
+                start = time.perf_counter()
+                tokens = run(asked)
+                rates[name].append(tokens / (time.perf_counter() - start))
+        print("| | tokens a second (each round) | median | rollout stage / this |\n| --- | --- | --- | --- |")
+        ours = statistics.median(rates["rollout stage"])
+        for name, found in rates.items():
+            each = ", ".join(f"{rate:,.0f}" for rate in found)
+            print(f"| {name} | {each} | {statistics.median(found):,.0f} | {ours / statistics.median(found):.2f} |")
+        if arguments.replicas:
+            from conrad_bench.cluster import Cluster
+
+            plan.engine.close()
+            with Cluster("local", arguments.replicas) as cluster:
+                many = staged(plan.engine, Path(folder) / "many", cluster)
+                asked = take(arguments.prompts)
+                start = time.perf_counter()
+                tokens = many(asked)
+                seconds = time.perf_counter() - start
+                print(f"{arguments.replicas} replicas, their start included: {tokens / seconds:,.0f} tokens a second")
+
+
+if __name__ == "__main__":
+    main()
