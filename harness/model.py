@@ -169,6 +169,8 @@ class Model:
     def keys(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, n: int = 1) -> list[list[str]]:
         """Return the keys of the n responses to each prompt. Loads no model; raises DataError for a missing image."""
         details = asdict(sampling)
+        if not sampling.choices:
+            del details["choices"]
         if sampling.temperature == 0:
             details |= {"top_p": 1.0, "seed": 0}  # greedy decoding knows neither
         columns = [self._keys("generate", prompts, [{**details, "sample": i}] * len(prompts)) for i in range(n)]

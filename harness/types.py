@@ -119,3 +119,6 @@ class Sampling:
     top_p: float = 1.0
     max_tokens: int = 512
     seed: int = 0
+    choices: tuple[str, ...] = ()
+    """The only texts that a response can be; empty: any text. Responses then come without log-probabilities: engines
+    differ in whether these are of the free or of the restricted choice."""

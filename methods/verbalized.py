@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from conrad_bench.elicitation import elicit_at, read_stated, two_stage_question
+from conrad_bench.elicitation import LEVELS, MARKER, elicit_at, read_stated, two_stage_question
 from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
 from conrad_bench.methods.stating import with_distributions
 from conrad_bench.types import Estimate, Example, Granularity, Message, Prompt, Sampling
@@ -30,6 +30,8 @@ class Verbalized(Method):
     """How the confidence is asked for; see `conrad_bench.elicitation`. two_stage asks about the finished response."""
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""
+    restricted: bool = False
+    """Let the model state one of the eleven confidences and nothing else (variant=two_stage only)."""
     distribution: bool = False
     """Also read the probabilities of all eleven confidences (vanilla only; needs log-probabilities)."""
 
@@ -39,6 +41,8 @@ class Verbalized(Method):
             return f"variant={self.variant} is for answers to questions, not for reports or their sentences"
         if self.variant in ("punish", "linguistic") and granularity == "sentence":
             return f"variant={self.variant} asks for one confidence a response; use vanilla or two_stage"
+        if self.restricted and self.variant != "two_stage":
+            return "restricted=true is for a confidence that is an answer of its own; use variant=two_stage"
         if self.distribution and self.variant != "vanilla":
             return "distribution=true reads integers, so it needs variant=vanilla"
         return None
@@ -76,7 +80,9 @@ class Verbalized(Method):
         places = found.open()
         asked = [ask(found.prompts[i], found.claims[i][k].text) for i, k in places]
         claims = [list(row) for row in found.claims]
-        for (i, k), stated in zip(places, model.generate(asked, Sampling(max_tokens=16)), strict=True):
+        only = tuple(f"{MARKER} {level}" for level in range(LEVELS)) if self.restricted else ()
+        sampling = Sampling(max_tokens=16, choices=only)
+        for (i, k), stated in zip(places, model.generate(asked, sampling), strict=True):
             confidence, status = read_stated(stated.text)
             claims[i][k] = replace(claims[i][k], confidence=confidence, status=status)
         return found.with_claims(claims)

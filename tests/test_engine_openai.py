@@ -305,6 +305,14 @@ def test_errors_of_vllms_server(address: str, monkeypatch: pytest.MonkeyPatch) -
         OpenAIEngine(model="phantom", base_url=address).generate([Job(ask("word " * 3000))], Sampling(), None)
 
 
+def test_vllms_server_keeps_to_the_choices(address: str, key: None) -> None:
+    choices = tuple(f"Confidence: {level}" for level in range(11))
+    engine = OpenAIEngine(model="phantom", base_url=address)
+    asked = [Job(ask("Sure?"), seed) for seed in range(4)]
+    for sampling in (Sampling(max_tokens=16, choices=choices), Sampling(2.0, 1.0, 16, choices=choices)):
+        assert {g.text.strip() for g in engine.generate(asked, sampling, None)} <= set(choices)
+
+
 @pytest.mark.timeout(900)
 def test_a_whole_run_on_vllms_server(address: str, key: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from conrad_bench import pipeline

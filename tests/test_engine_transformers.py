@@ -95,6 +95,19 @@ def test_logprobs_are_those_of_the_unmodified_distribution(
         assert generation.logprobs == pytest.approx(plain_logprobs(plain, prompt, generation.token_ids), abs=1e-4)
 
 
+def test_choices_are_the_only_responses(engine: TransformersEngine, prompts: list[Prompt]) -> None:
+    """Greedy and sampled, "1" and "10" among them."""
+    choices = tuple(f"Confidence: {level}" for level in LEVELS)
+    for sampling in (Sampling(max_tokens=16, choices=choices), Sampling(2.0, 1.0, 16, choices=choices)):
+        generations = engine.generate([Job(p, seed) for seed, p in enumerate(prompts * 4)], sampling, None)
+        assert {g.text.strip() for g in generations} <= set(choices)
+        assert {g.finish_reason for g in generations} == {"stop"}
+        assert {g.logprobs for g in generations} == {None}
+    assert len({g.text for g in generations}) > 4
+    with pytest.raises(EngineError, match=r"the longest of the choices takes \d+ tokens; raise max_tokens"):
+        engine.generate([Job(prompts[0])], Sampling(max_tokens=3, choices=choices), None)
+
+
 def test_samples_differ_by_seed(engine: TransformersEngine, prompts: list[Prompt]) -> None:
     sampling = Sampling(1.0, 1.0, 8)
     texts = [g.token_ids for g in engine.generate([Job(prompts[0], seed) for seed in range(8)], sampling, None)]

@@ -182,6 +182,24 @@ def test_greedy_text_about_images_equals_a_causal_forward_pass(
 
 
 @needs_vllm
+@pytest.mark.filterwarnings("ignore:max_rollback_tokens is deprecated:DeprecationWarning")  # vLLM's own
+def test_choices_are_the_only_responses(
+    engine: VLLMEngine, transformers: TransformersEngine, texts: list[Prompt]
+) -> None:
+    choices = tuple(f"Confidence: {level}" for level in range(11))
+    jobs = [Job(prompt, seed) for seed, prompt in enumerate(texts)]
+    greedy = Sampling(max_tokens=16, choices=choices)
+    generations = engine.generate(jobs, greedy, None)
+    # vLLM lets a text be written in any tokens: behind a prefix they need not be those of the tokenizer.
+    whole = [i for i, prompt in enumerate(texts) if not prompt.prefix]
+    expected = transformers.generate([jobs[i] for i in whole], greedy, None)
+    assert [generations[i] for i in whole] == expected
+    sampled = engine.generate(jobs, Sampling(2.0, 1.0, 16, choices=choices), None)
+    assert {g.text.strip() for g in [*generations, *sampled]} <= set(choices)
+    assert len({g.text for g in sampled}) > 1
+
+
+@needs_vllm
 def test_images_matter_and_their_order_too(engine: VLLMEngine, image_files: list[str]) -> None:
     first, second = image_files[:2]
     asked = [ask("Findings?", images) for images in ([first], [second], [first, second], [second, first], [])]

@@ -17,23 +17,35 @@ class TokenChooser:
     Temperature 0 takes the most probable token. Otherwise the choice is Gumbel-max sampling, argmax(logit / T - log E)
     with E ~ Exp(1), which draws from the softmax of the kept tokens exactly; every row has its own random generator.
     The recorded log-probability is that of the unmodified distribution (temperature 1, no truncation).
+
+    `allowed` holds, for each row, the token sequences that its response can be, each with its end; None: any.
     """
 
-    def __init__(self, seeds: Sequence[int], sampling: Sampling, device: torch.device) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        device: torch.device,
+        allowed: Sequence[Sequence[tuple[int, ...]]] | None = None,
+    ) -> None:
         import torch
 
         self._sampling = sampling
+        self._allowed = allowed
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self._logprobs: list[torch.Tensor] = []
 
-    def __call__(self, _input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Return scores of shape (batch, vocabulary): 0 for the chosen token of each row, -inf for all others."""
         import torch
 
         logits = logits.float()
         # Without the softmax's full-size result: only the chosen entries are needed.
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
-        chosen = (self._perturbed(logits) if self._sampling.temperature > 0 else logits).argmax(dim=-1, keepdim=True)
+        possible = logits if self._allowed is None else self._restricted(input_ids, logits, self._allowed)
+        chosen = (self._perturbed(possible) if self._sampling.temperature > 0 else possible).argmax(
+            dim=-1, keepdim=True
+        )
         self._logprobs.append((logits.gather(-1, chosen) - normaliser)[:, 0])
         return torch.full_like(logits, -torch.inf).scatter_(-1, chosen, 0.0)
 
@@ -43,6 +55,23 @@ class TokenChooser:
 
         values: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
         return values
+
+    def _restricted(
+        self, input_ids: torch.Tensor, logits: torch.Tensor, allowed: Sequence[Sequence[tuple[int, ...]]]
+    ) -> torch.Tensor:
+        """Return the logits with -inf for the tokens that no allowed sequence goes on with; ended rows stay as is."""
+        import torch
+
+        done = len(self._logprobs)
+        scores = logits.clone()
+        for row, (sequences, written) in enumerate(
+            zip(allowed, input_ids[:, input_ids.shape[1] - done :].tolist(), strict=True)
+        ):
+            nexts = sorted({ids[done] for ids in sequences if len(ids) > done and list(ids[:done]) == written})
+            if nexts:
+                scores[row] = -torch.inf
+                scores[row, nexts] = logits[row, nexts]
+        return scores
 
     def _perturbed(self, logits: torch.Tensor) -> torch.Tensor:
         import torch

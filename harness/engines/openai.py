@@ -163,7 +163,9 @@ class OpenAIEngine(Engine):
         options: dict[str, Any] = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
         if sampling.temperature > 0:
             options |= {"top_p": sampling.top_p, "seed": job.seed}
-        if self._gives_logprobs:
+        if sampling.choices:  # vLLM's server reads it; one that does not know it refuses, or answers with other texts
+            options["extra_body"] = {"structured_outputs": {"choice": list(sampling.choices)}}
+        if self._gives_logprobs and not sampling.choices:
             try:
                 return _read(self._ask(job.prompt, logprobs=True, **options))
             except EngineError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -193,7 +193,8 @@ class TransformersEngine(Engine):
             eos_token_id=loaded.stop_ids,
             pad_token_id=loaded.pad_id,
         )
-        chooser = TokenChooser([job.seed for job in jobs], sampling, loaded.model.device)
+        allowed = [self._allowed(job.prompt, sampling) for job in jobs] if sampling.choices else None
+        chooser = TokenChooser([job.seed for job in jobs], sampling, loaded.model.device, allowed)
         with self._using(adapter, batch) as (model, starts):
             sequences = model.generate(
                 **inputs,
@@ -202,7 +203,17 @@ class TransformersEngine(Engine):
                 logits_processor=LogitsProcessorList([chooser]),
             )
         written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._cut(ids, logprobs) for ids, logprobs in zip(written, chooser.logprobs(), strict=True)]
+        generations = [self._cut(ids, logprobs) for ids, logprobs in zip(written, chooser.logprobs(), strict=True)]
+        return [replace(g, logprobs=None) for g in generations] if sampling.choices else generations
+
+    def _allowed(self, prompt: Prompt, sampling: Sampling) -> list[tuple[int, ...]]:
+        """Return the token sequences of the only responses that there can be, each with the end of the turn."""
+        loaded = self._load()
+        tokenizer = loaded.processor.tokenizer
+        found = [(*continuation_ids(tokenizer, prompt.prefix, text), loaded.end_id) for text in sampling.choices]
+        if max(map(len, found)) > sampling.max_tokens:
+            raise EngineError(f"the longest of the choices takes {max(map(len, found))} tokens; raise max_tokens")
+        return found
 
     def _cut(self, ids: list[int], logprobs: list[float]) -> Generation:
         """Cut a row behind its first stop token."""

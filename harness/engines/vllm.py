@@ -129,6 +129,7 @@ class VLLMEngine(Engine):
             return self._aside(jobs, lambda part: self._beside.generate(part, sampling, adapter))
         served = self._serve(adapter)
         asked = [self._request(served, job.prompt) for job in jobs]
+        restricted = {"structured_outputs": _restriction(sampling.choices)} if sampling.choices else {}
         choices = [
             {
                 "temperature": sampling.temperature,
@@ -137,6 +138,7 @@ class VLLMEngine(Engine):
                 "max_tokens": sampling.max_tokens,
                 "stop_token_ids": served.stop_ids,
                 "logprobs": 0,
+                **restricted,
             }
             for job in jobs
         ]
@@ -330,6 +332,9 @@ class VLLMEngine(Engine):
     def _generation(self, served: _Served, output: Any, sampling: Sampling) -> Generation:
         (written,) = output.outputs
         ids, stopped = tuple(written.token_ids), written.finish_reason == "stop"
+        if written.finish_reason not in ("stop", "length"):
+            problem = f"vLLM ended a response with {written.finish_reason!r}"
+            raise EngineError(f"{problem}; set VLLM_LOGGING_LEVEL=ERROR to see why, data included")
         if not stopped and len(ids) < sampling.max_tokens:
             raise EngineError(
                 f"a prompt and its response are longer than {served.llm.model_config.max_model_len} tokens; raise "
@@ -337,10 +342,11 @@ class VLLMEngine(Engine):
             )
         logprobs = tuple(step[token].logprob for step, token in zip(written.logprobs, ids, strict=True))
         self._refuse_nan(logprobs)
+        kept = None if sampling.choices else logprobs
         text = served.processor.tokenizer.decode(
             ids[: len(ids) - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return Generation(text, ids, logprobs, "stop" if stopped else "length")
+        return Generation(text, ids, kept, "stop" if stopped else "length")
 
     def _refuse_nan(self, logprobs: Iterable[float]) -> None:
         if any(math.isnan(value) for value in logprobs):
@@ -403,6 +409,13 @@ def _version() -> str:
     raise MissingExtra(
         'engine vllm needs vLLM: pip install "vllm==0.32.0" on a machine with a GPU; docs/engines.md says how on a CPU'
     )
+
+
+def _restriction(choices: Sequence[str]) -> Any:
+    """Return vLLM's way to say that a response is one of several texts."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return StructuredOutputsParams(choice=list(choices))
 
 
 def _has_gpu() -> bool:
