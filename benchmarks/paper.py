@@ -55,13 +55,13 @@ def shown(value: float | None) -> str:
 
 
 def over_seeds(rows: list[dict[str, Any]], metric: str) -> str:
-    """Return the mean over seeds and, for several, the smallest and the largest."""
+    """Return the mean over seeds and, where they differ, the smallest and the largest."""
     found = [row["metrics"].get(metric, {}).get("value") for row in rows]
     values = [value for value in found if value is not None]
     if not values:
         return "–"
-    spread = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+    low, high = shown(min(values)), shown(max(values))
+    return shown(statistics.mean(values)) + (f" ({low}–{high})" if low != high else "")
 
 
 def main() -> None:
@@ -85,7 +85,8 @@ def main() -> None:
             rows = [row for board in boards for row in board["rows"] if (row["task"], row["method"]) == (task, method)]
             theirs = paper.get(method, (None,) * len(titles))
             ours = [over_seeds(rows, metric) for metric, _ in columns]
-            distinct = ", ".join(str(row["collapse"]["distinct"]) for row in rows if "collapse" in row) or "–"
+            numbers = [row["collapse"]["distinct"] for row in rows if "collapse" in row]
+            distinct = ", ".join(map(str, numbers if len(set(numbers)) > 1 else numbers[:1])) or "–"
             unparsed = max(row["unparsed_rate"] for row in rows)
             cells = [method, *map(shown, theirs), *ours, distinct, f"{unparsed:.1%}"]
             print(f"| {' | '.join(cells)} |")
