@@ -84,7 +84,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
     about, fingerprints = context(plan, data), {name: data_fingerprint(data[name].examples) for name in data}
-    content = {"format": CONTEXT_FORMAT, "context": about.model_dump(mode="json"), "fingerprints": fingerprints}
+    described = about.model_dump(mode="json", exclude={"metrics"})
+    content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
     write_text(out / "context.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store, cluster or nullcontext():

@@ -165,7 +165,7 @@ def context_of(board: Mapping[str, Any]) -> BoardContext:
     """Return the context that the content of a leaderboard.json was built with."""
     tasks = board["tasks"]
     return BoardContext(
-        **{name: board[name] for name in BoardContext.model_fields if name in board},
+        **{name: board[name] for name in BoardContext.model_fields if name in board and name != "metrics"},
         scorers={name: (task["scorer"], task["label"]) for name, task in tasks.items()},
         quality={
             name: (task["quality"]["scorer"], task["quality"]["label"])

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from conrad_bench.leaderboards import plots, tables
+from conrad_bench.leaderboards.schema import columns
 from conrad_bench.types import STATUSES
 
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -83,8 +84,9 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
         left = "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items())
         yield f" Left out of the data: {escape(left)}."
     yield "</p>"
-    metrics = tables._metrics(board, rows)
-    yield _scores(board, task, rows, metrics, f"Calibration and discrimination on {task}", "main")
+    metrics = columns(board, rows)
+    yield _scores(board, task, rows, metrics)
+    yield from _more(board, task, rows)
     if any("difference" in row for row in rows):
         yield f"<h3>Differences to a baseline on {escape(task)}</h3>"
         yield (
@@ -123,9 +125,8 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
     yield "</section>"
 
 
-def _scores(
-    board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], metrics: Sequence[str], caption: str, kind: str
-) -> str:
+def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
+    """Return the main table of a task."""
     comparisons = board["tasks"][task].get("comparisons", {})
     ranks, letters = comparisons.get("ranks", {}), comparisons.get("letters", {})
     header = [("method", "text"), *((tables._title(board, task, metric), "") for metric in metrics)]
@@ -144,10 +145,24 @@ def _scores(
         cells.append(Cell(distinct + share, collapse["distinct"] if collapse else None))
         cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
         cells.append(Cell(f"{row['unparsed_rate']:.1%}", row["unparsed_rate"]))
-        cells += [Cell(escape(tables._worst(board, task, row)), "", "text")] if worst else []
+        cells += [Cell(escape(tables._worst(board, task, row)), "", "text prose")] if worst else []
         lines.append((row["method"], cells))
     note = " Ranks are intervals; methods that share a letter cannot be told apart." if ranks else ""
-    return _table(f"{caption}, sorted by the first column with an arrow at first.{note}", header, lines, kind)
+    return _table(
+        f"All methods on {task}, lowest ECE first; the buttons in the header sort.{note}", header, lines, "main"
+    )
+
+
+def _more(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the table of the metrics that are not in the main one."""
+    metrics = columns(board, rows, headline=False)
+    if not metrics:
+        return
+    header = [("method", "text"), *((tables._title(board, task, metric), "") for metric in metrics)]
+    lines = [(row["method"], [_estimate(row["metrics"].get(metric)) for metric in metrics]) for row in rows]
+    yield f"<details><summary>{len(metrics)} more metrics on {escape(task)}</summary>"
+    yield _table(f"More metrics on {task}; without brackets: not resampled", header, lines, "more")
+    yield "</details>"
 
 
 def _forest(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -208,7 +223,7 @@ def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
     rows = [row for row in board.get("subgroups", []) if row["task"] == task]
     if not rows:
         return
-    metrics = tables._metrics(board, rows)
+    metrics = columns(board, rows)
     column = rows[0]["subgroup"]["column"]
     header = [("method", "text"), (column, "text"), *((tables._title(board, task, metric), "") for metric in metrics)]
     header += [("n", ""), ("clusters", ""), ("warning", "text")]
@@ -218,7 +233,7 @@ def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
         cells = [Cell(escape(about["value"]), about["value"], "text")]
         cells += [_estimate(row["metrics"].get(metric)) for metric in metrics]
         cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
-        cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text"))
+        cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text prose"))
         lines.append((row["method"], cells))
     yield f"<h3>By {escape(column)} on {escape(task)}</h3>"
     yield _table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
@@ -232,13 +247,10 @@ def _reliability(row: dict[str, Any], label: str) -> str:
     ]
     ece = tables._cell(row["metrics"].get("ece")).replace("-", "−")
     numbers = _table(f"Groups of {row['method']}", header, lines, "points", filtered=False, sortable=False)
-    null = row.get("null_band") or {}
-    chance = ""
-    if null.get("low") is not None and null.get("high") is not None:
-        p = f", p = {_p(null['p'])}" if null.get("p") is not None else ""
-        chance = (
-            f'<p class="small">A calibrated method would have an ECE of {null["low"]:.3f} to {null["high"]:.3f}{p}.</p>'
-        )
+    null, chance = row.get("ece_null"), ""
+    if null:
+        ends = f"{null['low']:.3f} to {null['high']:.3f}"
+        chance = f'<p class="small">If calibrated, ECE would be {ends} (p: {_p(null["p"])}).</p>'
     return (
         f'<figure class="card" data-method="{escape(row["method"])}"><figcaption><h4>{escape(row["method"])}</h4>'
         f'<p class="small">ECE {ece}</p>{chance}</figcaption>'
@@ -251,11 +263,7 @@ def _curve_numbers(rows: Sequence[dict[str, Any]]) -> str:
     wanted = [k / 10 for k in range(1, 11)]
     lines = []
     for row in rows:
-        curve = [
-            (c, r)
-            for c, r in zip(row["risk_coverage"]["coverage"], row["risk_coverage"]["risk"], strict=True)
-            if c is not None and r is not None
-        ]
+        curve = [(p["coverage"], p["risk"]) for p in row["risk_coverage"] if None not in (p["coverage"], p["risk"])]
         cells = []
         for coverage in wanted:
             risk = min(curve, key=lambda point: abs(point[0] - coverage))[1] if curve else None
@@ -364,11 +372,12 @@ def _table(
     kind: str,
     filtered: bool = True,
     sortable: bool = True,
+    by: str = "",
 ) -> str:
     """Return a table in a region that scrolls sideways; the first column heads the rows.
 
     `header` has each column's title and kind: "text", "plot" (the title is HTML) or "" for numbers. `filtered` says
-    whether rows belong to the method in the first column.
+    whether rows belong to the method in the first column, `by` how the title begins of the column that sorts them.
     """
     heads = []
     for title, column in header:
@@ -380,15 +389,17 @@ def _table(
             spoken = f'<span aria-hidden="true">{arrow}</span><span class="hidden-text">, {words}</span>'
             text = text.replace(arrow, spoken)
         inside = f'<button type="button">{text}</button>' if sortable else text
-        heads.append(f'<th scope="col" class="{column or "number"}">{inside}</th>')
+        order = ' aria-sort="ascending"' if by and title.startswith(by) else ""
+        heads.append(f'<th scope="col" class="{column or "number"}"{order}>{inside}</th>')
     body = []
     for first, cells in lines:
         mark = f' data-method="{escape(first)}"' if filtered else ""
         tail = "".join(_td(cell) for cell in cells)
-        body.append(f'<tr{mark}><th scope="row" data-value="{escape(first)}">{escape(first)}</th>{tail}</tr>')
+        name = escape(first).replace("_", "_<wbr>").replace("+", "+<wbr>")  # where a narrow screen may break it
+        body.append(f'<tr{mark}><th scope="row" data-value="{escape(first)}">{name}</th>{tail}</tr>')
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{''.join(heads)}</tr></thead>"
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{''.join(heads)}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conrad_bench.leaderboards import tables
+from conrad_bench.leaderboards.schema import columns
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -40,7 +41,7 @@ def escape(text: str) -> str:
 
 def _table(board: dict[str, Any], task: str) -> str:
     rows = list(tables._ranked(board, task))
-    metrics = tables._metrics(board, rows)
+    metrics = columns(board, rows)
     titles = [escape(tables._title(board, task, metric)) for metric in metrics]
     unit = "clusters" if board["unit"] == "cluster" else "single claims"
     caption = f"{board['title']}: {task}. In brackets 95 % bootstrap intervals over {unit}."

@@ -168,9 +168,12 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the folders' paths that differ from each other, "/" written as "_"."""
-    paths = [folder.resolve().parts[1:] or ("root",) for folder in folders]
-    depth = next(n for n in range(1, 2 + max(map(len, paths))) if len({path[-n:] for path in paths}) == len(paths))
-    return ["_".join(path[-depth:]) for path in paths]
+    paths = [folder.resolve().parts[1:] for folder in folders]
+    for depth in range(1, 1 + max(map(len, paths))):
+        names = ["_".join(path[-depth:]) for path in paths]
+        if len(set(names)) == len(names) and all(names):
+            return names
+    return [f"run{number}" for number in range(1, 1 + len(folders))]
 
 
 def _merged_task(task: str, runs: Sequence[Finished], names: Mapping[Path, str], label: bool) -> Records:

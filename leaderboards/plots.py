@@ -75,7 +75,13 @@ def reliability(row: dict[str, Any], label: str) -> str:
 
 def risk_coverage(rows: Sequence[dict[str, Any]], colours: dict[str, int], label: str) -> str:
     """Return one plot with a line for each row that has `risk_coverage`."""
-    curves = [(row["method"], _defined(row["risk_coverage"])) for row in rows]
+    curves = [
+        (
+            row["method"],
+            [(p["coverage"], p["risk"]) for p in row["risk_coverage"] if None not in (p["coverage"], p["risk"])],
+        )
+        for row in rows
+    ]
     top = max((risk for _, curve in curves for _, risk in curve), default=0.0)
     top = max(0.05, -(-top // 0.05) * 0.05)
     left, width, height = 48, 360, 230
@@ -129,10 +135,11 @@ def strip_axis(low: float, high: float) -> str:
     width = 220.0
     zero = 6 + (0 - low) / (high - low) * (width - 12)
     parts = [_text(zero, 11, "0", "middle")]
-    if low < 0 and zero > 50:
-        parts.append(_text(2, 11, f"{low:.2f}".replace("-", "−"), "start"))
-    if high > 0 and zero < width - 50:
-        parts.append(_text(width - 2, 11, f"{high:.2f}", "end"))
+    digits = 2 if high - low > 0.1 else 3
+    if zero > 60:
+        parts.append(_text(2, 11, f"{low:.{digits}f}".replace("-", "−"), "start"))
+    if zero < width - 60:
+        parts.append(_text(width - 2, 11, f"{high:.{digits}f}", "end"))
     inside = "".join(parts)
     return f'<svg class="strip" viewBox="0 0 {_n(width)} 15" aria-hidden="true" focusable="false">{inside}</svg>'
 
@@ -146,11 +153,6 @@ def shares(counts: Sequence[tuple[str, int]], total: int) -> str:
         at += length
     inside = "".join(parts)
     return f'<svg class="shares" viewBox="0 0 200 12" preserveAspectRatio="none" aria-hidden="true">{inside}</svg>'
-
-
-def _defined(curve: dict[str, list[float | None]]) -> list[tuple[float, float]]:
-    pairs = zip(curve["coverage"], curve["risk"], strict=True)
-    return [(coverage, risk) for coverage, risk in pairs if coverage is not None and risk is not None]
 
 
 def _svg(told: str, width: float, height: float, parts: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ should ignore keys that it does not know: rows may carry more in a later version
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,8 @@ class MetricInfo(_Part):
     better: Literal["lower", "higher"]
     range: tuple[float | None, float | None]
     source: str
+    headline: bool = True
+    """Whether it stands in the main tables."""
 
 
 class Quality(_Part):
@@ -136,11 +139,20 @@ class TokenInfo(_Part):
     measures: dict[str, Interval]
 
 
-class Curve(_Part):
-    """Mean loss (1 - correctness) of the most confident share of the claims."""
+class CurvePoint(_Part):
+    """Mean risk (1 - correctness) of the most confident share of the claims."""
 
-    coverage: list[Share]
-    risk: list[Share]
+    coverage: Share
+    risk: Share
+
+
+class Null(_Part):
+    """The ECE of a perfectly calibrated method with the same confidences, and how likely it is to be this large."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
 
 
 class Subgroup(_Part):
@@ -169,7 +181,8 @@ class Row(_Part):
     difference: Difference | None = None
     flagging: Flagging | None = None
     tokens: TokenInfo | None = None
-    risk_coverage: Curve | None = None
+    risk_coverage: list[CurvePoint] | None = None
+    ece_null: Null | None = None
 
 
 class SubgroupRow(Row):
@@ -224,6 +237,12 @@ def read_board(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path} is not JSON in UTF-8; write it anew with `conrad-bench leaderboard`") from error
     return dict(board)
+
+
+def columns(board: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], headline: bool = True) -> list[str]:
+    """Return the metrics that any of the rows has, in the order of columns: those of the main table, or the others."""
+    wanted = [metric["name"] for metric in board["metrics"] if metric.get("headline", True) == headline]
+    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
 
 
 def json_schema() -> str:
