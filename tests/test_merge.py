@@ -107,8 +107,7 @@ def test_an_older_run_is_read_by_its_leaderboard_and_manifest(tmp_path: Path) ->
     before = load_run(run)
     (run / "context.json").unlink()
     after = load_run(run)
-    scorers = {"mimic_report": CONTEXT.scorers["mimic_report"]}  # a leaderboard has the tasks with records alone
-    assert after.context == before.context.model_copy(update={"scorers": scorers})
+    assert build(after.records, after.context) == build(before.records, before.context)
     assert after.fingerprints == before.fingerprints == {"mimic_report": "f1", "yes_no": "f1"}
 
 

@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_board import CONTEXT, SENTENCES, sentences
 from test_cli import conrad_bench, refused
+from test_merge import a_run
 from test_run import SAID, Toy
 
 from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.leaderboards.board import BoardContext
 from conrad_bench.leaderboards.merge import leaderboard
 from conrad_bench.leaderboards.publish import SUBGROUPS, band, publish
 from conrad_bench.leaderboards.verify import verify
@@ -53,6 +56,10 @@ def marked_run(folder: Path) -> Path:
         write_records(path, frame)
     leaderboard([toy.out])
     return toy.out
+
+
+def sentence_context() -> BoardContext:
+    return CONTEXT.model_copy(update={**SENTENCES, "model": "phantom-gemma3 (embedded)"})
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +151,21 @@ def test_values_are_those_of_the_run_and_verify_agrees(run: Path, bundle: Path) 
     assert verify(run).differences == []
 
 
+def test_sentences_with_their_probabilities_make_a_bundle(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", [sentences("sft"), sentences("verbalized", unparsed=4)], sentence_context())
+    (run / "config.yaml").write_text("methods: [sft, verbalized]\ntasks: [mimic_sentence]\nmodel: phantom\n")
+    found = publish(run, tmp_path / "bundle")
+    checked = verify(found)
+    assert (checked.differences, checked.rows, checked.hashes) == ([], 2, 8)
+    page = (found / "leaderboard.md").read_text()
+    assert "Confidence answers on mimic_sentence" in page
+    assert "](" not in page  # nothing that the bundle lacks is linked
+    assert {path.name for path in found.iterdir()} == {
+        "bundle.json", "config.yaml", "manifest.json", "records",
+        *(f"leaderboard.{suffix}" for suffix in ("csv", "html", "json", "md")),
+    }  # fmt: skip
+
+
 def test_ids_are_the_same_under_the_same_salt_alone(run: Path, bundle: Path, tmp_path: Path) -> None:
     again = publish(run, tmp_path / "again")
     assert everything(again) == everything(bundle)
@@ -213,7 +235,7 @@ def drop_metric(board: dict[str, Any]) -> None:
         (with_board(lambda board: board["rows"].pop()), "rows: stated@toy is missing; there are records of it"),
         (with_board(lambda board: board["rows"][0].update(n="many")), "leaderboard.json: rows.0.n: "),
         (with_board(lambda board: board.update(format=0)), "leaderboard.json has format 0"),
-        (better, "rows.stated@toy.collapse.distinct: 3, the records give 1"),
+        (better, "rows.stated@toy.collapse.distinct: 4, the records give 1"),
         (lambda b: (b / "records" / "stated@toy.parquet").write_bytes(b"PAR1"), "is not a whole parquet file"),
         (lambda b: (b / "bundle.json").write_text("{"), "bundle.json: cannot be read"),
     ],
