@@ -1,4 +1,4 @@
-"""The command line: `conrad-bench run`, `list`, `ratings`, `doctor` and `data`.
+"""The command line: `conrad-bench run`, `list`, `leaderboard`, `publish`, `verify`, `ratings`, `doctor` and `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -201,6 +201,58 @@ def _note(kind: Kind, cls: Any) -> str:
         scorer = cls.model_fields["scorer"]
         return f"{cls.granularity}, {'-' if scorer.is_required() else scorer.default}"
     return str(cls.label) if kind == "scorers" else ", ".join(sorted(cls.provides))
+
+
+@app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or published bundles.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write. Default for one run: its own folder.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Method that the others are compared with.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of subgroups, such as view or sex.")] = None,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs on different data or formats.")] = False,
+) -> None:
+    """Compute one leaderboard of one or several runs, finished or not."""
+    from conrad_bench.leaderboards import merge
+    from conrad_bench.leaderboards.tables import table_for_console
+
+    board, folder = merge.leaderboard(runs, out, baseline, by, mixed)
+    _show(table_for_console(board))
+    print(f"leaderboard: {folder / 'leaderboard.html'}")
+
+
+@app.command()
+def publish(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
+) -> None:
+    """Write a bundle that can be made public: hashed ids, no text, no paths."""
+    from conrad_bench.leaderboards import publish as publishing
+
+    print(f"bundle: {publishing.publish(run_folder, out)}")
+    print(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a bundle or a run.")],
+) -> None:
+    """Compute every number of a bundle or run again from its records; exit code 1 if any differs."""
+    from conrad_bench.leaderboards import verify as verifying
+
+    found = verifying.verify(folder)
+    for note in found.notes:
+        print(f"note: {note}")
+    for difference in found.differences:
+        print(f"differs: {difference}")
+    if found.differences:
+        _say(f"error: {folder}: {len(found.differences)} difference(s)")
+        raise typer.Exit(1)
+    hashes = f", {found.hashes} file hashes" if found.hashes else ""
+    print(f"{folder}: {found.numbers:,} numbers of {found.rows} rows{hashes}: all agree")
 
 
 @app.command()

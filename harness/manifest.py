@@ -15,6 +15,9 @@ from typing import Any
 
 from conrad_bench.types import Example
 
+CONTEXT_FORMAT = 1
+"""Format of context.json: what a leaderboard says beside the records, known before the first method has run."""
+
 PACKAGES = (
     "conrad-bench",
     "torch",

@@ -72,6 +72,7 @@ def check_folder(out: Path, config: RunConfig) -> None:
 
 def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None) -> dict[str, Any]:
     from conrad_bench.leaderboards.board import write_leaderboard
+    from conrad_bench.manifest import CONTEXT_FORMAT, data_fingerprint
     from conrad_bench.model import Model
     from conrad_bench.records import records_path
     from conrad_bench.store import RolloutStore
@@ -82,6 +83,10 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
+    about, fingerprints = context(plan, data), {name: data_fingerprint(data[name].examples) for name in data}
+    described = about.model_dump(mode="json", exclude={"metrics"})
+    content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
+    write_text(out / "context.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store, cluster or nullcontext():
         if cluster is not None:
@@ -111,13 +116,12 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     if failures and not any((out / "records").glob("*.parquet")):
         raise failures[0]
     with reporter.stage("leaderboard", 1) as advance:
-        board = write_leaderboard(out, context(plan, data))
+        board = write_leaderboard(out, about)
         advance(1)
     if failures:
         raise failures[0]
-    write_text(
-        out / "manifest.json", json.dumps(_manifest(plan, data, rollouts, reporter), indent=1, sort_keys=True) + "\n"
-    )
+    manifest = _manifest(plan, data, fingerprints, rollouts, reporter)
+    write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return board
 
 
@@ -305,9 +309,11 @@ def _said(name: str, method: Method) -> str:
     return f"{method.method.summary}; {method.recalibrator} recalibration on validation claims"
 
 
-def _manifest(plan: Plan, data: dict[str, Loaded], rollouts: dict[str, int], reporter: Reporter) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, data: dict[str, Loaded], fingerprints: dict[str, str], rollouts: dict[str, int], reporter: Reporter
+) -> dict[str, Any]:
     import conrad_bench
-    from conrad_bench.manifest import data_fingerprint, git_commit, hardware, versions
+    from conrad_bench.manifest import git_commit, hardware, versions
 
     return {
         "format": 1,
@@ -320,7 +326,7 @@ def _manifest(plan: Plan, data: dict[str, Loaded], rollouts: dict[str, int], rep
         "data": {
             name: {
                 "root": plan.source(name),
-                "fingerprint": data_fingerprint(loaded.examples),
+                "fingerprint": fingerprints[name],
                 "examples": {split: len(loaded.split(split)) for split in ("train", "validate", "test")},
                 "left_out": dict(loaded.left_out),
             }

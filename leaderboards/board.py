@@ -26,7 +26,6 @@ status of its claims; the other metrics are over `ok` claims.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,11 +34,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards import figures, tables
 from conrad_bench.leaderboards.metrics import COLUMNS
 from conrad_bench.leaderboards.rows import BASELINE, task_rows
 from conrad_bench.records import read_records, records_path
-from conrad_bench.storage import write_bytes, write_text
 from conrad_bench.types import Granularity
 
 if TYPE_CHECKING:
@@ -76,6 +73,10 @@ class BoardContext(BaseModel):
     """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
     left_out: dict[str, dict[str, int]] = {}
     """For each task: how many items of the data are no examples, by reason."""
+    baseline: str = BASELINE
+    """The method that the others are compared with, where a task has it."""
+    runs: list[dict[str, Any]] = []
+    """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
 
 
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
             context.seed,
             quality=quality is not None,
             sentences=granularity == "sentence",
+            baseline=context.baseline,
         )
     for row in rows:
         row.update(_figures(row, rows))
@@ -130,10 +132,22 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
 
 
 def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
-    """Write leaderboard.json, leaderboard.md and figures/ from the records in a run folder; return the JSON content.
+    """Write the leaderboard of the records in a run folder into that folder; return the content of leaderboard.json.
 
     Raises DataError when there are no records or a file is not what its name says, StorageError when a file is damaged
     or cannot be written.
+    """
+    from conrad_bench.leaderboards.outputs import write_files
+
+    board = build(run_records(run), context)
+    write_files(run, board)
+    return board
+
+
+def run_records(run: Path) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the records in a run folder by (task, method).
+
+    Raises DataError when there are none or a file is not what its name says, StorageError when a file is damaged.
     """
     records = {}
     for path in sorted((run / "records").glob("*.parquet")):
@@ -144,19 +158,23 @@ def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
         records[task, method] = frame
     if not records:
         raise DataError(f"{run / 'records'} holds no records; run the methods first")
-    board = build(records, context)
-    for row in board["rows"]:
-        if "figure" in row:
-            _write_figure(run / row["figure"], figures.reliability_diagram(row, board))
-        if "before_after" in row:
-            drawn = figures.before_after(board, row["task"], BASELINE, row["method"])
-            _write_figure(run / row["before_after"], drawn)
-        if "token_figure" in row:
-            _write_figure(run / row["token_figure"], figures.token_heat_map(row, board))
-    write_text(run / "leaderboard.md", tables.markdown(board))
-    # The JSON comes last: where it is, the rest is.
-    write_text(run / "leaderboard.json", json.dumps(board, indent=1, allow_nan=False) + "\n")
-    return board
+    return records
+
+
+def context_of(board: Mapping[str, Any]) -> BoardContext:
+    """Return the context that the content of a leaderboard.json was built with."""
+    tasks = board["tasks"]
+    return BoardContext(
+        **{name: board[name] for name in BoardContext.model_fields if name in board and name != "metrics"},
+        scorers={name: (task["scorer"], task["label"]) for name, task in tasks.items()},
+        quality={
+            name: (task["quality"]["scorer"], task["quality"]["label"])
+            for name, task in tasks.items()
+            if task["quality"]
+        },
+        granularities={name: task["granularity"] for name, task in tasks.items()},
+        left_out={name: task["left_out"] for name, task in tasks.items()},
+    )
 
 
 def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -171,11 +189,6 @@ def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
     if "tokens" in row:
         paths["token_figure"] = f"figures/tokens_{cell}.svg"
     return paths
-
-
-def _write_figure(path: Path, files: Mapping[str, bytes]) -> None:
-    for suffix, data in files.items():
-        write_bytes(path.with_suffix(suffix), data)
 
 
 def _rounded(value: Any) -> Any:

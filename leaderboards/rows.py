@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "verbalized"
-"""The method that the others are compared with, where a task has it."""
+"""The method that the others are compared with where nothing else is said, and where a task has it."""
 WORST_CASE_ABOVE = 0.01
 """Share of unparsed claims above which a row shows its worst case."""
 
@@ -71,16 +71,18 @@ def task_rows(
     seed: int,
     quality: bool = False,
     sentences: bool = False,
+    baseline: str = BASELINE,
 ) -> list[dict[str, Any]]:
     """Return a row for each method's records, as `conrad_bench.leaderboards.board` describes them, unrounded.
 
+    `baseline`: the method that the others are compared with, if the task has it.
     `quality`: whether the task has a scorer of whole responses; `sentences`: whether its claims are sentences, so that
     flagging them is of interest. All intervals come from one set of bootstrap weights over the task's units (clusters,
     or claims), those of unparsed claims included.
     """
     # In one order, so that sums have the same digits whatever the order in a file.
     frames = {method: frame.sort_values(["example", "claim"]) for method, frame in frames.items()}
-    cells, units = _cells(frames, unit, quality, sentences)
+    cells, units = _cells(frames, unit, quality, sentences, baseline)
     metrics = [metric for metric in COLUMNS if not metric.binary or _is_binary(cells)]
     wanted: dict[tuple[Sample, Metric], None] = {}  # a dictionary, to keep their order and drop what occurs twice
     for cell in cells.values():
@@ -132,7 +134,7 @@ def task_rows(
         if cell.pair:
             mine, base = cell.pair
             row["difference"] = {
-                "baseline": BASELINE,
+                "baseline": baseline_of(method, baseline, frames),
                 "n_units": len(np.unique(mine["claim"].unit)),
                 "metrics": {
                     metric.name: difference(mine[metric.per], base[metric.per], metric)
@@ -147,8 +149,23 @@ def task_rows(
     return rows
 
 
+def baseline_of(method: str, baseline: str, methods: Collection[str]) -> str | None:
+    """Return which of a task's methods one is compared with; None for the baseline itself, and where there is none.
+
+    "conrad [b]", in a merged leaderboard the conrad of run b, is compared with "verbalized [b]" if that is there.
+    """
+    name, bracket, run = method.partition(" [")
+    if name == baseline:
+        return None
+    return next((each for each in (f"{baseline}{bracket}{run}", baseline) if each in methods), None)
+
+
 def _cells(
-    frames: Mapping[str, pd.DataFrame], unit: Literal["cluster", "claim"], quality: bool, sentences: bool
+    frames: Mapping[str, pd.DataFrame],
+    unit: Literal["cluster", "claim"],
+    quality: bool,
+    sentences: bool,
+    baseline: str,
 ) -> tuple[dict[str, _Cell], int]:
     """Return the samples of each method over the task's units, and the number of units."""
     names = {method: _unit_names(frame, unit) for method, frame in frames.items()}
@@ -164,9 +181,8 @@ def _cells(
     cells = {}
     for method, frame in frames.items():
         ok = samples[method]["claim"]
-        pair = None
-        if BASELINE in samples and method != BASELINE:
-            pair = _shared(samples[method], samples[BASELINE])
+        base = baseline_of(method, baseline, samples)
+        pair = _shared(samples[method], samples[base]) if base else None
         points: dict[int, Sample] = {}
         cuts: list[Threshold] = []
         if ok.confidence is not None and len(ok):

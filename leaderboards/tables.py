@@ -117,8 +117,10 @@ def _token_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
         "up to the most probable answer and fall after it, humps of at most 0.01 aside. Malformed: mean probability of "
         "anything else."
     )
-    yield ""
-    yield "Heat maps: " + ", ".join(_link(row["method"], row["token_figure"]) for row in rows) + "."
+    links = [_link(row["method"], row["token_figure"]) for row in rows if "token_figure" in row]
+    if links:  # a bundle has no figures
+        yield ""
+        yield f"Heat maps: {', '.join(links)}."
 
 
 def _table(header: list[str], body: list[list[str]], names: int) -> str:

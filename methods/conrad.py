@@ -11,7 +11,7 @@ from conrad_bench.methods.base import LOGPROBS, SAMPLING, TRAINING, Judge, Metho
 from conrad_bench.methods.stating import read_first, state, with_distributions, written_claims
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.rewards import mean_log_score, violation_reward
-from conrad_bench.trainers.settings import GRPOSettings, training_steps
+from conrad_bench.trainers.settings import GRPOSettings, tracker_problem, training_steps
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling, Score
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class ConRad(Method, GRPOSettings):
     def requirements(self) -> frozenset[str]:
         """Reading all eleven confidences needs log-probabilities."""
         return self.needs | {LOGPROBS} if self.distribution else self.needs
+
+    def problem(self, granularity: Granularity) -> str | None:
+        """A tracker whose package is not installed."""
+        return tracker_problem(self.report_to)
 
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]

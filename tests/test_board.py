@@ -289,12 +289,12 @@ def test_the_run_folder_is_written_and_its_bytes_repeat(tmp_path: Path) -> None:
     names = sorted(str(path.relative_to(runs[0])) for path in runs[0].rglob("*") if path.is_file())
     drawn = ("before_after_conrad", "reliability_conrad", "reliability_verbalized")
     figures = [f"figures/{name}@mimic_report.{suffix}" for name in drawn for suffix in ("png", "svg")]
+    pages = [f"leaderboard.{suffix}" for suffix in ("csv", "html", "json", "md", "tex")]
     assert [name for name in names if not name.startswith("records/")] == [
         *figures,
-        "leaderboard.json",
-        "leaderboard.md",
+        *pages,
     ]
-    for name in (*figures, "leaderboard.json", "leaderboard.md"):
+    for name in (*figures, *pages):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name
     text = (runs[0] / "leaderboard.json").read_text()
     assert json.loads(text) == board

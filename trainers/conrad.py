@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,13 +79,16 @@ def train_conrad(
         save_strategy="steps",
         save_steps=max(1, -(-steps // settings.checkpoints)),
         save_total_limit=1,
-        report_to="none",
+        report_to=settings.report_to,
+        run_name=f"{out.parent.parent.name}-{out.name}",
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=cuda,
         seed=seed,
         shuffle_dataset=False,
     )
+    if settings.report_to == "tensorboard":
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")  # else the working directory's runs/
     torch.manual_seed(seed)
     common: dict[str, Any] = {
         "model": torch_model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from typing import Literal
 
@@ -46,6 +47,8 @@ class GRPOSettings(BaseModel):
     """Longest report, in tokens."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
+    report_to: Literal["none", "trackio", "wandb", "tensorboard", "mlflow"] = "none"
+    """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
 
     @model_validator(mode="after")
     def _entropy_needs_conditional_mode(self) -> GRPOSettings:
@@ -75,6 +78,13 @@ class LevelSettings(BaseModel):
     """Longest response, in tokens."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
+
+
+def tracker_problem(report_to: str) -> str | None:
+    """Return what is missing for a tracker of training curves, with the command that installs it, or None."""
+    if report_to == "none" or importlib.util.find_spec(report_to) is not None:
+        return None
+    return f"report_to={report_to} needs the package {report_to}: pip install {report_to}"
 
 
 def training_steps(settings: GRPOSettings, examples: int) -> int:

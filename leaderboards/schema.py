@@ -1,0 +1,250 @@
+"""The content of leaderboard.json as types: what is validated when it is written, and read.
+
+`leaderboard.schema.json` beside this file is `Board.model_json_schema()`, for readers in other languages. A reader
+should ignore keys that it does not know: rows may carry more in a later version of the same format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conrad_bench.errors import DataError
+
+Share = float | None
+"""A number in [0, 1], or null where it is undefined."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Interval(_Part):
+    """A value with its 95 % interval; null where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class MetricInfo(_Part):
+    """What a column shows."""
+
+    name: str
+    label: str
+    better: Literal["lower", "higher"]
+    range: tuple[float | None, float | None]
+    source: str
+    headline: bool = True
+    """Whether it stands in the main tables."""
+
+
+class Quality(_Part):
+    """The scorer of whole responses."""
+
+    scorer: str
+    label: str
+
+
+class Pair(_Part):
+    """A paired difference of two methods, a minus b."""
+
+    metric: str
+    a: str
+    b: str
+    n_units: int
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+
+
+class Comparisons(_Part):
+    """All methods of a task against each other."""
+
+    metrics: list[str]
+    pairs: list[Pair]
+    ranks: dict[str, dict[str, tuple[int, int]]] = {}
+    """Metric -> method -> best and worst rank."""
+    letters: dict[str, dict[str, str]] = {}
+    """Metric -> method -> letters: methods that share one cannot be told apart."""
+
+
+class TaskInfo(_Part):
+    """What is common to the rows of a task."""
+
+    scorer: str
+    label: str
+    quality: Quality | None
+    granularity: Literal["report", "sentence", "answer"]
+    left_out: dict[str, int]
+    n_clusters: int
+    comparisons: Comparisons | None = None
+
+
+class Collapse(_Part):
+    """How many confidences there are in fact."""
+
+    distinct: int
+    entropy: float
+    largest_mass: float
+
+
+class Point(_Part):
+    """A group of the reliability diagram."""
+
+    group: int
+    confidence: float
+    correctness: Interval
+    n: int
+
+
+class Difference(_Part):
+    """A method minus the baseline, on the units that both have."""
+
+    baseline: str
+    n_units: int
+    metrics: dict[str, Interval]
+
+
+class Threshold(_Part):
+    """What is left when sentences below a confidence are set aside; null: all sentences."""
+
+    confidence: float | None
+    n: int
+    share: Interval
+    precision: Interval
+    gain: Interval | None = None
+    quality: Interval | None
+
+
+class Flagging(_Part):
+    """Flagging of sentences by confidence."""
+
+    thresholds: list[Threshold]
+    trend: Literal["rises", "falls", "flat", "never falls"] | None
+
+
+class TokenInfo(_Part):
+    """The probabilities of the eleven confidence answers."""
+
+    n: int
+    counts: list[int]
+    matrix: list[list[Share]]
+    measures: dict[str, Interval]
+
+
+class CurvePoint(_Part):
+    """Mean risk (1 - correctness) of the most confident share of the claims."""
+
+    coverage: Share
+    risk: Share
+
+
+class Null(_Part):
+    """The ECE of a perfectly calibrated method with the same confidences, and how likely it is to be this large."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+class Subgroup(_Part):
+    """The claims that a row of `subgroups` is restricted to."""
+
+    column: str
+    value: str
+    warning: str | None
+
+
+class Row(_Part):
+    """One method on one task."""
+
+    task: str
+    method: str
+    n: int = Field(ge=0)
+    n_clusters: int = Field(ge=0)
+    claims: int = Field(ge=1)
+    unparsed: dict[str, int]
+    unparsed_rate: float = Field(ge=0, le=1)
+    metrics: dict[str, Interval]
+    worst_case: dict[str, float | None] | None = None
+    collapse: Collapse | None = None
+    grouping: Literal["level", "bin"] | None = None
+    reliability: list[Point] | None = None
+    difference: Difference | None = None
+    flagging: Flagging | None = None
+    tokens: TokenInfo | None = None
+    risk_coverage: list[CurvePoint] | None = None
+    ece_null: Null | None = None
+
+
+class SubgroupRow(Row):
+    """One method on a part of one task's examples."""
+
+    subgroup: Subgroup
+
+
+class RunInfo(_Part):
+    """A run that a merged leaderboard was made of."""
+
+    name: str
+    model: str
+    version: str
+    commit: str
+    finished: bool
+
+
+class Board(_Part):
+    """leaderboard.json."""
+
+    format: int
+    title: str
+    model: str
+    data: str
+    phantom: bool
+    version: str
+    commit: str
+    seed: int
+    replicates: int
+    unit: Literal["cluster", "claim"]
+    baseline: str = "verbalized"
+    runs: list[RunInfo] = []
+    methods: dict[str, str]
+    metrics: list[MetricInfo]
+    tasks: dict[str, TaskInfo]
+    rows: list[Row]
+    subgroups: list[SubgroupRow] = []
+
+
+def read_board(path: Path) -> dict[str, Any]:
+    """Return the content of a leaderboard.json. Raises DataError, naming file and key, if it is none."""
+    try:
+        board = json.loads(path.read_text(encoding="utf-8"))
+        Board.model_validate(board)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"]) or "the whole file"
+        raise DataError(f"{path}: {where}: {first['msg']}; write it anew with `conrad-bench leaderboard`") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON in UTF-8; write it anew with `conrad-bench leaderboard`") from error
+    return dict(board)
+
+
+def columns(board: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], headline: bool = True) -> list[str]:
+    """Return the metrics that any of the rows has, in the order of columns: those of the main table, or the others."""
+    wanted = [metric["name"] for metric in board["metrics"] if metric.get("headline", True) == headline]
+    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
+
+
+def json_schema() -> str:
+    """Return the text of leaderboard.schema.json."""
+    return json.dumps(Board.model_json_schema(), indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,188 @@
+"""leaderboard.html: valid, escaped, self-contained, and alive in a real browser where one is installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_board import SENTENCES, board_of, frame, sentences
+
+from conrad_bench.leaderboards.html import page
+from conrad_bench.leaderboards.schema import Board
+
+VOID = {"meta", "wbr", "link", "br", "input", "img", "hr"}
+HOSTILE = "<script>alert('x')</script>\"&"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+
+
+def full_board() -> dict[str, Any]:
+    """A board with everything that a page can show, on two tasks."""
+    found = [frame(m, unparsed=n) for m, n in (("conrad", 0), ("verbalized", 8), ("p_true+platt", 3))]
+    found += [sentences(m, unparsed=n) for m, n in (("sft", 0), ("verbalized", 4))]
+    scorers = {"mimic_report": ("phantom_green", "phantom-GREEN"), **SENTENCES["scorers"]}
+    board = board_of(*found, **{**SENTENCES, "scorers": scorers})
+    for row in board["rows"]:
+        start = 0.1 if row["method"] == "conrad" else 0.3
+        row["risk_coverage"] = [{"coverage": k / 20, "risk": start + 0.4 * k / 20} for k in range(1, 21)]
+        row["ece_null"] = {"mean": 0.03, "low": 0.01, "high": 0.07, "p": 0.0004}
+    methods = ["conrad", "p_true+platt", "verbalized"]
+    board["tasks"]["mimic_report"]["comparisons"] = {
+        "metrics": ["ece"],
+        "pairs": [
+            {
+                "metric": "ece", "a": a, "b": b, "n_units": 20, "value": -0.1, "low": -0.2, "high": -0.01,
+                "p": 0.0001, "p_holm": 0.03,
+            }
+            for a in methods for b in methods if a < b
+        ],
+        "ranks": {"ece": {"conrad": [1, 1], "p_true+platt": [2, 3], "verbalized": [2, 3]}},
+        "letters": {"ece": {"conrad": "a", "p_true+platt": "b", "verbalized": "b"}},
+        "power": {},
+    }  # fmt: skip
+    parts = [row for row in board["rows"] if row["task"] == "mimic_report"]
+    board["subgroups"] = [
+        {**row, "subgroup": {"column": "view", "value": value, "warning": warning}}
+        for row in parts
+        for value, warning in (("AP", None), ("PA", "fewer than 30 clusters: the intervals are too narrow"))
+    ]
+    board["runs"] = [{"name": "a", "model": "tiny", "version": "0.1.0", "commit": "abc", "finished": False}]
+    Board.model_validate(board)
+    return board
+
+
+class Checker(HTMLParser):
+    """Checks that tags nest, and collects what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def checked(text: str) -> Checker:
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    return checker
+
+
+def test_the_page_is_well_formed_and_loads_nothing() -> None:
+    text = page(full_board())
+    found = checked(text)
+    assert not [tag for tag, at in found.tags if at.keys() & {"src", "srcset", "action", "data", "poster"}]
+    assert {str(at["href"])[0] for _, at in found.tags if "href" in at} == {"#"}
+    assert not {"link", "img", "iframe", "object", "base"} & {tag for tag, _ in found.tags}
+    assert not re.search(r"url\(|@import|https?:|fetch\(|import\(", text)
+    assert "default-src 'none'" in text
+    assert page(full_board()) == text
+
+
+def test_tables_have_captions_headers_and_plots_their_texts() -> None:
+    found = checked(page(full_board()))
+    kinds = [tag for tag, _ in found.tags]
+    assert kinds.count("table") == kinds.count("caption") > 10
+    assert all(at.get("scope") in ("col", "row") for tag, at in found.tags if tag == "th")
+    for tag, at in found.tags:
+        if tag == "svg":
+            assert at.get("aria-hidden") == "true" or (at["role"] == "img" and str(at["aria-label"]))
+        if tag == "div" and at.get("class") == "scroll":
+            assert at["tabindex"] == "0"
+            assert at["role"] == "region"
+    ids = [at["id"] for _, at in found.tags if "id" in at]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The band around the diagonal", "Risk and coverage on mimic_report", "difference to verbalized",
+        "Flagging on mimic_sentence", "Probabilities of the confidence answers", "Unparsed claims on mimic_report",
+        "All 3 paired comparisons", "rank 2–3 · b", "By view on mimic_report", "fewer than 30 clusters",
+        "ECE would be 0.010 to 0.070 (p: &lt;0.001)", "a: tiny, conrad-bench 0.1.0, commit abc, not finished",
+        "no confidence",
+    ],
+)  # fmt: skip
+def test_the_page_shows_what_the_board_has(words: str) -> None:
+    assert words in page(full_board())
+
+
+def test_every_text_of_the_board_is_escaped() -> None:
+    def spoilt(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            free = key in ("methods", "left_out", "unparsed_texts")
+            return {f"{k}{HOSTILE}" if free else k: spoilt(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [spoilt(item, key) for item in value]
+        fixed = ("better", "unit", "grouping", "granularity", "name", "trend", "metric", "task", "metrics")
+        return f"{value}{HOSTILE}" if isinstance(value, str) and key not in fixed else value
+
+    text = page(spoilt(full_board()))
+    checked(text)
+    assert text.count("<script") == 1
+    assert "alert(" in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_board_without_confidences_or_intervals_still_makes_a_page() -> None:
+    board = board_of(frame("base", stated=False, n=4))
+    checked(page(board))
+    checked(page(board_of(frame("verbalized", n=2), frame("conrad", n=2))))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_sorts_filters_and_reports_no_error(tmp_path: Path) -> None:
+    """The page's own script runs in Chromium; a second script presses its buttons and writes down what it sees."""
+    probe = """
+    <script>
+    const see = [];
+    addEventListener("error", (event) => see.push("error: " + event.message));
+    const first = () => document.querySelector("table.main tbody tr:not([hidden])").dataset.method;
+    const press = (n) => document.querySelectorAll("table.main")[0].querySelectorAll("th button")[n].click();
+    see.push(first()); press(0); see.push(first()); press(0); see.push(first());
+    see.push(document.querySelector("table.main th[aria-sort]").getAttribute("aria-sort"));
+    const field = document.getElementById("method");
+    field.value = "PLATT"; field.dispatchEvent(new Event("input"));
+    see.push(document.getElementById("shown").textContent); see.push(first());
+    field.value = ""; field.dispatchEvent(new Event("input"));
+    const task = document.getElementById("task");
+    task.value = "mimic_sentence"; task.dispatchEvent(new Event("change"));
+    see.push(document.getElementById("shown").textContent);
+    task.value = ""; task.dispatchEvent(new Event("change"));
+    document.getElementById("theme").click();
+    see.push(document.documentElement.dataset.theme);
+    see.push(String(document.documentElement.scrollWidth <= innerWidth));
+    document.body.dataset.seen = see.join("|");
+    </script></body>"""
+    board = full_board()
+    file = tmp_path / "page.html"
+    file.write_text(page(board).replace("</body>", probe))
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert seen is not None, done.stderr
+    lowest = min(
+        (row for row in board["rows"] if row["task"] == "mimic_report"), key=lambda row: row["metrics"]["ece"]["value"]
+    )
+    assert seen[1].split("|") == [
+        lowest["method"], "conrad", "verbalized", "descending", "1 of 5 rows", "p_true+platt", "2 of 5 rows", "dark",
+        "true",
+    ]  # fmt: skip

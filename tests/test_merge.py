@@ -1,0 +1,277 @@
+"""Leaderboards of several runs, their files, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_board import CONTEXT, SENTENCES, board_of, frame, sentences
+from test_cli import conrad_bench, refused
+
+from conrad_bench.errors import ConfigError, DataError, StorageError
+from conrad_bench.leaderboards import schema
+from conrad_bench.leaderboards.board import BoardContext, build, context_of, write_leaderboard
+from conrad_bench.leaderboards.latex import escape, tex
+from conrad_bench.leaderboards.merge import leaderboard, load_run, merge, run_names
+from conrad_bench.leaderboards.outputs import csv_text
+from conrad_bench.records import records_path, write_records
+
+
+def a_run(
+    folder: Path,
+    frames: Sequence[pd.DataFrame],
+    context: BoardContext = CONTEXT,
+    fingerprint: str = "f1",
+    finished: bool = True,
+    board: bool = True,
+) -> Path:
+    """A run folder as the pipeline leaves it, but for rollouts, artifacts and config."""
+    for data in frames:
+        write_records(records_path(folder, data["method"].iloc[0], data["task"].iloc[0]), data)
+    prints = dict.fromkeys(context.scorers, fingerprint)
+    said = {"format": 1, "context": context.model_dump(mode="json", exclude={"metrics"}), "fingerprints": prints}
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / "context.json").write_text(json.dumps(said))
+    if board:
+        write_leaderboard(folder, context)
+    if finished:
+        (folder / "manifest.json").write_text(json.dumps({"data": {t: {"fingerprint": f} for t, f in prints.items()}}))
+    return folder
+
+
+def other(data: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Records of the same claims with the confidences of another seed."""
+    return data.assign(confidence=data["confidence"].sample(frac=1, random_state=seed).to_numpy())
+
+
+def names(board: dict[str, Any]) -> list[str]:
+    return [row["method"] for row in board["rows"]]
+
+
+def test_methods_of_two_runs_stand_on_one_leaderboard(tmp_path: Path) -> None:
+    """A baseline that both have, record for record, is one row; all is as if one run had had all methods."""
+    a = a_run(tmp_path / "a", [frame("verbalized"), frame("conrad")])
+    b = a_run(tmp_path / "b", [frame("verbalized").assign(response="other keys"), frame("probe")], finished=False)
+    board, folder = leaderboard([a, b], tmp_path / "out")
+    together = board_of(frame("verbalized"), frame("conrad"), frame("probe"))
+    assert folder == tmp_path / "out"
+    assert board["rows"] == together["rows"]
+    assert [(run["name"], run["finished"]) for run in board["runs"]] == [("a", True), ("b", False)]
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"figures", *(f"leaderboard.{suffix}" for suffix in ("md", "json", "csv", "tex", "html"))}
+    assert schema.read_board(folder / "leaderboard.json") == board
+
+
+def test_seeds_are_rows_of_their_own_against_their_own_baseline(tmp_path: Path) -> None:
+    runs = []
+    for seed in (1, 2):
+        frames = [other(frame("conrad"), seed), other(frame("verbalized"), seed)]
+        runs.append(a_run(tmp_path / f"seed-{seed}", frames))
+    board, _ = leaderboard(runs, tmp_path / "out")
+    assert names(board) == [f"{method} [seed-{seed}]" for method in ("conrad", "verbalized") for seed in (1, 2)]
+    bases = {row["method"]: row["difference"]["baseline"] for row in board["rows"] if "difference" in row}
+    assert bases == {f"conrad [seed-{seed}]": f"verbalized [seed-{seed}]" for seed in (1, 2)}
+    alone = board_of(other(frame("conrad"), 2), other(frame("verbalized"), 2))
+    found = next(row for row in board["rows"] if row["method"] == "conrad [seed-2]")
+    expected = next(row for row in alone["rows"] if row["method"] == "conrad")
+    assert found["metrics"] == expected["metrics"]
+    assert found["difference"]["metrics"] == expected["difference"]["metrics"]
+
+
+def test_another_model_labels_every_row(tmp_path: Path) -> None:
+    a = a_run(tmp_path / "a", [frame("conrad")])
+    b = a_run(tmp_path / "b", [frame("probe")], CONTEXT.model_copy(update={"model": "large"}))
+    board, _ = leaderboard([a, b], tmp_path / "out")
+    assert names(board) == ["conrad [a]", "probe [b]"]
+    assert board["title"] == "Confidence of tiny, large on phantom (synthetic)"
+
+
+def test_a_run_without_its_leaderboard_counts_as_far_as_it_got(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", [frame("conrad")], finished=False, board=False)
+    board, folder = leaderboard([run])
+    assert folder == run
+    assert names(board) == ["conrad"]
+
+
+def test_an_older_run_is_read_by_its_leaderboard_and_manifest(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", [frame("conrad")])
+    before = load_run(run)
+    (run / "context.json").unlink()
+    after = load_run(run)
+    assert build(after.records, after.context) == build(before.records, before.context)
+    assert after.fingerprints == before.fingerprints == {"mimic_report": "f1", "yes_no": "f1"}
+
+
+def test_the_baseline_can_be_chosen(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", [frame("verbalized"), frame("conrad"), frame("probe")])
+    board, _ = leaderboard([run], tmp_path / "out", baseline="probe")
+    assert {row["method"]: row.get("difference", {}).get("baseline") for row in board["rows"]} == {
+        "conrad": "probe", "probe": None, "verbalized": "probe",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"fingerprint": "f2"}, "task 'mimic_report' had different data"),
+        ({"context": CONTEXT.model_copy(update={"phantom": False})}, "some are about phantom data"),
+        ({"context": CONTEXT.model_copy(update={"unit": "claim"})}, "their intervals draw different units"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused_unless_told(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    a, b = a_run(tmp_path / "a", [frame("conrad")]), a_run(tmp_path / "b", [frame("probe")], **changes)
+    with pytest.raises(DataError, match=expected) as caught:
+        leaderboard([a, b], tmp_path / "out")
+    assert "--mixed" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    board, _ = leaderboard([a, b], tmp_path / "out", mixed=True)
+    assert len(board["rows"]) == 2
+
+
+def test_formats_are_not_mixed_in_silence(tmp_path: Path) -> None:
+    a, b = a_run(tmp_path / "a", [frame("conrad")]), a_run(tmp_path / "b", [frame("probe")])
+    content = json.loads((b / "leaderboard.json").read_text())
+    (b / "leaderboard.json").write_text(json.dumps({**content, "format": 99}))
+    with pytest.raises(DataError, match=r"different formats \(.*a: \d+, .*b: 99\)"):
+        leaderboard([a, b], tmp_path / "out")
+    assert len(leaderboard([a, b], tmp_path / "out", mixed=True)[0]["rows"]) == 2
+
+
+def test_scorers_are_never_mixed(tmp_path: Path) -> None:
+    scorers = {"mimic_report": ("green", "GREEN")}
+    a = a_run(tmp_path / "a", [frame("conrad")])
+    b = a_run(tmp_path / "b", [frame("probe")], CONTEXT.model_copy(update={"scorers": scorers}))
+    with pytest.raises(DataError, match=r"different scorers: green .* and phantom_green"):
+        leaderboard([a, b], tmp_path / "out", mixed=True)
+
+
+def test_what_cannot_be_used_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", [frame("verbalized").assign(view="AP"), frame("conrad").assign(view="AP")])
+    command = ("leaderboard", str(run), "--out", "out")
+    assert "did you mean 'verbalized'?" in refused(conrad_bench(*command, "--baseline", "verbalised", cwd=tmp_path))
+    assert "unknown column 'vieuw'; did you mean 'view'?" in refused(
+        conrad_bench(*command, "--by", "vieuw", cwd=tmp_path)
+    )
+    with pytest.raises(ConfigError, match="named twice"):
+        leaderboard([run, tmp_path / "a" / ".." / "a"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="--out"):
+        leaderboard([run, a_run(tmp_path / "b", [frame("probe")])])
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_and_damaged_runs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no run"):
+        leaderboard([tmp_path / "empty"])
+    bare = a_run(tmp_path / "bare", [], board=False)
+    with pytest.raises(DataError, match="records holds no records"):
+        leaderboard([bare])
+    torn = a_run(tmp_path / "torn", [frame("conrad")])
+    (torn / "leaderboard.json").write_text('{"format": 1}')
+    with pytest.raises(DataError, match=r"leaderboard.json: title: Field required"):
+        leaderboard([torn])
+    (torn / "leaderboard.json").unlink()
+    (torn / "context.json").write_text('{"format": 1, "context": {}}')
+    with pytest.raises(DataError, match=r"context.json is not as this version writes it"):
+        leaderboard([torn])
+    (torn / "context.json").write_text("[")
+    with pytest.raises(DataError, match="cannot be read as JSON"):
+        leaderboard([torn])
+    cut = a_run(tmp_path / "cut", [frame("conrad")])
+    path = records_path(cut, "conrad", "mimic_report")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StorageError):
+        leaderboard([cut])
+
+
+def test_subgroups_come_with_by(tmp_path: Path) -> None:
+    pytest.importorskip("conrad_bench.leaderboards.subgroups", reason="no subgroups in this version")
+    data = frame("conrad")
+    run = a_run(tmp_path / "a", [data.assign(view=["AP", "PA"] * (len(data) // 2))])
+    done = conrad_bench("leaderboard", str(run), "--out", "out", "--by", "view", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    board = schema.read_board(tmp_path / "out" / "leaderboard.json")
+    assert {row["subgroup"]["value"] for row in board["subgroups"]} == {"AP", "PA"}
+    assert "By view on mimic_report" in (tmp_path / "out" / "leaderboard.html").read_text()
+    assert "subgroup_value" in (tmp_path / "out" / "leaderboard.csv").read_text()
+
+
+def test_merging_runs_does_not_depend_on_how_often(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path / name, [frame(name)]) for name in ("conrad", "probe")]
+    context, records = merge([load_run(run) for run in runs])
+    assert build(records, context) == build(records, context_of(build(records, context)))
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["/x/seed-0", "/x/seed-1"], ["seed-0", "seed-1"]),
+        (["/a/seed-0", "/b/seed-0"], ["a_seed-0", "b_seed-0"]),
+        (["/a", "/b/a"], ["a", "b_a"]),
+        (["/x/one"], ["one"]),
+    ],
+)
+def test_runs_are_named_by_the_end_of_their_paths(folders: list[str], expected: list[str]) -> None:
+    assert run_names([Path(folder) for folder in folders]) == expected
+
+
+@given(st.lists(st.text("ab_/", min_size=1, max_size=6).map(lambda t: str(Path("/r" + t))), min_size=1, unique=True))
+def test_names_of_runs_differ_where_the_folders_do(folders: list[str]) -> None:
+    found = run_names([Path(folder) for folder in folders])
+    assert len(found) == len(folders)
+    assert len(set(found)) == len(found)
+    assert all(found)
+
+
+def test_the_published_schema_is_that_of_the_types() -> None:
+    import jsonschema
+
+    published = Path(schema.__file__).with_name("leaderboard.schema.json").read_text(encoding="utf-8")
+    assert published == schema.json_schema()
+    for board in (board_of(frame("conrad", unparsed=20)), board_of(sentences("sft"), **SENTENCES)):
+        jsonschema.validate(board, json.loads(published))
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**board, "rows": [{**board["rows"][0], "n": -1}]}, json.loads(published))
+
+
+def test_the_csv_has_every_number_of_the_rows() -> None:
+    board = board_of(frame("conrad", unparsed=20), frame("base", stated=False))
+    base, conrad = list(csv.DictReader(io.StringIO(csv_text(board))))[:2]
+    row = next(row for row in board["rows"] if row["method"] == "conrad")
+    for metric, estimate in row["metrics"].items():
+        assert float(conrad[metric]) == estimate["value"]
+        assert float(conrad[f"{metric}_low"]) == estimate["low"]
+    assert conrad["unparsed_no_confidence"] == "20"
+    assert (base["method"], base["ece"], base["distinct"], base["unparsed_no_confidence"]) == ("base", "", "", "0")
+
+
+def test_the_table_for_latex_has_its_cells_and_escapes() -> None:
+    board = board_of(frame("conrad"), frame("verbalized+iso_100%"))
+    text = tex(board)
+    assert r"verbalized+iso\_100\%" in text
+    ece = next(row for row in board["rows"] if row["method"] == "conrad")["metrics"]["ece"]
+    assert f"{ece['value']:.3f} {{\\scriptsize[{ece['low']:.3f}, {ece['high']:.3f}]}}" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({len(re.findall(r"(?<!\\)&", line)) for line in body}) == 1
+    for begin, end in ((r"\begin{", r"\end{"), (r"\toprule", r"\bottomrule")):
+        assert text.count(begin) == text.count(end)
+
+
+@given(st.text())
+def test_escaped_text_leaves_latex_no_command(text: str) -> None:
+    escaped = escape(text)
+    plain = re.sub(
+        r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\$\\\w+\$|\$-\$|\\[&%$#_{}]", "", escaped
+    )
+    assert not set(plain) & set("\\&%$#_{}~^\n")
