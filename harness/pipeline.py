@@ -85,7 +85,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store, cluster or nullcontext():
         if cluster is not None:
-            reporter.say(f"on Ray: {cluster.share}")
+            training = any(TRAINING in method.needs for method in plan.methods.values())
+            reporter.say(f"on Ray: {cluster.share}" + f"; {cluster.training.of('training worker')}" * training)
         for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
             leftover.unlink(missing_ok=True)
         if store.damaged:
