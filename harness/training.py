@@ -40,8 +40,8 @@ def train_on_ray(
 ) -> None:
     """Run `trainer(torch_model=..., processor=..., stage=..., **data, **calls)` on the workers of a share.
 
-    `data` travel, `calls` are functions of this process. Errors of conrad-bench that a worker meets are raised here with
-    their class and text, and whatever a call raises. Raises TrainingError for any other, and if workers keep dying.
+    `data` travel, `calls` are functions of this process. Errors of conrad-bench that a worker meets are raised here
+    with their class and text, and whatever a call raises. Raises TrainingError for others, and if workers keep dying.
     """
     import ray
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import ConfigError
+from conrad_bench.errors import ConfigError, MissingExtra
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
 from conrad_bench.trainers.settings import GRPOSettings, training_order, training_steps
@@ -60,13 +61,15 @@ def train_conrad(
     rows = written_rows(len(written)) if conditional else chat_rows(prompts)
     steps = training_steps(settings, len(rows))
     rank, workers = place()
+    cuda = torch.cuda.is_available()
+    if settings.vllm != "off":
+        _require_vllm(settings.vllm, cuda)
     if settings.batch_size % workers:
         raise ConfigError(
             f"conrad.batch_size={settings.batch_size} cannot be shared equally by {workers} training workers; choose a "
             "multiple of --train-workers"
         )
     checkpoints = out / "checkpoints"
-    cuda = torch.cuda.is_available()
     arguments = GRPOConfig(
         output_dir=str(checkpoints),
         use_cpu=not cuda,
@@ -93,6 +96,9 @@ def train_conrad(
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=cuda,
+        use_vllm=settings.vllm != "off",
+        vllm_mode="colocate" if settings.vllm in ("off", "colocate") else "server",
+        vllm_server_base_url=settings.vllm if "://" in settings.vllm else None,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         seed=seed,
@@ -138,6 +144,14 @@ def train_conrad(
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), base_model, out)
         shutil.rmtree(checkpoints, ignore_errors=True)
     wait_for_all()
+
+
+def _require_vllm(vllm: str, cuda: bool) -> None:
+    """Raise ConfigError without a GPU, MissingExtra without vLLM."""
+    if not cuda:
+        raise ConfigError(f"conrad.vllm={vllm} needs a GPU; set conrad.vllm=off")
+    if find_spec("vllm") is None:
+        raise MissingExtra(f"conrad.vllm={vllm} needs vLLM, of a version that trl supports: pip install vllm")
 
 
 def written_rows(number: int) -> list[dict[str, Any]]:

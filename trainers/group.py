@@ -95,11 +95,11 @@ def share_random_state() -> None:
     """Give every worker the state of the first one's generators."""
     if place()[1] == 1:
         return
-    states = [torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None]
+    devices = [torch.device("cpu"), *[torch.device("cuda")] * torch.cuda.is_available()]
+    states = [_state(device) for device in devices]
     distributed.broadcast_object_list(states, src=0)
-    torch.set_rng_state(states[0])
-    if states[1] is not None:
-        torch.cuda.set_rng_state(states[1])
+    for device, state in zip(devices, states, strict=True):
+        _set_state(device, state)
 
 
 def _state(device: torch.device) -> torch.Tensor:

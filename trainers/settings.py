@@ -44,13 +44,20 @@ class GRPOSettings(BaseModel):
     """Training stops with an error when fewer rollouts than this state a readable confidence."""
     max_tokens: int = Field(512, ge=1)
     """Longest report, in tokens."""
+    vllm: str = Field("off", pattern="^(off|colocate|https?://.+)$")
+    """Who rolls out reports in joint mode: the trainer itself (off), vLLM on the trainer's GPUs (colocate), or the
+    server of `trl vllm-serve` at an address (http://...). Needs GPUs."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
 
     @model_validator(mode="after")
-    def _entropy_needs_conditional_mode(self) -> GRPOSettings:
+    def _options_need_their_mode(self) -> GRPOSettings:
         if self.entropy and self.mode == "joint":
             raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
+        if self.vllm != "off" and self.mode == "conditional":
+            raise ValueError(
+                "vllm works in mode=joint only, since it cannot run an activated adapter; set vllm=off or mode=joint"
+            )
         return self
 
 
