@@ -135,7 +135,7 @@ class Cluster:
             raise ConfigError(f"--train-workers {train_workers}: should be at least 1")
         self.address = address
         self._replicas = replicas
-        self._train_workers = train_workers
+        self.train_workers = train_workers
         self._busy = False
         self._gpus = gpus_per_replica
         self._plugins = tuple(path.absolute() for path in plugins)
@@ -167,7 +167,7 @@ class Cluster:
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self.share = allot(nodes, self._replicas, self._gpus)
-            self.training = allot(nodes, self._train_workers, 1, "training worker", "lower --train-workers")
+            self.training = allot(nodes, self.train_workers, 1, "training worker", "lower --train-workers")
         except BaseException:
             ray.shutdown(wait_for_processes=True)
             raise

@@ -14,6 +14,7 @@ import itertools
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,6 +26,9 @@ from conrad_bench.model import Reporter
 
 _PAUSE = 0.2
 """Seconds after which it is looked whether the training has ended, while no worker calls."""
+
+_GRACE = 15.0
+"""Seconds that a worker waits with an unforeseen error: if another worker's death caused it, Ray sees that first."""
 
 _PATIENCE = 7 * 24 * 3600
 """Seconds that workers wait for each other: as long as a judge may take. Ray notices when one has died."""
@@ -57,7 +61,7 @@ def train_on_ray(
                 if run.error is None:
                     return
                 failure = ray.get(desk.failure.remote())
-                if failure is not None and (not failure.unforeseen or not _died(run.error)):
+                if failure is not None:
                     raise failure.error()
                 if not _died(run.error):
                     raise TrainingError(f"Ray could not run the training ({type(run.error).__name__})") from run.error
@@ -179,9 +183,8 @@ class _Desk:
         self._open.pop(number).set_result(result)
 
     async def fail(self, failure: Failure) -> None:
-        """Note why the training cannot go on: the first reason, or the first that was foreseen."""
-        if self._failure is None or (self._failure.unforeseen and not failure.unforeseen):
-            self._failure = failure
+        """Note why the training cannot go on: the first reason."""
+        self._failure = self._failure or failure
 
     async def failure(self) -> Failure | None:
         """Return why the training could not go on."""
@@ -220,6 +223,8 @@ def _work(config: dict[str, Any]) -> None:
     except Exception as error:
         failure = Failure.of(error, "in a training worker", TrainingError)
     if failure is not None:
+        if failure.unforeseen and torch.distributed.get_world_size() > 1:
+            time.sleep(_GRACE)
         ray.get(desk.fail.remote(failure))
         raise _StoppedError
 

@@ -57,5 +57,10 @@ def test_a_run_on_ray_whose_training_worker_is_killed_ends_in_the_same_leaderboa
     assert names == ["adapter_config.json", "adapter_model.safetensors", "artifact.json", "training.jsonl"]
 
 
-def test_training_workers_need_ray(tmp_path: Path) -> None:
+def test_training_workers_need_ray_and_equal_parts(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
     assert "add --ray local" in refused(conrad_bench(*SMALL, "--train-workers", "2", cwd=tmp_path))
+    command = (*SMALL, "--ray", "local", "--train-workers", "3", "--out", "out")
+    said = refused(conrad_bench(*command, cwd=tmp_path, MIMIC_CXR_ROOT=""))
+    assert "method 'conrad': batch_size=16 cannot be shared equally by 3 training workers" in said
+    assert not (tmp_path / "out").exists()

@@ -154,7 +154,7 @@ def test_an_error_of_a_worker_has_its_class_and_text(
     cluster: Cluster, small: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It ends the training at once: only what died is tried again."""
-    with pytest.raises(ConfigError, match=r"conrad.batch_size=9 cannot be shared equally by 2 training workers"):
+    with pytest.raises(ConfigError, match=r"batch_size=9 cannot be shared equally by 2 training workers"):
         train(cluster, small, options(batch_size=9, generations=3), tmp_path, low_is_good)
     assert capfd.readouterr().err == ""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import ConfigError, MissingExtra
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
-from conrad_bench.trainers.settings import GRPOSettings, training_order, training_steps
+from conrad_bench.trainers.settings import GRPOSettings, sharing_problem, training_order, training_steps
 
 if TYPE_CHECKING:
     from conrad_bench.trainers.grpo import Reward
@@ -64,11 +64,8 @@ def train_conrad(
     cuda = torch.cuda.is_available()
     if settings.vllm != "off":
         _require_vllm(settings.vllm, cuda)
-    if settings.batch_size % workers:
-        raise ConfigError(
-            f"conrad.batch_size={settings.batch_size} cannot be shared equally by {workers} training workers; choose a "
-            "multiple of --train-workers"
-        )
+    if problem := sharing_problem(settings, workers):
+        raise ConfigError(problem)
     checkpoints = out / "checkpoints"
     arguments = GRPOConfig(
         output_dir=str(checkpoints),

@@ -59,7 +59,7 @@ class Draws:
 
     def __init__(self, device: torch.device) -> None:
         self._generator = torch.Generator(device)
-        self._shape: tuple[int, ...] = ()
+        self._shape = (0, 0)
         self._count = 0
 
     def __enter__(self) -> Draws:

@@ -30,7 +30,7 @@ from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marke
 from conrad_bench.trainers.group import add_up, place, wait_for_all
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
-from conrad_bench.trainers.settings import LevelSettings, level_steps
+from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_problem
 
 Objective = Callable[[torch.Tensor, Sequence[float]], torch.Tensor]
 """From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to the loss."""
@@ -119,8 +119,8 @@ def train_levels(
     from peft import get_peft_model
 
     rank, workers = place()
-    if workers > settings.batch_size:
-        raise ConfigError(f"batch_size={settings.batch_size} has no claim for each of {workers} training workers")
+    if problem := sharing_problem(settings, workers):
+        raise ConfigError(problem)
     tokenizer = processor.tokenizer
     marker, levels = marker_ids(tokenizer, between), level_ids(tokenizer, between)
     ends = [*_eos_ids(torch_model, tokenizer), *ending_ids(tokenizer, between)]

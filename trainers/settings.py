@@ -84,6 +84,18 @@ class LevelSettings(BaseModel):
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
 
 
+def sharing_problem(settings: GRPOSettings | LevelSettings, workers: int) -> str | None:
+    """Return why a number of training workers cannot share the settings' steps, or None."""
+    if isinstance(settings, GRPOSettings) and settings.batch_size % workers:
+        return (
+            f"batch_size={settings.batch_size} cannot be shared equally by {workers} training workers; choose a "
+            "multiple of --train-workers"
+        )
+    if settings.batch_size < workers:
+        return f"batch_size={settings.batch_size} is less than {workers} training workers; lower --train-workers"
+    return None
+
+
 def training_steps(settings: GRPOSettings, examples: int) -> int:
     """Return the number of optimizer steps for a number of training examples."""
     rollouts = examples * settings.epochs * settings.generations
