@@ -48,6 +48,7 @@ def train_on_ray(
     with their class and text, and whatever a call raises. Raises TrainingError for others, and if workers keep dying.
     """
     import ray
+    from ray.train import WorkerGroupError
 
     for name in ("ray.train", "ray.data"):  # what Ray prints of a failure could quote a prompt
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -63,9 +64,9 @@ def train_on_ray(
                 failure = ray.get(desk.failure.remote())
                 if failure is not None:
                     raise failure.error()
-                if not _died(run.error):
+                if not isinstance(run.error, WorkerGroupError):
                     raise TrainingError(f"Ray could not run the training ({type(run.error).__name__})") from run.error
-                if attempt > RETRIES:
+                if attempt > RETRIES:  # no worker said why it ended: one was killed, or its node was lost
                     raise TrainingError(
                         f"training workers died {attempt} times over: the system killed them, for want of memory in "
                         "most cases; lower the method's batch_size, or --train-workers; what was finished is kept, and "
@@ -146,16 +147,6 @@ def _serve(
         desk.answer.remote(number, answer)
     if raised is not None:
         raise raised
-
-
-def _died(error: Exception) -> bool:
-    """Tell whether a training ended because a worker's process did, or its node."""
-    from ray.exceptions import RayActorError
-    from ray.train import WorkerGroupError
-
-    return isinstance(error, WorkerGroupError) and any(
-        isinstance(failure, RayActorError) for failure in error.worker_failures.values()
-    )
 
 
 class _Desk:

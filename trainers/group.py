@@ -83,7 +83,7 @@ class Draws:
         noise = torch.empty(self._shape, dtype=dtype, device=self._generator.device)
         return noise.exponential_(generator=self._generator)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         if kind is not None:
             return
         for _ in range(max(gathered([self._count])) - self._count):
