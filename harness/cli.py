@@ -116,10 +116,14 @@ def run(
     gpus_per_replica: Annotated[
         float, typer.Option(metavar="K", help="GPUs of a replica; with vLLM they share the model.")
     ] = 1,
+    train_workers: Annotated[
+        int, typer.Option(metavar="N", help="Workers that train an adapter together on Ray, with a GPU each.")
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; load no model.")] = False,
 ) -> None:
     """Run methods on tasks and write the leaderboard. The same command again continues."""
     from conrad_bench.config import load_config, parse_data_roots, parse_options
+    from conrad_bench.errors import ConfigError
     from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
 
@@ -128,6 +132,8 @@ def run(
         settings.append(f"openai.base_url={base_url}")
     if ray != "off" and engine == "vllm" and gpus_per_replica > 1:
         settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
+    if ray == "off" and train_workers != 1:
+        raise ConfigError(f"--train-workers {train_workers} needs Ray: add --ray local, or a cluster's address")
     given: dict[str, Any] = {
         "methods": _names(methods),
         "tasks": _names(tasks),
@@ -145,7 +151,7 @@ def run(
     from conrad_bench import pipeline
 
     try:
-        cluster = None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [])
+        cluster = None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers)
         result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster)
     except ConradBenchError:
         raise
@@ -313,14 +319,15 @@ def default_out(methods: list[str], tasks: list[str]) -> Path:
     return Path("runs") / name
 
 
-def _cluster(address: str, replicas: str, gpus_per_replica: float, plugins: list[Path]) -> Cluster:
+def _cluster(address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int) -> Cluster:
     """Return the description of a cluster. Raises ConfigError, or MissingExtra without ray."""
     from conrad_bench.cluster import Cluster
     from conrad_bench.errors import ConfigError
 
     if replicas != "auto" and not replicas.isdecimal():
         raise ConfigError(f"--replicas {replicas}: should be a number, or auto")
-    return Cluster(address, None if replicas == "auto" else int(replicas), gpus_per_replica, plugins)
+    number = None if replicas == "auto" else int(replicas)
+    return Cluster(address, number, gpus_per_replica, plugins, train_workers)
 
 
 def _names(text: str | None) -> list[str] | None:

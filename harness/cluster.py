@@ -18,7 +18,7 @@ import secrets
 import sys
 import traceback
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from conrad_bench.engines.base import Engine
-    from conrad_bench.model import Call
+    from conrad_bench.model import Call, Reporter
 
 LOCAL = "local"
 """The address that starts Ray on this machine, for this process alone."""
 
-_RETRIES = 3
-"""How often a batch is tried again whose worker died, before the request fails."""
+RETRIES = 3
+"""How often a batch or a training is tried again whose worker died, before it fails."""
 
 _OBJECT_STORE = 512 * 2**20
 """Bytes of shared memory for a local Ray: prompts and answers are small, images are read where they are needed."""
@@ -54,13 +54,22 @@ class Share:
     cpus: int
     gpus: float
 
-    def __str__(self) -> str:
+    def of(self, what: str) -> str:
         """Return it for a person: "8 replicas with 1 GPU each"."""
         each = f"{self.gpus:g} GPU" if self.gpus else f"{self.cpus} CPU"
-        return f"{self.replicas} replica{'s' * (self.replicas > 1)} with {each} each"
+        return f"{self.replicas} {what}{'s' * (self.replicas > 1)} with {each} each"
+
+    def __str__(self) -> str:
+        return self.of("replica")
 
 
-def allot(nodes: Sequence[Mapping[str, float]], replicas: int | None, gpus_per_replica: float) -> Share:
+def allot(
+    nodes: Sequence[Mapping[str, float]],
+    replicas: int | None,
+    gpus_per_replica: float,
+    what: str = "replica",
+    remedy: str = "lower --replicas or --gpus-per-replica, or add nodes before the run begins",
+) -> Share:
     """Return how the replicas of an engine are spread over nodes, each given by its Ray resources ("CPU", "GPU").
 
     `replicas` None: as many as have room, with `gpus_per_replica` GPUs each, or with 2 CPUs each where no node has a
@@ -73,10 +82,7 @@ def allot(nodes: Sequence[Mapping[str, float]], replicas: int | None, gpus_per_r
         cpus = 2 if _room(nodes, 2, 0) >= (replicas or 1) else 1
         room, wanted, gpus = _room(nodes, cpus, 0), "a CPU", 0.0
     if room < (replicas or 1):
-        raise ConfigError(
-            f"Ray sees room for {room} replica(s) with {wanted} each, not for {replicas or 1}; lower --replicas or "
-            "--gpus-per-replica, or add nodes before the run begins"
-        )
+        raise ConfigError(f"Ray sees room for {room} {what}(s) with {wanted} each, not for {replicas or 1}; {remedy}")
     return Share(replicas or room, cpus, gpus)
 
 
@@ -97,15 +103,22 @@ class Cluster:
 
     share: Share
     """The replicas, once Ray was started or joined."""
+    training: Share
+    """The workers of a training, while no replicas are at work."""
 
     def __init__(
-        self, address: str, replicas: int | None = None, gpus_per_replica: float = 1, plugins: Sequence[Path] = ()
+        self,
+        address: str,
+        replicas: int | None = None,
+        gpus_per_replica: float = 1,
+        plugins: Sequence[Path] = (),
+        train_workers: int = 1,
     ) -> None:
         """Describe the cluster; nothing is started, and ray is not imported.
 
         `address` is `LOCAL`, or what `ray.init` takes to join a cluster that runs: "auto", or host:port. `plugins` are
-        the plugin files of this run, which every replica loads too. Raises MissingExtra without ray, ConfigError for
-        values that Ray cannot use.
+        the plugin files of this run, which every replica loads too. Each of the `train_workers` has one GPU, where
+        there are GPUs. Raises MissingExtra without ray, ConfigError for values that Ray cannot use.
         """
         if find_spec("ray") is None:
             raise MissingExtra('--ray needs Ray: pip install "conrad-bench[ray]"')
@@ -118,8 +131,12 @@ class Cluster:
             raise ConfigError(f"--replicas {replicas}: should be at least 1, or auto")
         if gpus_per_replica <= 0 or (gpus_per_replica > 1 and gpus_per_replica != int(gpus_per_replica)):
             raise ConfigError(f"--gpus-per-replica {gpus_per_replica:g}: should be a part of 1 or a whole number")
+        if train_workers < 1:
+            raise ConfigError(f"--train-workers {train_workers}: should be at least 1")
         self.address = address
         self._replicas = replicas
+        self.train_workers = train_workers
+        self._busy = False
         self._gpus = gpus_per_replica
         self._plugins = tuple(path.absolute() for path in plugins)
 
@@ -150,6 +167,7 @@ class Cluster:
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             self.share = allot(nodes, self._replicas, self._gpus)
+            self.training = allot(nodes, self.train_workers, 1, "training worker", "lower --train-workers")
         except BaseException:
             ray.shutdown(wait_for_processes=True)
             raise
@@ -157,7 +175,7 @@ class Cluster:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = -1  # a batch may take as long as it takes
-        context.max_consecutive_actor_init_deaths = _RETRIES
+        context.max_consecutive_actor_init_deaths = RETRIES
         return self
 
     def __exit__(
@@ -176,38 +194,67 @@ class Cluster:
         """
         import ray.data
 
-        recipe = _Recipe(engine.name, engine.model_dump(), engine.identity(), self._plugins, os.getcwd(), __version__)
+        share = self._beside_training()
         items = [{"index": index, "call": pickle.dumps(call)} for index, call in enumerate(calls)]
-        size = min(self.share.replicas, len(items))
+        size = min(share.replicas, len(items))
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             # Ray 2.60 warns of max_task_retries, and offers no other bound: without one a batch that is too large for
             # the memory would be tried for ever.
             answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _Replica,
-                fn_constructor_args=(recipe,),
+                fn_constructor_args=(self._recipe(engine),),
                 batch_size=1,
                 batch_format="pyarrow",
                 # Two in flight: the next batch is at hand when one is done, and no more are held back.
                 compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
-                num_cpus=self.share.cpus,
-                num_gpus=self.share.gpus or None,
-                max_task_retries=_RETRIES,
+                num_cpus=share.cpus,
+                num_gpus=share.gpus or None,
+                max_task_retries=RETRIES,
             )
         try:
             for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for index, outcome in zip(table["index"].to_pylist(), table["outcome"].to_pylist(), strict=True):
                     result = pickle.loads(outcome)
-                    if isinstance(result, _Failure):
-                        raise result.kind(result.text)
+                    if isinstance(result, Failure):
+                        raise result.error()
                     yield index, result
         except ConradBenchError:
             raise
         except Exception as error:
             raise EngineError(_explain(engine, error)) from error
 
+    def train(
+        self,
+        engine: Engine,
+        trainer: Callable[..., None],
+        data: Mapping[str, Any],
+        calls: Mapping[str, Callable[..., Any]],
+        reporter: Reporter,
+    ) -> None:
+        """Train on the workers of `training`; see `conrad_bench.training.train_on_ray`."""
+        from conrad_bench.training import train_on_ray
+
+        self._busy = True
+        try:
+            train_on_ray(self._recipe(engine), self.training, trainer, data, calls, reporter)
+        finally:
+            self._busy = False
+
+    def _recipe(self, engine: Engine) -> Recipe:
+        return Recipe(engine.name, engine.model_dump(), engine.identity(), self._plugins, os.getcwd(), __version__)
+
+    def _beside_training(self) -> Share:
+        """Return the replicas that can work now: all, or what a running training leaves to a judge of its rollouts."""
+        if not self._busy:
+            return self.share
+        import ray
+
+        remedy = "a judge of rollouts needs room beside the training: lower --train-workers"
+        return allot([ray.available_resources()], None, self._gpus, "replica", remedy)
+
 
 @dataclass(frozen=True, slots=True)
-class _Recipe:
+class Recipe:
     """What a worker needs to make a replica of an engine."""
 
     name: str
@@ -242,17 +289,31 @@ class _Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """An error in a worker, as it is raised in the process that asked. Ray's own would carry the batch's text."""
 
     kind: type[ConradBenchError]
     text: str
+    unforeseen: bool
+
+    @classmethod
+    def of(cls, error: Exception, where: str, kind: type[ConradBenchError] = EngineError) -> Self:
+        """Return what may be said of an error. Not the message of one that is not our own: it could quote a report."""
+        if isinstance(error, ConradBenchError):
+            return cls(type(error), str(error), False)
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"unexpected {type(error).__name__} {where} ({last.filename}, line {last.lineno})"
+        return cls(kind, f"{text}; a run without --ray shows more", True)
+
+    def error(self) -> ConradBenchError:
+        """Return it as an exception."""
+        return self.kind(self.text)
 
 
 class _Replica:
     """One copy of the engine, in a worker process."""
 
-    def __init__(self, recipe: _Recipe) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._engine: Engine | None = None
 
@@ -266,14 +327,8 @@ class _Replica:
             if self._engine is None:
                 self._engine = self._recipe.make()
             outcome = call.run(self._engine)
-        except ConradBenchError as error:
-            outcome = _Failure(type(error), str(error))
         except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            # Not its message, which could quote a report.
-            where = f"{last.filename}, line {last.lineno}"
-            text = f"unexpected {type(error).__name__} in a replica of engine {self._recipe.name!r} ({where})"
-            outcome = _Failure(EngineError, f"{text}; a run without --ray shows more")
+            outcome = Failure.of(error, f"in a replica of engine {self._recipe.name!r}")
         return pa.table({"index": batch["index"], "outcome": pa.array([pickle.dumps(outcome)], pa.binary())})
 
 
@@ -299,7 +354,7 @@ def _explain(engine: Engine, error: Exception) -> str:
     kept = "what was finished is kept, and the same command continues"
     if isinstance(error, RayActorError) and not error.actor_init_failed:
         return (
-            f"replicas of engine {engine.name!r} died {_RETRIES + 1} times over: the system killed them, for want of "
+            f"replicas of engine {engine.name!r} died {RETRIES + 1} times over: the system killed them, for want of "
             f"memory in most cases; lower {engine.name}.batch_size or --replicas; {kept}"
         )
     return (

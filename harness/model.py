@@ -69,6 +69,17 @@ class Pool(Protocol):
     def run(self, engine: Engine, calls: Sequence[Call], /) -> Generator[tuple[int, Any], None, None]:
         """Yield (index, result) of each call as it is answered, in any order, by copies of the engine."""
 
+    def train(
+        self,
+        engine: Engine,
+        trainer: Callable[..., None],
+        data: Mapping[str, Any],
+        calls: Mapping[str, Callable[..., Any]],
+        reporter: Reporter,
+        /,
+    ) -> None:
+        """Run a trainer where the pool says; see `Model.train`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -187,8 +198,27 @@ class Model:
         return replace(self, adapter=folder)
 
     def torch_model(self) -> tuple[Any, Any]:
-        """Return (a freshly loaded torch model without adapter, its processor): the door to training."""
+        """Return (a freshly loaded torch model without adapter, its processor), in this process."""
         return self.engine.torch_model()
+
+    def tokenizer(self) -> Any:
+        """Return the model's tokenizer; loads no weights."""
+        return self.engine.tokenizer()
+
+    def train(
+        self, trainer: Callable[..., None], data: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]]
+    ) -> None:
+        """Run `trainer(torch_model=..., processor=..., stage=..., **data, **calls)` on a freshly loaded torch model.
+
+        The trainer is a function of a module. With a pool it runs in workers of the pool, all with the same `data`,
+        which travel there, in one process group of torch; they share the work, and call the functions `calls` in this
+        process. `stage(label, total)` is a context manager that yields a function to report progress with.
+        """
+        if self.pool is not None:
+            self.pool.train(self.engine, trainer, data, calls, self.reporter)
+            return
+        torch_model, processor = self.engine.torch_model()
+        trainer(torch_model=torch_model, processor=processor, stage=self.reporter.stage, **data, **calls)
 
     def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the key of each request. Raises DataError for an image file that is missing."""

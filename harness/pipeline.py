@@ -18,6 +18,7 @@ from conrad_bench.methods.recalibrated import Recalibrated
 from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, is_phantom, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
+from conrad_bench.trainers.settings import GRPOSettings, LevelSettings, sharing_problem
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def run(
 
     What is there already is used, never made again. A method that fails does not stop the others: the first error is
     raised at the end, after the leaderboard of what did work is written. With a `cluster`, replicas of the model on
-    Ray answer what the store lacks; fits run in this process. Raises ConfigError if `out` holds a run of another
-    configuration.
+    Ray answer what the store lacks, and adapters are trained there. Raises ConfigError if `out` holds a run of another
+    configuration, or the cluster's training workers cannot share a method's steps.
     """
     plan = make_plan(config, registry)
+    if cluster is not None:
+        _check_sharing(plan, cluster.train_workers)
     check_folder(out, plan.config)
     if dry_run:
         from conrad_bench.preview import preview
@@ -52,6 +55,14 @@ def run(
         reporter.say(f"{out} holds this run, finished; nothing to do")
         return dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
     return _carry_out(plan, out, reporter, cluster)
+
+
+def _check_sharing(plan: Plan, workers: int) -> None:
+    """Raise ConfigError if the training workers cannot share a method's steps."""
+    for name, method in plan.methods.items():
+        learner = method.method if isinstance(method, Recalibrated) else method
+        if isinstance(learner, (GRPOSettings, LevelSettings)) and (problem := sharing_problem(learner, workers)):
+            raise ConfigError(f"method {name!r}: {problem}")
 
 
 def check_folder(out: Path, config: RunConfig) -> None:
@@ -90,7 +101,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store, cluster or nullcontext():
         if cluster is not None:
-            reporter.say(f"on Ray: {cluster.share}")
+            training = any(TRAINING in method.needs for method in plan.methods.values())
+            reporter.say(f"on Ray: {cluster.share}" + f"; {cluster.training.of('training worker')}" * training)
         for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
             leftover.unlink(missing_ok=True)
         if store.damaged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from conrad_bench.elicitation import elicit_at, separator
 from conrad_bench.methods.base import LOGPROBS, SAMPLING, TRAINING, Judge, Method, Step, drawn, respond
@@ -12,7 +12,7 @@ from conrad_bench.methods.stating import read_first, state, with_distributions, 
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.rewards import mean_log_score, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings, tracker_problem, training_steps
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling, Score
+from conrad_bench.types import Claim, Estimate, Example, Granularity, Response, Sampling, Score
 
 if TYPE_CHECKING:
     from conrad_bench.model import Model
@@ -70,19 +70,23 @@ class ConRad(Method, GRPOSettings):
         out: Path,
     ) -> None:
         """Train the adapter. Raises TrainingError if the rollouts lose the confidence format."""
-        examples = self._chosen(train, task.granularity)
-        torch_model, processor = model.torch_model()
+        examples, elicit = self._chosen(train, task.granularity), elicit_at(task.granularity)
+        data = {
+            "settings": self,
+            "between": separator(task.granularity),
+            "base_model": model.engine.identity()["model"],
+            "seed": self.seed,
+            "out": out,
+        }
         if self.mode == "conditional":
-            written, correctness = written_claims(task, examples, model, judge, self.max_tokens, processor.tokenizer)
+            written, correctness = written_claims(task, examples, model, judge, self.max_tokens, model.tokenizer())
 
             def rewarded(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
                 levels = [read_first(text)[0] for text in texts]
                 return self._rewards([[c] for c in levels], [[correctness[row]] for row in rows])
 
-            rows = [{"prompt": [{"role": "user", "content": ""}], "row": i} for i in range(len(written))]
-            self._train(torch_model, processor, rows, rewarded, written, task, model, out)
+            model.train(train_conrad, {**data, "prompts": [], "written": written}, {"reward": rewarded})
             return
-        elicit = elicit_at(task.granularity)
 
         def reward(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
             claims = [task.claims(Response("", text, (), None, "stop"), elicit) for text in texts]
@@ -90,7 +94,7 @@ class ConRad(Method, GRPOSettings):
             return self._rewards([_confidences(c) for c in claims], [_values(s) for s in scores])
 
         prompts = [task.prompt(example, elicit) for example in examples]
-        self._train(torch_model, processor, chat_rows(prompts), reward, [], task, model, out)
+        model.train(train_conrad, {**data, "prompts": prompts, "written": []}, {"reward": reward})
 
     def _rewards(
         self, confidences: Sequence[Sequence[float | None]], correctness: Sequence[Sequence[float | None]]
@@ -110,31 +114,6 @@ class ConRad(Method, GRPOSettings):
             c, r = zip(*known, strict=True)
             rewards.append(mean_log_score(c, r, self.reward_scale, self.reward_eps))
         return rewards, parsed
-
-    def _train(
-        self,
-        torch_model: Any,
-        processor: Any,
-        rows: Any,
-        reward: Any,
-        written: Any,
-        task: Task,
-        model: Model,
-        out: Path,
-    ) -> None:
-        train_conrad(
-            self,
-            torch_model=torch_model,
-            processor=processor,
-            prompts=rows,
-            reward=reward,
-            written=written,
-            between=separator(task.granularity),
-            base_model=model.engine.identity()["model"],
-            seed=self.seed,
-            stage=model.reporter.stage,
-            out=out,
-        )
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
@@ -157,17 +136,3 @@ def _confidences(claims: Sequence[Claim]) -> list[float | None]:
 
 def _values(scores: Sequence[Score]) -> list[float | None]:
     return [score.value for score in scores]
-
-
-def chat_rows(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """Return prompts as rows of a data set for TRL: chat messages, images, and the number of the row."""
-    from conrad_bench.engines.inputs import open_image
-
-    return [
-        {
-            "prompt": [{"role": message.role, "content": message.text} for message in prompt.messages],
-            "images": [open_image(path) for path in prompt.images],
-            "row": i,
-        }
-        for i, prompt in enumerate(prompts)
-    ]

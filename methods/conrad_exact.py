@@ -68,21 +68,18 @@ class ConRadExact(Method, LevelSettings):
         from conrad_bench.trainers.levels import expected_reward, train_levels
 
         examples = self._chosen(train, task.granularity)
-        torch_model, processor = model.torch_model()
-        written, correctness = written_claims(task, examples, model, judge, self.max_tokens, processor.tokenizer)
-        train_levels(
-            self,
-            expected_reward(self.reward_scale, self.reward_eps, self.entropy, self.normalise),
-            torch_model=torch_model,
-            processor=processor,
-            written=written,
-            correctness=correctness,
-            between=separator(task.granularity),
-            base_model=model.engine.identity()["model"],
-            seed=self.seed,
-            stage=model.reporter.stage,
-            out=out,
-        )
+        written, correctness = written_claims(task, examples, model, judge, self.max_tokens, model.tokenizer())
+        data = {
+            "settings": self,
+            "objective": expected_reward(self.reward_scale, self.reward_eps, self.entropy, self.normalise),
+            "written": written,
+            "correctness": correctness,
+            "between": separator(task.granularity),
+            "base_model": model.engine.identity()["model"],
+            "seed": self.seed,
+            "out": out,
+        }
+        model.train(train_levels, data, {})
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

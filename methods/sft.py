@@ -57,21 +57,18 @@ class SFT(Method, LevelSettings):
         from conrad_bench.trainers.levels import supervised, train_levels
 
         examples = self._chosen(train, task.granularity)
-        torch_model, processor = model.torch_model()
-        written, correctness = written_claims(task, examples, model, judge, self.max_tokens, processor.tokenizer)
-        train_levels(
-            self,
-            supervised,
-            torch_model=torch_model,
-            processor=processor,
-            written=written,
-            correctness=correctness,
-            between=separator(task.granularity),
-            base_model=model.engine.identity()["model"],
-            seed=self.seed,
-            stage=model.reporter.stage,
-            out=out,
-        )
+        written, correctness = written_claims(task, examples, model, judge, self.max_tokens, model.tokenizer())
+        data = {
+            "settings": self,
+            "objective": supervised,
+            "written": written,
+            "correctness": correctness,
+            "between": separator(task.granularity),
+            "base_model": model.engine.identity()["model"],
+            "seed": self.seed,
+            "out": out,
+        }
+        model.train(train_levels, data, {})
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

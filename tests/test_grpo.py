@@ -15,7 +15,7 @@ from PIL import Image
 
 from conrad_bench.elicitation import read_level, report_claim
 from conrad_bench.engines.base import Job
-from conrad_bench.engines.inputs import collate, encode, open_image
+from conrad_bench.engines.inputs import collate, encode
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import TrainingError
 from conrad_bench.tasks.phantom import render, world
@@ -54,17 +54,8 @@ class World:
             out.append(Written(shown, ids[: list(ids).index(self.marker[1]) - 1]))
         return out
 
-    def rows(self, joint: bool, text: str | None = None) -> list[dict[str, Any]]:
-        if not joint:
-            return [{"prompt": [{"role": "user", "content": ""}], "row": i} for i in range(len(self.prompts))]
-        return [
-            {
-                "prompt": [{"role": "user", "content": text or prompt.messages[0].text}],
-                "images": [open_image(path) for path in prompt.images],
-                "row": i,
-            }
-            for i, prompt in enumerate(self.prompts)
-        ]
+    def asking(self, text: str) -> list[Prompt]:
+        return [Prompt((Message("user", text),), prompt.images) for prompt in self.prompts]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +96,7 @@ def fit(small: World, out: Path, chosen: GRPOSettings, reward: Any = low_is_good
     arguments: dict[str, Any] = {
         "torch_model": model,
         "processor": processor,
-        "prompts": small.rows(joint),
+        "prompts": small.prompts if joint else [],
         "reward": reward,
         "written": [] if joint else small.written(),
         "between": "\n",
@@ -304,7 +295,7 @@ def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> No
 def test_a_run_that_loses_the_format_stops(small: World, tmp_path: Path) -> None:
     """A prompt that asks for no confidence gets none: the state in which nothing can be learned any more."""
     with pytest.raises(TrainingError, match=r"lost the confidence format: at step \d+ only \d+% .* conrad.mode=cond"):
-        fit(small, tmp_path, settings(mode="joint", epochs=3.0), prompts=small.rows(True, FINDINGS))
+        fit(small, tmp_path, settings(mode="joint", epochs=3.0), prompts=small.asking(FINDINGS))
 
 
 def test_a_run_without_gradient_stops(small: World, tmp_path: Path) -> None:

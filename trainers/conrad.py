@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.errors import ConfigError, MissingExtra
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
-from conrad_bench.trainers.settings import GRPOSettings, training_order, training_steps
+from conrad_bench.trainers.settings import GRPOSettings, sharing_problem, training_order, training_steps
 
 if TYPE_CHECKING:
     from conrad_bench.trainers.grpo import Reward
     from conrad_bench.trainers.prefix import Written
+    from conrad_bench.types import Prompt
 
 
 def train_conrad(
@@ -23,7 +26,7 @@ def train_conrad(
     *,
     torch_model: Any,
     processor: Any,
-    prompts: Sequence[dict[str, Any]],
+    prompts: Sequence[Prompt],
     reward: Reward,
     written: Sequence[Written],
     between: str,
@@ -35,10 +38,11 @@ def train_conrad(
     """Train an adapter and leave it in the folder `out` (adapter_model.safetensors, adapter_config.json,
     training.jsonl).
 
-    `prompts` are the rows of the data set: chat messages under "prompt", PIL images under "images" (joint mode), and
-    the number of the row under "row". `written` holds what the base model wrote before each confidence (conditional
-    mode), `between` is what stands before the marker. `stage(label, total)` is a context manager that yields a function
-    to report progress with. Raises TrainingError if the run loses the format or gets no gradient.
+    `prompts` are what is to be answered (joint mode), `written` what the base model wrote before each confidence
+    (conditional mode), `between` is what stands before the marker; `reward` gets indices into one or the other.
+    `stage(label, total)` is a context manager that yields a function to report progress with. The workers of a group
+    train one adapter together, the same one that a single process trains, up to float noise. Raises TrainingError if
+    the run loses the format or gets no gradient, ConfigError if a step cannot be shared equally.
     """
     from conrad_bench.engines.loading import hush_bitsandbytes
 
@@ -50,18 +54,25 @@ def train_conrad(
     from trl import GRPOConfig
 
     from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
+    from conrad_bench.trainers.group import place, share_random_state, wait_for_all
     from conrad_bench.trainers.grpo import ConditionalTrainer, JointTrainer, Watch
 
     conditional = settings.mode == "conditional"
     marker = marker_ids(processor.tokenizer, between)
-    steps = training_steps(settings, len(prompts))
-    checkpoints = out / "checkpoints"
+    rows = written_rows(len(written)) if conditional else chat_rows(prompts)
+    steps = training_steps(settings, len(rows))
+    rank, workers = place()
     cuda = torch.cuda.is_available()
+    if settings.vllm != "off":
+        _require_vllm(settings.vllm, cuda)
+    if problem := sharing_problem(settings, workers):
+        raise ConfigError(problem)
+    checkpoints = out / "checkpoints"
     arguments = GRPOConfig(
         output_dir=str(checkpoints),
         use_cpu=not cuda,
         bf16=cuda,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // workers,
         gradient_accumulation_steps=settings.accumulation,
         gradient_checkpointing=cuda and not conditional,
         num_generations=settings.generations,
@@ -84,6 +95,11 @@ def train_conrad(
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=cuda,
+        use_vllm=settings.vllm != "off",
+        vllm_mode="colocate" if settings.vllm in ("off", "colocate") else "server",
+        vllm_server_base_url=settings.vllm if "://" in settings.vllm else None,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         seed=seed,
         shuffle_dataset=False,
     )
@@ -94,7 +110,7 @@ def train_conrad(
         "model": torch_model,
         "processing_class": processor,
         "args": arguments,
-        "train_dataset": Dataset.from_list(list(prompts)).select(training_order(settings, len(prompts), seed)),
+        "train_dataset": Dataset.from_list(rows).select(training_order(settings, len(rows), seed)),
         "peft_config": language_lora(settings.rank, marker if conditional else None),
         "reward": reward,
         "min_parse_rate": settings.min_parse_rate,
@@ -116,13 +132,58 @@ def train_conrad(
     trainer.remove_callback(PrinterCallback)
     last = _last_checkpoint(checkpoints)
     done = int(last.name.rsplit("-", 1)[1]) if last else 0
-    _keep_log_until(out / "training.jsonl", done)
+    if rank == 0:
+        _keep_log_until(out / "training.jsonl", done)
+        if last is not None:
+            _spread_random_state(last, workers)
+    share_random_state()
     with stage("training ConRad", steps) as advance:
         advance(done)
         trainer.add_callback(Watch(advance, out / "training.jsonl", resumed=done > 0))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    save_adapter(trainer.model, base_model, out)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if rank == 0:
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), base_model, out)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    wait_for_all()
+
+
+def _require_vllm(vllm: str, cuda: bool) -> None:
+    """Raise ConfigError without a GPU, MissingExtra without vLLM."""
+    if not cuda:
+        raise ConfigError(f"conrad.vllm={vllm} needs a GPU; set conrad.vllm=off")
+    if find_spec("vllm") is None:
+        raise MissingExtra(f"conrad.vllm={vllm} needs vLLM, of a version that trl supports: pip install vllm")
+
+
+def written_rows(number: int) -> list[dict[str, Any]]:
+    """Return rows of a data set for TRL that stand for what was written already."""
+    return [{"prompt": [{"role": "user", "content": ""}], "row": i} for i in range(number)]
+
+
+def chat_rows(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Return prompts as rows of a data set for TRL: chat messages, images, and the number of the row."""
+    from conrad_bench.engines.inputs import open_image
+
+    return [
+        {
+            "prompt": [{"role": message.role, "content": message.text} for message in prompt.messages],
+            "images": [open_image(path) for path in prompt.images],
+            "row": i,
+        }
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def _spread_random_state(checkpoint: Path, workers: int) -> None:
+    """Give every worker its file of random states, whatever number of workers wrote the checkpoint: they are equal.
+
+    The first worker's file is whole; others may have died while they wrote theirs.
+    """
+    found = min(checkpoint.glob("rng_state*.pth"))
+    names = [f"rng_state_{rank}.pth" for rank in range(workers)] if workers > 1 else ["rng_state.pth"]
+    for name in names:
+        if name != found.name:
+            shutil.copyfile(found, checkpoint / name)
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ import torch
 from conrad_bench.engines.loading import hush_bitsandbytes
 from conrad_bench.errors import TrainingError
 from conrad_bench.trainers.confidence_tokens import confidence_mask
+from conrad_bench.trainers.group import Draws, gathered, place
 from conrad_bench.trainers.head import MaskedHead
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 
 hush_bitsandbytes()  # both import it where it is installed
-from transformers import TrainerCallback  # noqa: E402
+from transformers import LogitsProcessor, TrainerCallback  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
 PATIENCE = 10
@@ -63,17 +65,30 @@ class JointTrainer(GRPOTrainer):  # type: ignore[misc]
         self._guard = _Guard(min_parse_rate)
         self._reward = reward
         self._scored = torch.zeros(0)
+        self._later: torch.Tensor | None = None
         super().__init__(reward_funcs=self._rewards, **arguments)
 
     def _rewards(self, completions: Any, row: list[int], log_metric: Any = None, **_: Any) -> list[float]:
         rewards, parsed = self._reward(row, [completion[0]["content"] for completion in completions])
+        parsed = gathered(parsed)
         if log_metric is not None:
             log_metric("parse_rate", sum(parsed) / len(parsed))
         self._guard(parsed, self.state.global_step)
         return rewards
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
-        out = list(super()._generate(prompts))
+        model = self.accelerator.unwrap_model(self.model)
+        if place()[1] == 1 or self.use_vllm:
+            out = list(super()._generate(prompts))
+        else:
+            with Draws(self.accelerator.device) as draws:
+                # transformers samples from what the last processor leaves, which is one token.
+                model.generate = partial(model.generate, logits_processor=[_OneToken(draws)])
+                try:
+                    out = list(super()._generate(prompts))
+                finally:
+                    del model.generate
+        self._look_ahead(len(prompts))
         _check_hook(out)
         out[2] = [confidence_mask(self._tokenizer, ids, self.eos_token_ids) for ids in out[1]]
         longest = max(map(len, out[2]))
@@ -90,6 +105,32 @@ class JointTrainer(GRPOTrainer):  # type: ignore[misc]
         head = MaskedHead(model, self.accelerator.unwrap_model(model), self._scored, self.temperature)
         scored: tuple[Any, ...] = super()._get_per_token_logps_and_entropies(head, *arguments, **named)
         return scored
+
+    def _look_ahead(self, rows: int) -> None:
+        """Note the generator's state after TRL has shuffled the rollouts of all workers; each shuffles its own only."""
+        if place()[1] > 1:
+            before = torch.get_rng_state()
+            torch.randperm(rows * place()[1])
+            self._later = torch.get_rng_state()
+            torch.set_rng_state(before)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._later is not None:
+            torch.set_rng_state(self._later)
+            self._later = None
+        return inputs
+
+
+class _OneToken(LogitsProcessor):  # type: ignore[misc]
+    """Leaves the one token that a group of workers draws for each row."""
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = self._draws.choose(torch.softmax(scores, dim=-1))
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
 
 def _check_hook(out: Sequence[Any]) -> None:
@@ -135,7 +176,9 @@ class ConditionalTrainer(JointTrainer):
         model = self.accelerator.unwrap_model(self.model)
         self._prefix = prefill(model, self.processing_class, [self._written[row] for row in unique])
         places = [self._prefix_of[row] for row in self._rows]
-        completions = self._sample(model, places)
+        with Draws(self.accelerator.device) as draws:
+            completions = self._sample(model, places, draws)
+        self._look_ahead(len(places))
         texts = self._tokenizer.batch_decode(completions, skip_special_tokens=True)
         messages = [[{"role": "assistant", "content": text}] for text in texts]
         self._metrics["train"]["completions/mean_length"].append(sum(map(len, completions)) / len(completions))
@@ -145,7 +188,7 @@ class ConditionalTrainer(JointTrainer):
         mask = [[1] * len(ids) for ids in completions]
         return head, completions, mask, messages, None, {}, None, []
 
-    def _sample(self, model: Any, places: Sequence[int]) -> list[list[int]]:
+    def _sample(self, model: Any, places: Sequence[int], draws: Draws) -> list[list[int]]:
         """Sample what follows the marker, at temperature 1, at most `max_completion_length` tokens."""
         assert self._prefix is not None
         device = self._prefix.mask.device
@@ -158,7 +201,7 @@ class ConditionalTrainer(JointTrainer):
             for _ in range(self.max_completion_length):
                 logits, mask = continue_from(model, ids, cache, mask, keep=1)
                 probabilities = torch.softmax(logits[:, -1].float() / self.temperature, dim=-1)
-                ids = torch.multinomial(probabilities, 1)
+                ids = draws.choose(probabilities)
                 for i, token in enumerate(ids[:, 0].tolist()):
                     if not ended[i]:
                         out[i].append(token)
@@ -203,7 +246,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._idle: int | None = None if resumed else 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Advance the progress display by one step."""
+        """Advance the progress display by one step; workers other than the first are given none."""
         self._advance(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -216,8 +259,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             return
         kept = ("loss", "grad_norm", "reward", "reward_std", "parse_rate", "entropy", "learning_rate")
         line = {"step": state.global_step, **{name: round(float(logs[name]), 6) for name in kept if name in logs}}
-        with open(self._log, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if state.is_world_process_zero:
+            with open(self._log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         if self._idle is None or float(logs["grad_norm"]) != 0.0:
             self._idle = None
             return

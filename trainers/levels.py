@@ -23,13 +23,14 @@ import torch
 
 from conrad_bench.elicitation import LEVELS
 from conrad_bench.engines.loading import hush_bitsandbytes
-from conrad_bench.errors import TrainingError
+from conrad_bench.errors import ConfigError, TrainingError
 from conrad_bench.storage import write_bytes, write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
 from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
+from conrad_bench.trainers.group import add_up, place, wait_for_all
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
-from conrad_bench.trainers.settings import LevelSettings, level_steps
+from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_problem
 
 Objective = Callable[[torch.Tensor, Sequence[float]], torch.Tensor]
 """From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to the loss."""
@@ -111,11 +112,15 @@ def train_levels(
     `written` are the prompts with what the base model wrote before each confidence, `correctness` (n,) in [0, 1] what
     the scorer says of it, `between` what stands before the marker. `stage(label, total)` is a context manager that
     yields a function to report progress with. An interrupted training goes on from its last checkpoint and ends with
-    the same bytes. Raises TrainingError if the policy loses the format.
+    the same bytes; the workers of a group train one adapter together, the one that a single process trains, up to float
+    noise. Raises TrainingError if the policy loses the format, ConfigError for more workers than claims in a batch.
     """
     hush_bitsandbytes()  # peft imports it where it is installed
     from peft import get_peft_model
 
+    rank, workers = place()
+    if problem := sharing_problem(settings, workers):
+        raise ConfigError(problem)
     tokenizer = processor.tokenizer
     marker, levels = marker_ids(tokenizer, between), level_ids(tokenizer, between)
     ends = [*_eos_ids(torch_model, tokenizer), *ending_ids(tokenizer, between)]
@@ -135,16 +140,20 @@ def train_levels(
         for step in range(done, steps):
             if settings.schedule == "linear":
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
-            total, parsed = 0.0, 0.0
+            sums = torch.zeros(2, dtype=torch.float64, device=next(iter(parameters.values())).device)
             for part in range(settings.accumulation):
                 at = (step * settings.accumulation + part) * settings.batch_size
-                rows = order[at : at + settings.batch_size]
+                rows = order[at : at + settings.batch_size][rank::workers]
                 prefix = prefill(model, processor, [written[row] for row in rows])
                 logp = level_log_probabilities(model, prefix, marker, levels, ends)
                 loss = objective(logp, [correctness[row] for row in rows]) / settings.accumulation
-                loss.backward()
-                total += loss.item()
-                parsed += float(logp.detach().exp().sum(1).mean()) / settings.accumulation
+                part_of_batch = len(rows) / settings.batch_size
+                (loss * part_of_batch).backward()
+                readable = float(logp.detach().exp().sum(1).mean()) / settings.accumulation
+                sums += sums.new_tensor([loss.item(), readable]) * part_of_batch
+            add_up([sums])
+            add_up(p.grad for p in parameters.values() if p.grad is not None)
+            total, parsed = sums.tolist()
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm))
             optimizer.step()
             optimizer.zero_grad()
@@ -157,12 +166,14 @@ def train_levels(
                     f"the training lost the confidence format: at step {step + 1} only {parsed:.0%} of the probability "
                     "is on readable confidences; lower the method's learning_rate"
                 )
-            if (step + 1) % save_every == 0 and step + 1 < steps:
+            if rank == 0 and (step + 1) % save_every == 0 and step + 1 < steps:
                 write_text(log, "".join(lines))
                 _save(checkpoint, parameters, optimizer, step + 1)
-    write_text(log, "".join(lines))
-    save_adapter(model, base_model, out)
-    checkpoint.unlink(missing_ok=True)
+    if rank == 0:
+        write_text(log, "".join(lines))
+        save_adapter(model, base_model, out)
+        checkpoint.unlink(missing_ok=True)
+    wait_for_all()
 
 
 def _order(examples: int, number: int, seed: int) -> list[int]:

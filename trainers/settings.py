@@ -45,15 +45,22 @@ class GRPOSettings(BaseModel):
     """Training stops with an error when fewer rollouts than this state a readable confidence."""
     max_tokens: int = Field(512, ge=1)
     """Longest report, in tokens."""
+    vllm: str = Field("off", pattern="^(off|colocate|https?://.+)$")
+    """Who rolls out reports in joint mode: the trainer itself (off), vLLM on the trainer's GPUs (colocate), or the
+    server of `trl vllm-serve` at an address (http://...). Needs GPUs."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
     report_to: Literal["none", "trackio", "wandb", "tensorboard", "mlflow"] = "none"
     """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
 
     @model_validator(mode="after")
-    def _entropy_needs_conditional_mode(self) -> GRPOSettings:
+    def _options_need_their_mode(self) -> GRPOSettings:
         if self.entropy and self.mode == "joint":
             raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
+        if self.vllm != "off" and self.mode == "conditional":
+            raise ValueError(
+                "vllm works in mode=joint only, since it cannot run an activated adapter; set vllm=off or mode=joint"
+            )
         return self
 
 
@@ -85,6 +92,18 @@ def tracker_problem(report_to: str) -> str | None:
     if report_to == "none" or importlib.util.find_spec(report_to) is not None:
         return None
     return f"report_to={report_to} needs the package {report_to}: pip install {report_to}"
+
+
+def sharing_problem(settings: GRPOSettings | LevelSettings, workers: int) -> str | None:
+    """Return why a number of training workers cannot share the settings' steps, or None."""
+    if isinstance(settings, GRPOSettings) and settings.batch_size % workers:
+        return (
+            f"batch_size={settings.batch_size} cannot be shared equally by {workers} training workers; choose a "
+            "multiple of --train-workers"
+        )
+    if settings.batch_size < workers:
+        return f"batch_size={settings.batch_size} is less than {workers} training workers; lower --train-workers"
+    return None
 
 
 def training_steps(settings: GRPOSettings, examples: int) -> int:

@@ -93,6 +93,10 @@ class Engine(BaseModel):
         """
         raise NotImplementedError
 
+    def tokenizer(self) -> Any:
+        """Return the model's tokenizer, for what goes before a training; needs no weights."""
+        raise NotImplementedError
+
     def torch_model(self) -> tuple[Any, Any]:
         """Return (a freshly loaded torch model, processor) for a trainer: the door to training."""
         raise NotImplementedError

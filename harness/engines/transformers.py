@@ -107,9 +107,13 @@ class TransformersEngine(Engine):
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's decoded text, and the text's length."""
+        return [token_offsets(self.tokenizer(), ids) for ids in answers]
+
+    def tokenizer(self) -> Any:
+        """Return the model's tokenizer; loads no weights."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model, locate(self.model, self.revision).get("revision"))
-        return [token_offsets(self._tokenizer, ids) for ids in answers]
+        return self._tokenizer
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""

@@ -209,6 +209,10 @@ class VLLMEngine(Engine):
         """Return where each token of each response starts in the response's decoded text, and the text's length."""
         return self._beside.offsets(answers)
 
+    def tokenizer(self) -> Any:
+        """Return the model's tokenizer from the transformers engine; loads no weights."""
+        return self._beside.tokenizer()
+
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) from the transformers engine, loaded anew."""
         self._make_room()

@@ -1,0 +1,66 @@
+"""The same run with Ray and without it, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import conrad_bench, refused
+from test_training import training_workers
+
+SMALL = (
+    *("run", "--methods", "verbalized,conrad", "--tasks", "mimic_report", "--limit", "24"),
+    *("-o", "phantom.studies=60", "-o", "bootstrap.replicates=100", "-o", "transformers.batch_size=8"),
+    *("-o", "conrad.samples=16", "-o", "conrad.generations=4", "-o", "conrad.batch_size=16", "-o", "conrad.epochs=3"),
+    *("-o", "conrad.learning_rate=0.003", "-o", "conrad.checkpoints=4"),
+)
+
+
+def rows(folder: Path) -> Any:
+    return json.loads((folder / "leaderboard.json").read_text())["rows"]
+
+
+def test_a_run_on_ray_whose_training_worker_is_killed_ends_in_the_same_leaderboard(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("two workers need two CPUs")
+    own = {"CONRAD_BENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "MIMIC_CXR_ROOT": ""}
+    alone = conrad_bench(*SMALL, "--out", "alone", cwd=tmp_path, **own)
+    assert alone.returncode == 0, alone.stderr
+
+    on_ray = ("--out", "group", "--ray", "local", "--train-workers", "2")
+    command = [sys.executable, "-c", "from conrad_bench.cli import main; main()", *SMALL, *on_ray]
+    checkpoints = tmp_path / "group" / "artifacts" / "conrad@mimic_report" / "checkpoints"
+    killed: list[int] = []
+    with open(tmp_path / "errors", "w+") as errors:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        while process.poll() is None:
+            if not killed and any(checkpoints.glob("checkpoint-*/trainer_state.json")):
+                killed = training_workers(process.pid)
+                os.kill(killed[-1], signal.SIGKILL)
+            time.sleep(0.005)
+    said = (tmp_path / "errors").read_text()
+    assert process.returncode == 0, said
+    assert len(killed) == 2
+    assert "2 training workers with 1 CPU each" in said
+    assert rows(tmp_path / "group") == rows(tmp_path / "alone")
+    names = [path.name for path in sorted((tmp_path / "group" / "artifacts" / "conrad@mimic_report").iterdir())]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "artifact.json", "training.jsonl"]
+
+
+def test_training_workers_need_ray_and_equal_parts(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    assert "add --ray local" in refused(conrad_bench(*SMALL, "--train-workers", "2", cwd=tmp_path))
+    command = (*SMALL, "--ray", "local", "--train-workers", "3", "--out", "out")
+    said = refused(conrad_bench(*command, cwd=tmp_path, MIMIC_CXR_ROOT=""))
+    assert "method 'conrad': batch_size=16 cannot be shared equally by 3 training workers" in said
+    assert not (tmp_path / "out").exists()
