@@ -294,6 +294,8 @@ def context(plan: Plan, data: dict[str, Loaded]) -> Any:
         seed=plan.config.seed,
         replicates=options.replicates,
         unit="cluster" if options.unit == "cluster" else "claim",
+        interval=options.interval,
+        metrics=plan.metrics,
         left_out={name: dict(data[name].left_out) for name in tasks},
     )
 

@@ -9,13 +9,14 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_ARROWS = {"lower": "↓", "higher": "↑"}
+_ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
 _MEASURES = {
     "top": "stated is likeliest ↑",
     "order": "rank order ↑",
     "unimodal": "one hump ↑",
     "malformed": "malformed ↓",
 }
+_KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa (percentile where a metric is not smooth)"}
 _PHANTOM = (
     "These numbers come from phantom images that a program drew and a tiny model trained on them. They show that the "
     "software works; they say nothing about real radiographs or about any medical model."
@@ -30,6 +31,9 @@ def markdown(board: dict[str, Any]) -> str:
     for task in board["tasks"]:
         rows = list(_ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
+        lines += [f"### More metrics on {task}", "", _more(board, task, rows), "", *_more_notes(board, rows), ""]
+        if board["tasks"][task]["comparisons"]["pairs"]:
+            lines += [f"### Comparisons on {task}", "", _ranks(board, task, rows), "", *_rank_notes(board, task), ""]
         flagged = [row for row in rows if "flagging" in row]
         if flagged:
             lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
@@ -42,16 +46,98 @@ def markdown(board: dict[str, Any]) -> str:
 
 
 def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
-    metrics = _metrics(board, rows)
+    metrics = _metrics(board, rows, headline=True)
+    ranks = board["tasks"][task]["comparisons"]["ranks"]
     worst = any("worst_case" in row for row in rows)
     header = ["method", *(_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
     header += ["n", "clusters", "unparsed", *(["worst case"] if worst else [])]
     body = []
     for row in rows:
-        cells = [row["method"], *(_cell(row["metrics"].get(metric)) for metric in metrics), _collapse(row)]
+        cells = [row["method"]]
+        for metric in metrics:
+            clear = ranks.get(metric, {}).get(row["method"]) == [1, 1]
+            cells.append(_bold(_cell(row["metrics"].get(metric)), clear))
+        cells.append(_collapse(row))
         cells += [f"{row['n']:,}", f"{row['n_clusters']:,}", f"{row['unparsed_rate']:.1%}"]
         body.append([*cells, _worst(board, task, row)] if worst else cells)
     return _table(header, body, 1)
+
+
+def _bold(cell: str, best: bool) -> str:
+    value, space, bounds = cell.partition(" ")
+    return f"**{value}**{space}{bounds}" if best else cell
+
+
+def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of the metrics that the main one leaves out, a line each."""
+    header = ["metric", *(row["method"] for row in rows)]
+    body = [
+        [_title(board, task, metric), *(_cell(row["metrics"].get(metric)) for row in rows)]
+        for metric in _metrics(board, rows, headline=False)
+    ]
+    for title, key in (("ECE if calibrated", None), ("p of calibration", "p")):
+        nulls = [row.get("ece_null") for row in rows]
+        if any(nulls):
+            body.append([title, *(_null(null, key) for null in nulls)])
+    return _table(header, body, 1)
+
+
+def _null(null: dict[str, float] | None, key: str | None) -> str:
+    if null is None:
+        return "–"
+    return _p(null[key]) if key else _cell({"value": null["mean"], "low": null["low"], "high": null["high"]})
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _more_notes(board: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a table of more metrics."""
+    yield "`conrad-bench list metrics` says what each metric is. Without brackets: not resampled."
+    if any(row.get("ece_null") for row in rows):
+        yield (
+            "ECE if calibrated: mean and middle 95 % of the ECE that a perfectly calibrated method with these "
+            "confidences and this many claims would have; p: how often it would be at least the one found."
+        )
+
+
+def _ranks(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of rank intervals and letters."""
+    found = board["tasks"][task]["comparisons"]
+    header = ["method", *(_title(board, task, metric) for metric in found["metrics"])]
+    body = []
+    for row in rows:
+        line = [row["method"]]
+        for metric in found["metrics"]:
+            ranks = found["ranks"][metric].get(row["method"])
+            letters = found["letters"][metric].get(row["method"], "")
+            line.append("–" if ranks is None else f"{'–'.join(str(r) for r in dict.fromkeys(ranks))} {letters}")
+        body.append(line)
+    return _table(header, body, 1)
+
+
+def _rank_notes(board: dict[str, Any], task: str) -> Iterator[str]:
+    """Yield the lines under a table of ranks."""
+    about = board["tasks"][task]
+    found = about["comparisons"]
+    pairs = sum(pair["metric"] == found["metrics"][0] for pair in found["pairs"])
+    yield (
+        "Ranks that each method may have: those above it beat it, and it beats those below, by a permutation test "
+        f"that swaps whole clusters, at 0.05 after Holm's adjustment for {pairs} pair{'s' * (pairs > 1)} of methods. "
+        "Methods with a letter in common cannot be told apart. In the first table, a best value is bold where its "
+        "rank is clear."
+    )
+    power = found["power"]
+    if power:
+        yield (
+            f"A difference in ECE of {power['difference']:.3f} would have been found here with probability "
+            f"{power['power']:g} (from the bootstrap's standard error of the differences; over the pairs "
+            f"{power['low']:.3f} to {power['high']:.3f}). Smaller ones may exist."
+        )
+    if about["missing"]:
+        lacking = "; ".join(f"`{method}` {n:,}" for method, n in about["missing"].items())
+        yield f"Examples that a method lacks and others have: {lacking}. Pairs are compared on what both have."
 
 
 def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
@@ -147,7 +233,7 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(board["title"], style="bold")]
     for task in board["tasks"]:
         rows = list(_ranked(board, task))
-        metrics = _metrics(board, rows)
+        metrics = _metrics(board, rows, headline=True)
         table = Table(title=task, title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
         table.show_edge, table.padding, table.pad_edge = False, (0, 1, 0, 0), False
         table.add_column("method", no_wrap=True)
@@ -182,8 +268,10 @@ def _ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
     return iter(sorted((row for row in board["rows"] if row["task"] == task), key=key))
 
 
-def _metrics(board: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    return [metric["name"] for metric in board["metrics"] if any(metric["name"] in row["metrics"] for row in rows)]
+def _metrics(board: dict[str, Any], rows: list[dict[str, Any]], headline: bool) -> list[str]:
+    """Return the metrics that any row has, those of the main table or the others."""
+    wanted = (metric["name"] for metric in board["metrics"] if metric["headline"] == headline)
+    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
 
 
 def _metric(board: dict[str, Any], name: str) -> dict[str, Any]:
@@ -243,14 +331,14 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
 
 def _intervals(board: dict[str, Any]) -> str:
     unit = "clusters" if board["unit"] == "cluster" else "single claims, clusters ignored"
-    return f"In brackets: 95 % percentile bootstrap, {board['replicates']:,} replicates over {unit}."
+    return f"In brackets: 95 % {_KINDS[board['interval']]} bootstrap, {board['replicates']:,} replicates over {unit}."
 
 
 def _notes(board: dict[str, Any]) -> Iterator[str]:
     """Yield the footnotes."""
     yield (
-        f"{_intervals(board)} Seed {board['seed']}. All methods of a task share the resampling weights; differences to "
-        "a baseline with their intervals are in leaderboard.json."
+        f"{_intervals(board)} Seed {board['seed']}. All methods of a task share the resampling weights; the paired "
+        "differences of all methods, with intervals and p values, are in leaderboard.json."
     )
     yield (
         "ECE groups claims by distinct confidence where a method has at most 21 of them, otherwise into 10 equal-width "
