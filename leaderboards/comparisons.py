@@ -91,14 +91,14 @@ def permutation_p(
     same under every swap. A swap in which the metric is undefined counts as one with a large difference.
     """
     statistics = [metric.statistic(_beside(a, b)) for a, b in sides]
-    observed = [float(abs(_difference(statistic, np.zeros((1, units)))[0])) for statistic in statistics]
+    observed = [float(abs(_difference(statistic, *_sides(np.zeros((1, units))))[0])) for statistic in statistics]
     reached = np.zeros(len(sides), np.int64)
     generator = np.random.default_rng((seed, 1))
     step = block_size(2 * units, max(len(a) + len(b) for a, b in sides))
     for start in range(0, swaps, step):
-        swapped = generator.integers(2, size=(min(step, swaps - start), units)).astype(np.float64)
+        one, other = _sides(generator.integers(2, size=(min(step, swaps - start), units)).astype(np.float64))
         for i, statistic in enumerate(statistics):
-            reached[i] += np.sum(~(np.abs(_difference(statistic, swapped)) < observed[i] - _ROUNDING))
+            reached[i] += np.sum(~(np.abs(_difference(statistic, one, other)) < observed[i] - _ROUNDING))
     return [float(1 + n) / (1 + swaps) for n in reached]
 
 
@@ -109,10 +109,14 @@ def _beside(a: Sample, b: Sample) -> Sample:
     return Sample(confidence, np.concatenate([a.correctness, b.correctness]), unit, 2 * a.units)
 
 
-def _difference(statistic: Statistic, swapped: FloatArray) -> FloatArray:
-    """Return the differences (swaps,) of a statistic where the units marked by 1 in (swaps, units) are swapped."""
+def _sides(swapped: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the weights of the two methods after a swap of the units marked by 1, each (swaps, 2 * units)."""
     kept = 1 - swapped
-    return np.asarray(statistic(np.hstack([kept, swapped])) - statistic(np.hstack([swapped, kept])))
+    return np.hstack([kept, swapped]), np.hstack([swapped, kept])
+
+
+def _difference(statistic: Statistic, one: FloatArray, other: FloatArray) -> FloatArray:
+    return np.asarray(statistic(one) - statistic(other))
 
 
 def holm(p: Sequence[float]) -> list[float]:

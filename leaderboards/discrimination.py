@@ -8,7 +8,6 @@ from conrad_bench.leaderboards.metrics import (
     FloatArray,
     IntArray,
     Metric,
-    Ranking,
     Sample,
     Statistic,
     centred,
@@ -64,19 +63,23 @@ class Spearman(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """Ranks under each of the weights."""
         by_confidence = sample.ranking
-        by_correctness = Ranking(sample.correctness, sample.correctness, sample.unit, sample.units)
+        by_correctness = sample.best_ranking
         # The level of correctness of each claim, in the order of the ranking by confidence.
         level = np.empty(len(sample), np.int64)
         level[by_correctness.order] = by_correctness.level
         level = level[by_confidence.order]
 
         def statistic(weights: FloatArray) -> FloatArray:
-            x, y = sample.ranked(weights), by_correctness.sums(weights)
-            total = weights @ sample.totals(np.ones(len(sample)))[:, 0]
+            x, y = sample.ranked(weights), sample.best(weights)
+            if not len(x.claims):
+                return np.full(len(weights), np.nan)
             # Ranks less their mean, which is half the total.
+            total = x.through[-1]
             rank_x, rank_y = x.through - (x.claims + total) / 2, y.through - (y.claims + total) / 2
-            claims = np.ascontiguousarray(weights.T)[by_confidence.unit]
-            rank_of_x = rank_x if len(rank_x) == len(claims) else rank_x[by_confidence.level]
+            if by_confidence.size == len(sample):
+                claims, rank_of_x = x.claims, rank_x
+            else:
+                claims, rank_of_x = np.ascontiguousarray(weights.T)[by_confidence.unit], rank_x[by_confidence.level]
             together = np.einsum("ij,ij,ij->j", claims, rank_of_x, rank_y[level])
             spread_x = np.einsum("ij,ij,ij->j", x.claims, rank_x, rank_x)
             spread_y = np.einsum("ij,ij,ij->j", y.claims, rank_y, rank_y)

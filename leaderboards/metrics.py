@@ -12,8 +12,9 @@ with conrad-bench are in `calibration`, `discrimination` and `selective`; `catal
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,8 @@ _DENSE_LEVELS = 48
 """Up to this many levels, sums by level are one product of matrices; above, claims are gathered one by one."""
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     """Sums under weights for each distinct value of a key, the highest first; each of shape (levels, replicates)."""
 
     claims: FloatArray
@@ -44,6 +46,24 @@ class Ranked(NamedTuple):
     """Claims down to this level, itself included."""
     correct_through: FloatArray
     """Sum of their correctness."""
+
+    @cached_property
+    def area(self) -> FloatArray:
+        """The area under the risk-coverage curve (replicates,): the mean over k of the mean risk of the first k claims.
+
+        A risk is 1 - correctness. It is the expected value over the orders of tied claims: the j-th of m claims with
+        the mean risk r, behind b others with the summed risk e, brings it to (e + j r) / (b + j), and the sum of that
+        over j is m r + (e - b r) (H(b + m) - H(b)) with harmonic numbers H.
+        """
+        if not len(self.claims):
+            return np.full(self.claims.shape[1], np.nan)
+        loss, lost = self.claims - self.correct, self.through - self.correct_through
+        through = self.through.astype(np.int64)
+        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, through[-1].max(initial=0) + 1))])[through]
+        rest = (lost - loss) - (self.through - self.claims) * (loss / np.maximum(self.claims, 1))
+        rest[1:] *= np.diff(harmonic, axis=0)
+        rest[0] *= harmonic[0]
+        return ratio(loss.sum(axis=0) + rest.sum(axis=0), self.through[-1].copy())
 
 
 class Ranking:
@@ -105,8 +125,8 @@ class Sample:
         self.units = units
         self.example = None if example is None else example[order]
 
-    _last: ClassVar[tuple[Sample, FloatArray, Ranked] | None] = None
-    """Of which sample and weights `ranked` was asked last; one for all samples, since it can be large."""
+    _last: ClassVar[dict[str, tuple[Sample, FloatArray, Ranked]]] = {}
+    """Of which sample and weights `ranked` and `best` were asked last; one for all samples, since it can be large."""
 
     def __len__(self) -> int:
         return len(self.correctness)
@@ -146,9 +166,21 @@ class Sample:
         Many metrics want those of one and the same block of weights, so the last ones are kept. Weights must not be
         changed in place.
         """
-        last = Sample._last
+        return self._kept("confidence", self.ranking, weights)
+
+    @cached_property
+    def best_ranking(self) -> Ranking:
+        """The claims from the most to the least correct one."""
+        return Ranking(self.correctness, self.correctness, self.unit, self.units)
+
+    def best(self, weights: FloatArray) -> Ranked:
+        """Return the sums by correctness under weights (replicates, units); the last ones are kept, too."""
+        return self._kept("correctness", self.best_ranking, weights)
+
+    def _kept(self, order: str, ranking: Ranking, weights: FloatArray) -> Ranked:
+        last = Sample._last.get(order)
         if last is None or last[0] is not self or last[1] is not weights:
-            Sample._last = last = self, weights, self.ranking.sums(weights)
+            last = Sample._last[order] = self, weights, ranking.sums(weights)
         return last[2]
 
     def value(self, statistic: Statistic) -> float:

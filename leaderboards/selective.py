@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from conrad_bench.leaderboards.metrics import FloatArray, Metric, Ranked, Ranking, Sample, Statistic, ratio
+from conrad_bench.leaderboards.metrics import FloatArray, Metric, Sample, Statistic, ratio
 
 
 def risk_coverage(sample: Sample) -> tuple[FloatArray, FloatArray]:
@@ -39,7 +39,7 @@ class AURC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by confidence."""
-        return lambda weights: _aurc(sample.ranked(weights))
+        return lambda weights: sample.ranked(weights).area
 
 
 class ExcessAURC(Metric):
@@ -57,8 +57,7 @@ class ExcessAURC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by confidence, and by correctness for the best order."""
-        best = Ranking(sample.correctness, sample.correctness, sample.unit, sample.units)
-        return lambda weights: np.maximum(_aurc(sample.ranked(weights)) - _aurc(best.sums(weights)), 0.0)
+        return lambda weights: np.maximum(sample.ranked(weights).area - sample.best(weights).area, 0.0)
 
 
 class AUGRC(Metric):
@@ -130,18 +129,3 @@ class CoverageAtRisk(Metric):
 
 _ROUNDING = 1e-9
 """Sums of losses that are less than this apart differ by rounding alone."""
-
-
-def _aurc(found: Ranked) -> FloatArray:
-    """Return the area under the risk-coverage curve (replicates,) of levels in falling order."""
-    if not len(found.claims):
-        return np.full(found.claims.shape[1], np.nan)
-    loss = found.claims - found.correct
-    before, through = found.through - found.claims, found.through.astype(np.int64)
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, through.max(initial=0) + 1))])
-    mean = np.divide(loss, found.claims, out=np.zeros_like(loss), where=found.claims > 0)
-    earlier = (found.through - found.correct_through) - loss
-    steps = harmonic[through] - harmonic[before.astype(np.int64)]
-    # The j-th of m tied claims has the risk (earlier + j mean) / (before + j); this is their sum over j.
-    area = loss.sum(axis=0) + np.einsum("ij,ij->j", earlier - before * mean, steps)
-    return ratio(area, found.through[-1].copy())
