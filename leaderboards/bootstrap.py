@@ -37,7 +37,7 @@ def weight_blocks(units: int, replicates: int, seed: int, block: int) -> Iterato
 
 def block_size(units: int, width: int = 0) -> int:
     """Return how many replicates to compute at a time, for `units` units and samples of at most `width` claims."""
-    return max(8, _BLOCK_CELLS // max(units, width))
+    return max(2, _BLOCK_CELLS // max(units, width))
 
 
 def bootstrap(statistics: Sequence[Statistic], units: int, replicates: int, seed: int, width: int = 0) -> FloatArray:

@@ -150,8 +150,9 @@ class SmoothECE(Metric):
         count = sample.totals(_ones(sample))[:, 0]
         width = _smooth_width(x, residual)
         # Reflected Gaussian smoothing multiplies the k-th cosine of a function on [0, 1] by exp(-(pi k width)^2 / 2).
-        modes = _modes(width)
-        terms = sample.totals(*(residual * np.cos(math.pi * k * x) for k in range(modes)))
+        terms = np.empty((sample.units, _modes(width)))
+        for k in range(_modes(width)):
+            terms[:, k] = np.bincount(sample.unit, residual * np.cos(math.pi * k * x), sample.units)
         smooth = _smoother(width)
         return lambda weights: ratio(np.abs(weights @ terms @ smooth).mean(axis=1), weights @ count)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from conrad_bench.leaderboards.metrics import (
@@ -105,9 +107,12 @@ class Kendall(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """Tangents of the three sums over pairs."""
         concordance, x, y = _pair_means(sample)
-        return lambda weights: np.clip(
-            ratio(concordance(weights), np.sqrt(np.maximum(x(weights) * y(weights), 0))), -1, 1
-        )
+
+        def statistic(weights: FloatArray) -> FloatArray:
+            untied = np.sqrt(np.maximum(x(weights) * y(weights), 0))
+            return np.clip(ratio(concordance(weights), untied), -1, 1)
+
+        return statistic
 
 
 class SomersD(Metric):
@@ -191,6 +196,7 @@ class AUPRC(Metric):
         return statistic
 
 
+@lru_cache(maxsize=1)
 def _pair_means(sample: Sample) -> tuple[Statistic, Statistic, Statistic]:
     """Return the means over pairs of claims of sign(x - x') sign(y - y'), of [x != x'] and of [y != y'].
 
@@ -221,21 +227,20 @@ def _lower(x: IntArray, y: IntArray) -> IntArray:
     """
     n = len(x)
     # Among claims with one x those with a high y come first, so that none is below another.
-    order = np.lexsort((-y, x))
+    claim = np.lexsort((-y, x))
+    rising = 2 * (y[claim] - y.min(initial=0))
+    step = int(rising.max(initial=0)) + 2
     place = np.arange(n)
-    rising = y[order]
     found = np.zeros(n, np.int64)
     size = 1
     while size < n:
-        left = (place // size) % 2 == 0
-        # Within a pair of blocks by y; of equal y the right block's first, so that they are not counted.
-        merged = np.lexsort((left, rising, place // (2 * size)))
-        lefts = np.cumsum(left[merged])
-        before = np.concatenate([[0], lefts])[(place // (2 * size)) * (2 * size)]
-        counted = np.empty(n, np.int64)
-        counted[merged] = lefts - before
-        found += np.where(left, 0, counted)
+        left, pair = (place // size) % 2 == 0, place // (2 * size)
+        # Of equal y the right block's come first, so that they are not counted. The blocks are sorted already, which a
+        # stable sort makes use of.
+        merged = np.argsort(pair * step + rising + left, kind="stable")
+        claim, rising, from_left = claim[merged], rising[merged], left[merged]
+        lefts = np.cumsum(from_left)
+        lefts -= np.concatenate([[0], lefts])[pair * 2 * size]
+        found[claim] += np.where(from_left, 0, lefts)
         size *= 2
-    result = np.empty(n, np.int64)
-    result[order] = found
-    return result
+    return found
