@@ -22,7 +22,7 @@ from conrad_bench.tasks.phantom import STUDIES
 if TYPE_CHECKING:
     from conrad_bench.cluster import Cluster
 
-Kind = Literal["methods", "tasks", "scorers", "engines"]
+Kind = Literal["methods", "tasks", "scorers", "engines", "metrics"]
 
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins. Repeatable.")
@@ -196,7 +196,13 @@ def list_plugins(
         print(f"unusable: {error}")
 
 
-_NOTES = {"methods": "needs", "tasks": "claims, scorer", "scorers": "column", "engines": "provides"}
+_NOTES = {
+    "methods": "needs",
+    "tasks": "claims, scorer",
+    "scorers": "column",
+    "engines": "provides",
+    "metrics": "better, range, source",
+}
 
 
 def _note(kind: Kind, cls: Any) -> str:
@@ -206,6 +212,8 @@ def _note(kind: Kind, cls: Any) -> str:
     if kind == "tasks":
         scorer = cls.model_fields["scorer"]
         return f"{cls.granularity}, {'-' if scorer.is_required() else scorer.default}"
+    if kind == "metrics":
+        return f"{cls.better}, [{cls.range[0]:g}, {cls.range[1]:g}], {cls.source}"
     return str(cls.label) if kind == "scorers" else ", ".join(sorted(cls.provides))
 
 

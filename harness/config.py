@@ -50,6 +50,8 @@ class BootstrapOptions(BaseModel):
     replicates: int = Field(default=10_000, ge=1)
     unit: Literal["cluster", "example"] = "cluster"
     """What is drawn: patients (or images), or single examples as in the paper's tables."""
+    interval: Literal["percentile", "basic", "bca"] = "percentile"
+    """Kind of the intervals. "bca" corrects percentiles for bias and skewness where a metric is smooth enough."""
 
 
 SECTIONS: dict[str, type[BaseModel]] = {"phantom": PhantomOptions, "bootstrap": BootstrapOptions}

@@ -96,6 +96,9 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
         check_overlap(plan.tasks[name], data)
     about, fingerprints = context(plan, data), {name: data_fingerprint(data[name].examples) for name in data}
     described = about.model_dump(mode="json", exclude={"metrics"})
+    described["metrics"] = [
+        {"name": metric.name, "options": metric.model_dump(mode="json")} for metric in about.metrics
+    ]
     content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
     write_text(out / "context.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     failures: list[Exception] = []
@@ -310,6 +313,8 @@ def context(plan: Plan, data: dict[str, Loaded]) -> Any:
         seed=plan.config.seed,
         replicates=options.replicates,
         unit="cluster" if options.unit == "cluster" else "claim",
+        interval=options.interval,
+        metrics=plan.metrics,
         left_out={name: dict(data[name].left_out) for name in tasks},
     )
 

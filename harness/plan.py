@@ -25,6 +25,7 @@ from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.types import Example
 
 if TYPE_CHECKING:
+    from conrad_bench.leaderboards.metrics import Metric
     from conrad_bench.progress import Reporter
 
 PHANTOM_MODEL = "phantom"
@@ -55,6 +56,8 @@ class Plan:
     """The engine of each scorer that asks a model, by the scorer's name."""
     roots: dict[str, Path | None]
     """The data root of each task; None where the phantom data stand in, or the data come from the hub."""
+    metrics: tuple[Metric, ...]
+    """The metrics of the leaderboard, in the order of its columns."""
 
     def source(self, task: str) -> str:
         """Return where a task's data come from: its root, its hub id, or the phantom world."""
@@ -64,6 +67,13 @@ class Plan:
     def model_label(self) -> str:
         """The model's name in titles."""
         return "phantom-gemma3 (embedded)" if self.config.model == PHANTOM_MODEL else str(self.config.model)
+
+
+def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
+    """Return every metric that works, with its options. Raises ConfigError for options that do not fit."""
+    from conrad_bench.leaderboards.catalogue import in_order
+
+    return in_order(registry.create("metrics", name, config.section(name)) for name in registry.available("metrics"))
 
 
 def make_plan(config: RunConfig, registry: Registry) -> Plan:
@@ -106,7 +116,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
     for each in (engine, *judges.values()):
         each.identity()  # raises ModelError now rather than after the data were read
-    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots)
+    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, make_metrics(config, registry))
 
 
 def embedded_model() -> str:

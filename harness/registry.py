@@ -1,4 +1,4 @@
-"""Plugins: methods, tasks, scorers and engines, found by entry points or in a local file.
+"""Plugins: methods, tasks, scorers, engines and metrics, found by entry points or in a local file.
 
 The names come from the metadata of the installed distributions, so that nothing is imported before it is asked for.
 The built-in plugins are declared in the same way as everyone else's. A local file registers its classes with the
@@ -31,10 +31,11 @@ from conrad_bench.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
+    from conrad_bench.leaderboards.metrics import Metric
     from conrad_bench.methods.base import Method
     from conrad_bench.tasks.base import Scorer, Task
 
-Kind = Literal["methods", "tasks", "scorers", "engines"]
+Kind = Literal["methods", "tasks", "scorers", "engines", "metrics"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 BUILT_IN = "built-in"
@@ -45,6 +46,7 @@ _REQUIRED = {
     "tasks": ("name", "summary", "granularity", "root_variable"),
     "scorers": ("name", "summary", "label"),
     "engines": ("name", "summary", "provides"),
+    "metrics": ("name", "summary", "label", "better", "range", "source"),
 }
 
 AnyClass = TypeVar("AnyClass", bound=type[BaseModel])
@@ -79,6 +81,11 @@ def register_scorer(cls: AnyClass) -> AnyClass:
 def register_engine(cls: AnyClass) -> AnyClass:
     """Class decorator: register an `Engine` under its `name`."""
     return _register("engines", cls)
+
+
+def register_metric(cls: AnyClass) -> AnyClass:
+    """Class decorator: register a `Metric` under its `name`."""
+    return _register("metrics", cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,8 @@ class Registry:
     @overload
     def get(self, kind: Literal["engines"], name: str) -> type[Engine]: ...
     @overload
+    def get(self, kind: Literal["metrics"], name: str) -> type[Metric]: ...
+    @overload
     def get(self, kind: Kind, name: str) -> type[Any]: ...
     def get(self, kind: Kind, name: str) -> type[Any]:
         """Return the class of a plugin, imported now.
@@ -231,6 +240,8 @@ class Registry:
     def create(self, kind: Literal["scorers"], name: str, options: Mapping[str, Any]) -> Scorer: ...
     @overload
     def create(self, kind: Literal["engines"], name: str, options: Mapping[str, Any]) -> Engine: ...
+    @overload
+    def create(self, kind: Literal["metrics"], name: str, options: Mapping[str, Any]) -> Metric: ...
     @overload
     def create(self, kind: Kind, name: str, options: Mapping[str, Any]) -> Any: ...
     def create(self, kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
@@ -320,6 +331,10 @@ def _base(kind: Kind) -> type[BaseModel]:
         from conrad_bench.engines.base import Engine
 
         return Engine
+    if kind == "metrics":
+        from conrad_bench.leaderboards.metrics import Metric
+
+        return Metric
     from conrad_bench.tasks.base import Scorer, Task
 
     return Task if kind == "tasks" else Scorer

@@ -1,24 +1,29 @@
 """The leaderboard of a run: records in, leaderboard.json, leaderboard.md and figures out.
 
-`leaderboard.json` (format 1) has no times in it and is the same bytes for the same records and context: keys sorted,
+`leaderboard.json` (format 2) has no times in it and is the same bytes for the same records and context: keys sorted,
 numbers rounded to 9 significant digits, null where a number is undefined. Its `rows`, one for each task and method:
 
 - `n`, `n_clusters`: claims with status `ok` and their clusters: what `metrics` are computed on
 - `claims`, `unparsed`, `unparsed_rate`: all claims; those of another status, counted by status; their share
-- `metrics`: {metric: {value, low, high}}, the interval being the 95 % percentile bootstrap, or null where the row has
-  one resampling unit only or the metric is undefined in more than half of the replicates
+- `metrics`: {metric: {value, low, high}}, the interval being the 95 % bootstrap, or null where the row has one
+  resampling unit only, the metric is undefined in more than half of the replicates, or it is not resampled
+- `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `conrad_bench.leaderboards.null_band` draws it
 - `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness 0
   (for mean correctness: as 0). Correlation has no worst case: adding such a claim need not lower it
 - `collapse`: number of distinct confidences, entropy in nats, share of the commonest
 - `reliability`, `grouping`: the points of the reliability diagram, by `level` or by `bin`: for each
   group its index, mean confidence, mean correctness with interval, and number of claims
+- `risk_coverage`: mean risk (1 - correctness) of the most confident claims, at 20 coverages
 - `difference`: {baseline, n_units, metrics}: this method minus the baseline under the same resampling weights, both
-  restricted to the units (clusters) in which both have an `ok` claim (for `quality`: a response of known quality)
+  restricted to the examples in which both have an `ok` claim (for `quality`: a response of known quality)
 - `flagging` (tasks whose claims are sentences): precision and quality of what is left above a threshold, as
   `conrad_bench.leaderboards.flagging` describes it
 - `tokens` (records with the probabilities of the confidence answers): how ordered these are, as
   `conrad_bench.leaderboards.tokens` describes it
 - `figure`, `before_after`, `token_figure`: paths of the figures in the run folder, each with a .png beside the .svg
+
+Each task has its `comparisons` of all pairs of methods (`conrad_bench.leaderboards.comparisons`), and in `missing` the
+number of examples that a method lacks and another one has.
 
 The metric `quality` (tasks with a scorer of whole responses) is a mean over examples, each counted once, whatever the
 status of its claims; the other metrics are over `ok` claims.
@@ -27,22 +32,25 @@ status of its claims; the other metrics are over `ok` claims.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.metrics import COLUMNS
+from conrad_bench.leaderboards.bootstrap import IntervalKind
+from conrad_bench.leaderboards.catalogue import BUILT_IN
+from conrad_bench.leaderboards.metrics import Metric
 from conrad_bench.leaderboards.rows import BASELINE, task_rows
 from conrad_bench.records import read_records, records_path
+from conrad_bench.registry import Registry
 from conrad_bench.types import Granularity
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 TRAINED_TO_STATE = ("conrad", "conrad_exact", "sft")
 """Methods whose stated confidences are drawn beside the baseline's: what training has changed (ConRad, Figure 2)."""
 
@@ -71,6 +79,10 @@ class BoardContext(BaseModel):
     replicates: int = 10_000
     unit: Literal["cluster", "claim"] = "cluster"
     """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
+    interval: IntervalKind = "percentile"
+    """Kind of the bootstrap intervals; with "bca", metrics that are no smooth functions of means keep "percentile"."""
+    metrics: tuple[Metric, ...] = BUILT_IN
+    """The metrics, in the order of the tables' columns."""
     left_out: dict[str, dict[str, int]] = {}
     """For each task: how many items of the data are no examples, by reason."""
     baseline: str = BASELINE
@@ -100,35 +112,37 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
             "granularity": granularity,
             "left_out": context.left_out.get(task, {}),
             "n_clusters": len(set().union(*(frame["cluster"] for frame in frames.values()))),
+            "missing": _missing(frames),
         }
-        rows += task_rows(
-            task,
-            frames,
-            context.unit,
-            context.replicates,
-            context.seed,
-            quality=quality is not None,
-            sentences=granularity == "sentence",
-            baseline=context.baseline,
-        )
+        found, tasks[task]["comparisons"] = task_rows(task, frames, context)
+        rows += found
     for row in rows:
         row.update(_figures(row, rows))
     data = context.data if not context.phantom or "phantom (synthetic)" in context.data else "phantom (synthetic)"
     board = {
         "format": FORMAT,
         "title": f"Confidence of {context.model} on {data}",
-        **context.model_dump(exclude={"scorers", "quality", "granularities", "left_out"}),
+        **context.model_dump(exclude={"scorers", "quality", "granularities", "left_out", "metrics"}),
         "data": data,
         # A list, since its order is that of the tables' columns.
         "metrics": [
-            {"name": m.name, "label": m.label, "better": m.better, "range": m.range, "source": m.source}
-            for m in COLUMNS
+            {
+                "name": metric.name,
+                "label": metric.label,
+                "summary": metric.summary,
+                "better": metric.better,
+                "range": metric.range,
+                "source": metric.source,
+                "headline": metric.headline,
+                "options": metric.model_dump(mode="json"),
+            }
+            for metric in context.metrics
         ],
         "tasks": tasks,
         "rows": rows,
     }
-    rounded: dict[str, Any] = _rounded(board)
-    return rounded
+    content: dict[str, Any] = rounded(board)
+    return content
 
 
 def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
@@ -162,10 +176,14 @@ def run_records(run: Path) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def context_of(board: Mapping[str, Any]) -> BoardContext:
-    """Return the context that the content of a leaderboard.json was built with."""
+    """Return the context that the content of a leaderboard.json was built with.
+
+    One of an older format gets the built-in metrics. Raises ConfigError for a metric that is not installed.
+    """
     tasks = board["tasks"]
     return BoardContext(
         **{name: board[name] for name in BoardContext.model_fields if name in board and name != "metrics"},
+        metrics=installed(board["metrics"]) if board["format"] == FORMAT else BUILT_IN,
         scorers={name: (task["scorer"], task["label"]) for name, task in tasks.items()},
         quality={
             name: (task["quality"]["scorer"], task["quality"]["label"])
@@ -175,6 +193,19 @@ def context_of(board: Mapping[str, Any]) -> BoardContext:
         granularities={name: task["granularity"] for name, task in tasks.items()},
         left_out={name: task["left_out"] for name, task in tasks.items()},
     )
+
+
+def installed(metrics: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:
+    """Return metrics by `name` and `options`. Raises ConfigError for one that is not installed."""
+    registry = Registry()
+    return tuple(registry.create("metrics", metric["name"], metric["options"]) for metric in metrics)
+
+
+def _missing(frames: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Return how many examples each method lacks that another method has, for those that lack any."""
+    examples = {method: set(frame["example"]) for method, frame in frames.items()}
+    everything = set().union(*examples.values())
+    return {method: len(everything - known) for method, known in examples.items() if known < everything}
 
 
 def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -191,13 +222,15 @@ def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
     return paths
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Return a JSON-like value with sorted keys and floats of 9 significant digits; NaN is None, tuples are lists."""
     if isinstance(value, Mapping):
-        return {key: _rounded(value[key]) for key in sorted(value)}
+        return {key: rounded(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, float):
+        if math.isinf(value):
+            return None  # the open end of a metric's range
         # What is left of an exact 0 after cancellation differs between machines.
         return None if math.isnan(value) else 0.0 if abs(value) < 1e-12 else float(f"{value:.9g}")
     return value

@@ -12,7 +12,6 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from conrad_bench.leaderboards import plots, tables
-from conrad_bench.leaderboards.schema import columns
 from conrad_bench.types import STATUSES
 
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -56,9 +55,9 @@ def page(board: dict[str, Any]) -> str:
 def _header(board: dict[str, Any]) -> Iterator[str]:
     yield f"<header><h1>{escape(board['title'])}</h1>"
     if board["phantom"]:
-        yield f'<p class="note">{escape(tables._PHANTOM)}</p>'
+        yield f'<p class="note">{escape(tables.PHANTOM)}</p>'
     commit = f", commit <code>{escape(board['commit'][:12])}</code>" if board["commit"] else ""
-    yield f'<p class="meta">conrad-bench {escape(board["version"])}{commit}. {escape(tables._intervals(board))}</p>'
+    yield f'<p class="meta">conrad-bench {escape(board["version"])}{commit}. {escape(tables.interval_note(board))}</p>'
     yield "</header>"
     options = "".join(f"<option>{escape(task)}</option>" for task in board["tasks"])
     yield (
@@ -72,7 +71,7 @@ def _header(board: dict[str, Any]) -> Iterator[str]:
 
 
 def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]) -> Iterator[str]:
-    rows = list(tables._ranked(board, task))
+    rows = list(tables.ranked(board, task))
     about = board["tasks"][task]
     yield f'<section class="task" data-task="{escape(task)}" aria-labelledby="task-{number}">'
     yield f'<h2 id="task-{number}">{escape(task)}</h2>'
@@ -84,7 +83,7 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
         left = "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items())
         yield f" Left out of the data: {escape(left)}."
     yield "</p>"
-    metrics = columns(board, rows)
+    metrics = tables.columns(board, rows, headline=True)
     yield _scores(board, task, rows, metrics)
     yield from _more(board, task, rows)
     if any("difference" in row for row in rows):
@@ -129,7 +128,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     """Return the main table of a task."""
     comparisons = board["tasks"][task].get("comparisons", {})
     ranks, letters = comparisons.get("ranks", {}), comparisons.get("letters", {})
-    header = [("method", "text"), *((tables._title(board, task, metric), "") for metric in metrics)]
+    header = [("method", "text"), *((tables.column_title(board, task, metric), "") for metric in metrics)]
     header += [("distinct", ""), ("n", ""), ("clusters", ""), ("unparsed", "")]
     worst = any(row.get("worst_case") for row in rows)
     header += [("worst case", "text")] if worst else []
@@ -145,7 +144,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
         cells.append(Cell(distinct + share, collapse["distinct"] if collapse else None))
         cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
         cells.append(Cell(f"{row['unparsed_rate']:.1%}", row["unparsed_rate"]))
-        cells += [Cell(escape(tables._worst(board, task, row)), "", "text prose")] if worst else []
+        cells += [Cell(escape(tables.worst_text(board, task, row)), "", "text prose")] if worst else []
         lines.append((row["method"], cells))
     note = " Ranks are intervals; methods that share a letter cannot be told apart." if ranks else ""
     return _table(
@@ -153,12 +152,12 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     )
 
 
-def _more(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the table of the metrics that are not in the main one."""
-    metrics = columns(board, rows, headline=False)
+    metrics = tables.columns(board, rows, headline=False)
     if not metrics:
         return
-    header = [("method", "text"), *((tables._title(board, task, metric), "") for metric in metrics)]
+    header = [("method", "text"), *((tables.column_title(board, task, metric), "") for metric in metrics)]
     lines = [(row["method"], [_estimate(row["metrics"].get(metric)) for metric in metrics]) for row in rows]
     yield f"<details><summary>{len(metrics)} more metrics on {escape(task)}</summary>"
     yield _table(f"More metrics on {task}; without brackets: not resampled", header, lines, "more")
@@ -177,7 +176,7 @@ def _forest(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     low, high = min(0.0, *ends), max(0.0, *ends)
     if high - low < 1e-9:
         low, high = -0.01, 0.01
-    lower = tables._metric(board, metric)["better"] == "lower"
+    lower = tables.metric_info(board, metric)["better"] == "lower"
     lines = []
     for method, _, estimate in found:
         good = None
@@ -188,7 +187,7 @@ def _forest(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
         lines.append((method, [cell, Cell(plots.strip(estimate, low, high, good), None, "strip-cell")]))
     bases = ", ".join(sorted({base for _, base, _ in found}))
     header = [("method", "text"), ("difference", ""), (plots.strip_axis(low, high), "plot")]
-    caption = f"{tables._title(board, task, metric)}: difference to {bases}"
+    caption = f"{tables.column_title(board, task, metric)}: difference to {bases}"
     return _table(caption, header, lines, "forest")
 
 
@@ -208,7 +207,7 @@ def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
     lines = []
     for pair in pairs:
         names = [Cell(escape(pair[side]), pair[side], "text") for side in ("a", "b")]
-        label = tables._label(board, task, pair["metric"])
+        label = tables.column_label(board, task, pair["metric"])
         tests = [Cell(_p(pair[key]), pair[key]) for key in ("p", "p_holm")]
         lines.append(
             (label, [*names, _estimate(pair, signed=True), *tests, Cell(f"{pair['n_units']:,}", pair["n_units"])])
@@ -223,9 +222,13 @@ def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
     rows = [row for row in board.get("subgroups", []) if row["task"] == task]
     if not rows:
         return
-    metrics = columns(board, rows)
+    metrics = tables.columns(board, rows, headline=True)
     column = rows[0]["subgroup"]["column"]
-    header = [("method", "text"), (column, "text"), *((tables._title(board, task, metric), "") for metric in metrics)]
+    header = [
+        ("method", "text"),
+        (column, "text"),
+        *((tables.column_title(board, task, metric), "") for metric in metrics),
+    ]
     header += [("n", ""), ("clusters", ""), ("warning", "text")]
     lines = []
     for row in rows:
@@ -245,7 +248,7 @@ def _reliability(row: dict[str, Any], label: str) -> str:
         (f"{point['confidence']:.3f}", [_estimate(point["correctness"]), Cell(f"{point['n']:,}", point["n"])])
         for point in row["reliability"]
     ]
-    ece = tables._cell(row["metrics"].get("ece")).replace("-", "−")
+    ece = tables.estimate_text(row["metrics"].get("ece")).replace("-", "−")
     numbers = _table(f"Groups of {row['method']}", header, lines, "points", filtered=False, sortable=False)
     null, chance = row.get("ece_null"), ""
     if null:
@@ -285,7 +288,7 @@ def _flagging(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) 
     for row in rows:
         for point in row["flagging"]["thresholds"]:
             least = -1.0 if point["confidence"] is None else point["confidence"]
-            cells = [Cell(escape(tables._threshold(point)), f"{least:05.1f}", "text")]
+            cells = [Cell(escape(tables.threshold_text(point)), f"{least:05.1f}", "text")]
             cells += [Cell(f"{point['n']:,}", point["n"]), _estimate(point["share"]), _estimate(point["precision"])]
             cells.append(_estimate(point.get("gain"), signed=True))
             cells += [_estimate(point["quality"])] if about["quality"] else []
@@ -309,8 +312,8 @@ def _heat(row: dict[str, Any]) -> str:
         lines.append(f'<tr><th scope="row">{stated}</th>{"".join(cells)}<td style="--p:0">{count:,}</td></tr>')
     measures = tokens["measures"]
     said = ", ".join(
-        f"{words.removesuffix(' ↑').removesuffix(' ↓')} {tables._cell(measures[name])}"
-        for name, words in tables._MEASURES.items()
+        f"{words.removesuffix(' ↑').removesuffix(' ↓')} {tables.estimate_text(measures[name])}"
+        for name, words in tables.MEASURES.items()
         if name in measures
     )
     name = escape(row["method"])
@@ -358,9 +361,10 @@ def _footer(board: dict[str, Any]) -> Iterator[str]:
         yield "</ul>"
     yield "<h2>Metrics</h2><dl>"
     for metric in board["metrics"]:
-        yield f"<dt>{escape(metric['label'])} ({metric['better']} is better)</dt><dd>{escape(metric['source'])}</dd>"
+        yield f"<dt>{escape(metric['label'])} ({metric['better']} is better)</dt>"
+        yield f"<dd>{escape('; '.join(filter(None, [metric['summary'], metric['source']])))}</dd>"
     yield "</dl><h2>How these numbers were made</h2><ul>"
-    for note in tables._notes(board):
+    for note in tables.footnotes(board):
         yield f"<li>{escape(note)}</li>"
     yield "</ul></footer>"
 
@@ -385,7 +389,7 @@ def _table(
             heads.append(f'<th scope="col">{title}</th>')
             continue
         text = escape(title)
-        for arrow, words in (("↓", "lower is better"), ("↑", "higher is better")):
+        for arrow, words in (("↓", "lower is better"), ("↑", "higher is better"), ("→ 0", "near 0 is better")):
             spoken = f'<span aria-hidden="true">{arrow}</span><span class="hidden-text">, {words}</span>'
             text = text.replace(arrow, spoken)
         inside = f'<button type="button">{text}</button>' if sortable else text

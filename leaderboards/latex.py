@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from conrad_bench.leaderboards import tables
-from conrad_bench.leaderboards.schema import columns
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -40,9 +39,9 @@ def escape(text: str) -> str:
 
 
 def _table(board: dict[str, Any], task: str) -> str:
-    rows = list(tables._ranked(board, task))
-    metrics = columns(board, rows)
-    titles = [escape(tables._title(board, task, metric)) for metric in metrics]
+    rows = list(tables.ranked(board, task))
+    metrics = tables.columns(board, rows, headline=True)
+    titles = [escape(tables.column_title(board, task, metric)) for metric in metrics]
     unit = "clusters" if board["unit"] == "cluster" else "single claims"
     caption = f"{board['title']}: {task}. In brackets 95 % bootstrap intervals over {unit}."
     lines = [

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board import FORMAT, BoardContext, _rounded, build, context_of, run_records
+from conrad_bench.leaderboards.board import FORMAT, BoardContext, build, context_of, installed, rounded, run_records
 from conrad_bench.leaderboards.outputs import write_files
 from conrad_bench.leaderboards.schema import read_board
 from conrad_bench.manifest import CONTEXT_FORMAT
@@ -63,8 +63,9 @@ def load_run(folder: Path) -> Finished:
             raise DataError(f"{said} has format {content.get('format')}, this version reads {CONTEXT_FORMAT}")
         fingerprints = content.get("fingerprints", {})
         try:
-            context = BoardContext.model_validate(content.get("context"))
-        except ValidationError:
+            described = content["context"]
+            context = BoardContext.model_validate({**described, "metrics": installed(described["metrics"])})
+        except (ValidationError, KeyError, TypeError):
             raise DataError(f"{said} is not as this version writes it; run the same command again") from None
     else:
         assert board is not None
@@ -106,7 +107,7 @@ def leaderboard(
     if by is not None:
         from conrad_bench.leaderboards.subgroups import subgroup_rows
 
-        board["subgroups"] = _rounded(subgroup_rows(records, context, by))
+        board["subgroups"] = rounded(subgroup_rows(records, context, by))
     folder = out or folders[0]
     write_files(folder, board)
     return board, folder

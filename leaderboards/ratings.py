@@ -28,7 +28,9 @@ import numpy as np
 
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.metrics import METRICS, FloatArray, IntArray, Sample, Statistic
+from conrad_bench.leaderboards.calibration import ECE
+from conrad_bench.leaderboards.discrimination import AUROC, Pearson
+from conrad_bench.leaderboards.metrics import FloatArray, IntArray, Sample, Statistic
 from conrad_bench.records import read_records
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ USABLE = ("ok", "scorer_failed")
 """Statuses of claims with a confidence; that the task's own scorer failed is nothing to the raters."""
 AGGREGATIONS = {"mean": "Mean aggregation", "all_accepted": "All accepted"}
 
-_METRICS = {metric.name: metric for metric in METRICS if metric.name in ("pearson", "auroc", "ece")}
+_METRICS = {metric.name: metric for metric in (ECE(), Pearson(), AUROC())}
 
 
 def read_ratings(path: Path) -> pd.DataFrame:

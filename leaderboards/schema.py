@@ -7,7 +7,6 @@ should ignore keys that it does not know: rows may carry more in a later version
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +35,13 @@ class MetricInfo(_Part):
 
     name: str
     label: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", "zero"]
     range: tuple[float | None, float | None]
     source: str
     headline: bool = True
     """Whether it stands in the main tables."""
+    summary: str = ""
+    options: dict[str, Any] = {}
 
 
 class Quality(_Part):
@@ -237,12 +238,6 @@ def read_board(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path} is not JSON in UTF-8; write it anew with `conrad-bench leaderboard`") from error
     return dict(board)
-
-
-def columns(board: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], headline: bool = True) -> list[str]:
-    """Return the metrics that any of the rows has, in the order of columns: those of the main table, or the others."""
-    wanted = [metric["name"] for metric in board["metrics"] if metric.get("headline", True) == headline]
-    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
 
 
 def json_schema() -> str:

@@ -9,14 +9,15 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_ARROWS = {"lower": "↓", "higher": "↑"}
-_MEASURES = {
+_ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
+MEASURES = {
     "top": "stated is likeliest ↑",
     "order": "rank order ↑",
     "unimodal": "one hump ↑",
     "malformed": "malformed ↓",
 }
-_PHANTOM = (
+_KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa (percentile where a metric is not smooth)"}
+PHANTOM = (
     "These numbers come from phantom images that a program drew and a tiny model trained on them. They show that the "
     "software works; they say nothing about real radiographs or about any medical model."
 )
@@ -26,10 +27,13 @@ def markdown(board: dict[str, Any]) -> str:
     """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
-        lines += [_PHANTOM, ""]
+        lines += [PHANTOM, ""]
     for task in board["tasks"]:
-        rows = list(_ranked(board, task))
+        rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
+        lines += [f"### More metrics on {task}", "", _more(board, task, rows), "", *_more_notes(board, rows), ""]
+        if board["tasks"][task]["comparisons"]["pairs"]:
+            lines += [f"### Comparisons on {task}", "", _ranks(board, task, rows), "", *_rank_notes(board, task), ""]
         flagged = [row for row in rows if "flagging" in row]
         if flagged:
             lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
@@ -37,21 +41,103 @@ def markdown(board: dict[str, Any]) -> str:
         if with_tokens:
             lines += [f"### Confidence answers on {task}", "", _tokens(with_tokens), "", *_token_notes(with_tokens), ""]
     lines += ["## Methods", "", *(f"- `{name}`: {text}" for name, text in board["methods"].items()), ""]
-    lines += ["## How these numbers were made", "", *(f"- {note}" for note in _notes(board)), ""]
+    lines += ["## How these numbers were made", "", *(f"- {note}" for note in footnotes(board)), ""]
     return "\n".join(lines)
 
 
 def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
-    metrics = _metrics(board, rows)
+    metrics = columns(board, rows, headline=True)
+    ranks = board["tasks"][task]["comparisons"]["ranks"]
     worst = any("worst_case" in row for row in rows)
-    header = ["method", *(_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
+    header = ["method", *(column_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
     header += ["n", "clusters", "unparsed", *(["worst case"] if worst else [])]
     body = []
     for row in rows:
-        cells = [row["method"], *(_cell(row["metrics"].get(metric)) for metric in metrics), _collapse(row)]
+        cells = [row["method"]]
+        for metric in metrics:
+            clear = ranks.get(metric, {}).get(row["method"]) == [1, 1]
+            cells.append(_bold(estimate_text(row["metrics"].get(metric)), clear))
+        cells.append(_collapse(row))
         cells += [f"{row['n']:,}", f"{row['n_clusters']:,}", f"{row['unparsed_rate']:.1%}"]
-        body.append([*cells, _worst(board, task, row)] if worst else cells)
+        body.append([*cells, worst_text(board, task, row)] if worst else cells)
     return _table(header, body, 1)
+
+
+def _bold(cell: str, best: bool) -> str:
+    value, space, bounds = cell.partition(" ")
+    return f"**{value}**{space}{bounds}" if best else cell
+
+
+def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of the metrics that the main one leaves out, a line each."""
+    header = ["metric", *(row["method"] for row in rows)]
+    body = [
+        [column_title(board, task, metric), *(estimate_text(row["metrics"].get(metric)) for row in rows)]
+        for metric in columns(board, rows, headline=False)
+    ]
+    for title, key in (("ECE if calibrated", None), ("p of calibration", "p")):
+        nulls = [row.get("ece_null") for row in rows]
+        if any(nulls):
+            body.append([title, *(_null(null, key) for null in nulls)])
+    return _table(header, body, 1)
+
+
+def _null(null: dict[str, float] | None, key: str | None) -> str:
+    if null is None:
+        return "–"
+    return _p(null[key]) if key else estimate_text({"value": null["mean"], "low": null["low"], "high": null["high"]})
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _more_notes(board: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a table of more metrics."""
+    yield "`conrad-bench list metrics` says what each metric is. Without brackets: not resampled."
+    if any(row.get("ece_null") for row in rows):
+        yield (
+            "ECE if calibrated: mean and middle 95 % of the ECE that a perfectly calibrated method with these "
+            "confidences and this many claims would have; p: how often it would be at least the one found."
+        )
+
+
+def _ranks(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of rank intervals and letters."""
+    found = board["tasks"][task]["comparisons"]
+    header = ["method", *(column_title(board, task, metric) for metric in found["metrics"])]
+    body = []
+    for row in rows:
+        line = [row["method"]]
+        for metric in found["metrics"]:
+            ranks = found["ranks"][metric].get(row["method"])
+            letters = found["letters"][metric].get(row["method"], "")
+            line.append("–" if ranks is None else f"{'–'.join(str(r) for r in dict.fromkeys(ranks))} {letters}")
+        body.append(line)
+    return _table(header, body, 1)
+
+
+def _rank_notes(board: dict[str, Any], task: str) -> Iterator[str]:
+    """Yield the lines under a table of ranks."""
+    about = board["tasks"][task]
+    found = about["comparisons"]
+    pairs = sum(pair["metric"] == found["metrics"][0] for pair in found["pairs"])
+    yield (
+        "Ranks that each method may have: those above it beat it, and it beats those below, by a permutation test "
+        f"that swaps whole clusters, at 0.05 after Holm's adjustment for {pairs} pair{'s' * (pairs > 1)} of methods. "
+        "Methods with a letter in common cannot be told apart. In the first table, a best value is bold where its "
+        "rank is clear."
+    )
+    power = found["power"]
+    if power:
+        yield (
+            f"A difference in ECE of {power['difference']:.3f} would have been found here with probability "
+            f"{power['power']:g} (from the bootstrap's standard error of the differences; over the pairs "
+            f"{power['low']:.3f} to {power['high']:.3f}). Smaller ones may exist."
+        )
+    if about["missing"]:
+        lacking = "; ".join(f"`{method}` {n:,}" for method, n in about["missing"].items())
+        yield f"Examples that a method lacks and others have: {lacking}. Pairs are compared on what both have."
 
 
 def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
@@ -62,13 +148,14 @@ def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> s
     body = []
     for row in rows:
         for point in row["flagging"]["thresholds"]:
-            line = [row["method"], _threshold(point), f"{point['n']:,}", _cell(point["share"])]
-            line += [_cell(point["precision"]), _cell(point.get("gain"))]
-            body.append([*line, _cell(point["quality"])] if quality else line)
+            line = [row["method"], threshold_text(point), f"{point['n']:,}", estimate_text(point["share"])]
+            line += [estimate_text(point["precision"]), estimate_text(point.get("gain"))]
+            body.append([*line, estimate_text(point["quality"])] if quality else line)
     return _table(header, body, 2)
 
 
-def _threshold(point: dict[str, Any]) -> str:
+def threshold_text(point: dict[str, Any]) -> str:
+    """Return "all", "= 10" or "≥ 6": which sentences a flagging entry keeps."""
     if point["confidence"] is None:
         return "all"
     return "= 10" if point["confidence"] == 1 else f"≥ {10 * point['confidence']:.0f}"
@@ -100,9 +187,13 @@ def _flagging_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def _tokens(rows: list[dict[str, Any]]) -> str:
     """Return the table of how ordered the probabilities of the confidence answers are."""
-    header = ["method", *_MEASURES.values(), "n"]
+    header = ["method", *MEASURES.values(), "n"]
     body = [
-        [row["method"], *(_cell(row["tokens"]["measures"][name]) for name in _MEASURES), f"{row['tokens']['n']:,}"]
+        [
+            row["method"],
+            *(estimate_text(row["tokens"]["measures"][name]) for name in MEASURES),
+            f"{row['tokens']['n']:,}",
+        ]
         for row in rows
     ]
     return _table(header, body, 1)
@@ -148,23 +239,23 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
 
     parts: list[RenderableType] = [Text(board["title"], style="bold")]
     for task in board["tasks"]:
-        rows = list(_ranked(board, task))
-        metrics = _metrics(board, rows)
+        rows = list(ranked(board, task))
+        metrics = columns(board, rows, headline=True)
         table = Table(title=task, title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
         table.show_edge, table.padding, table.pad_edge = False, (0, 1, 0, 0), False
         table.add_column("method", no_wrap=True)
         for metric in metrics:
-            title = _title(board, task, metric).replace("-", "-\n").replace(" ", "\n")
+            title = column_title(board, task, metric).replace("-", "-\n").replace(" ", "\n")
             table.add_column(title, justify="right", overflow="fold")
         table.add_column("n\nunparsed", justify="right", no_wrap=True)
         for row in rows:
             # A word a line: rich would shrink columns until words break, rather than wrap between them.
-            cells = [_cell(row["metrics"].get(metric)).replace(" ", "\n") for metric in metrics]
+            cells = [estimate_text(row["metrics"].get(metric)).replace(" ", "\n") for metric in metrics]
             # Text, not str: rich would read the brackets of an interval as markup.
             line = [_broken(row["method"]), *cells, f"{row['n']:,}\n{row['unparsed_rate']:.1%}"]
             table.add_row(*(Text(cell) for cell in line))
         parts += [Text(), table]
-    parts += [Text(), Text(f"{_intervals(board)} More in leaderboard.md.", style="dim")]
+    parts += [Text(), Text(f"{interval_note(board)} More in leaderboard.md.", style="dim")]
     return Group(*parts)
 
 
@@ -174,7 +265,7 @@ def _broken(method: str) -> str:
     return short if max(map(len, short.split("\n"))) <= 12 else short.replace("_", "_\n")
 
 
-def _ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
+def ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
     """Return the rows of a task, lowest ECE first, those without one last."""
 
     def key(row: dict[str, Any]) -> tuple[bool, float, str]:
@@ -184,27 +275,31 @@ def _ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
     return iter(sorted((row for row in board["rows"] if row["task"] == task), key=key))
 
 
-def _metrics(board: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    return [metric["name"] for metric in board["metrics"] if any(metric["name"] in row["metrics"] for row in rows)]
+def columns(board: dict[str, Any], rows: list[dict[str, Any]], headline: bool) -> list[str]:
+    """Return the metrics that any row has, those of the main table or the others."""
+    wanted = (metric["name"] for metric in board["metrics"] if metric["headline"] == headline)
+    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
 
 
-def _metric(board: dict[str, Any], name: str) -> dict[str, Any]:
+def metric_info(board: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what the leaderboard says about a metric."""
     return next(metric for metric in board["metrics"] if metric["name"] == name)
 
 
-def _label(board: dict[str, Any], task: str, metric: str) -> str:
+def column_label(board: dict[str, Any], task: str, metric: str) -> str:
     """Return a metric's column title; mean correctness and quality go by their scorers' labels."""
     about = board["tasks"][task]
     if metric == "correctness":
         return str(about["label"])
-    return str(about["quality"]["label"] if metric == "quality" else _metric(board, metric)["label"])
+    return str(about["quality"]["label"] if metric == "quality" else metric_info(board, metric)["label"])
 
 
-def _title(board: dict[str, Any], task: str, metric: str) -> str:
-    return f"{_label(board, task, metric)} {_ARROWS[_metric(board, metric)['better']]}"
+def column_title(board: dict[str, Any], task: str, metric: str) -> str:
+    """Return a metric's label with an arrow towards its better values."""
+    return f"{column_label(board, task, metric)} {_ARROWS[metric_info(board, metric)['better']]}"
 
 
-def _cell(estimate: dict[str, float | None] | None) -> str:
+def estimate_text(estimate: dict[str, float | None] | None) -> str:
     """Return "0.106 [0.093, 0.118]", without brackets where there is no interval and a dash where there is no value."""
     if estimate is None or estimate["value"] is None:
         return "–"
@@ -219,10 +314,11 @@ def _collapse(row: dict[str, Any]) -> str:
     return f"{row['collapse']['distinct']:,} ({row['collapse']['largest_mass']:.0%})"
 
 
-def _worst(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
+def worst_text(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
+    """Return a row's worst case on one line, empty where it has none."""
     values = row.get("worst_case", {})
     names = [metric["name"] for metric in board["metrics"] if values.get(metric["name"]) is not None]
-    return ", ".join(f"{_label(board, task, name)} {values[name]:.3f}" for name in names)
+    return ", ".join(f"{column_label(board, task, name)} {values[name]:.3f}" for name in names)
 
 
 def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -243,16 +339,17 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
             yield f"{title}: {', '.join(links)}."
 
 
-def _intervals(board: dict[str, Any]) -> str:
+def interval_note(board: dict[str, Any]) -> str:
+    """Return the sentence that says what stands in brackets."""
     unit = "clusters" if board["unit"] == "cluster" else "single claims, clusters ignored"
-    return f"In brackets: 95 % percentile bootstrap, {board['replicates']:,} replicates over {unit}."
+    return f"In brackets: 95 % {_KINDS[board['interval']]} bootstrap, {board['replicates']:,} replicates over {unit}."
 
 
-def _notes(board: dict[str, Any]) -> Iterator[str]:
+def footnotes(board: dict[str, Any]) -> Iterator[str]:
     """Yield the footnotes."""
     yield (
-        f"{_intervals(board)} Seed {board['seed']}. All methods of a task share the resampling weights; differences to "
-        "a baseline with their intervals are in leaderboard.json."
+        f"{interval_note(board)} Seed {board['seed']}. All methods of a task share the resampling weights; the paired "
+        "differences of all methods, with intervals and p values, are in leaderboard.json."
     )
     yield (
         "ECE groups claims by distinct confidence where a method has at most 21 of them, otherwise into 10 equal-width "

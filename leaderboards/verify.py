@@ -10,7 +10,7 @@ from typing import Any
 
 from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError, DataError
-from conrad_bench.leaderboards.board import FORMAT, _rounded, build, context_of, run_records
+from conrad_bench.leaderboards.board import FORMAT, build, context_of, rounded, run_records
 from conrad_bench.leaderboards.outputs import RENDERED
 from conrad_bench.leaderboards.publish import FORMAT as BUNDLE_FORMAT
 from conrad_bench.leaderboards.schema import read_board
@@ -59,7 +59,7 @@ def verify(folder: Path) -> Findings:
             from conrad_bench.leaderboards.subgroups import subgroup_rows
 
             column = board["subgroups"][0]["subgroup"]["column"]
-            again["subgroups"] = _rounded(subgroup_rows(run_records(folder), context_of(board), column))
+            again["subgroups"] = rounded(subgroup_rows(run_records(folder), context_of(board), column))
     except ConradBenchError as error:
         findings.differences.append(str(error))
         return findings

@@ -14,10 +14,13 @@ import pytest
 from conrad_bench.errors import DataError, StorageError
 from conrad_bench.leaderboards.board import BoardContext, build, write_leaderboard
 from conrad_bench.leaderboards.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.metrics import Sample, ece, pearson
-from conrad_bench.leaderboards.metrics import correctness as mean_correctness
+from conrad_bench.leaderboards.calibration import ECE
+from conrad_bench.leaderboards.discrimination import Pearson
+from conrad_bench.leaderboards.metrics import CORRECTNESS, Sample
 from conrad_bench.leaderboards.tables import markdown, table_for_console
 from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY_ABOVE, read_records, records_path, write_records
+
+ece, pearson, mean_correctness = ECE().statistic, Pearson().statistic, CORRECTNESS.statistic
 
 CONTEXT = BoardContext(
     model="tiny",
@@ -176,7 +179,7 @@ def test_a_quality_that_no_scorer_gave_is_an_attribute() -> None:
 def test_the_base_model_shows_dashes_for_calibration() -> None:
     board = board_of(sentences("base", stated=False), sentences("verbalized"), **SENTENCES)
     row = row_of(board, "base", "mimic_sentence")
-    assert list(row["metrics"]) == ["correctness", "quality"]
+    assert list(row["metrics"]) == ["brier_unc", "correctness", "quality"]
     assert not {"flagging", "tokens", "figure", "before_after", "token_figure"} & set(row)
     line = next(line for line in markdown(board).splitlines() if line.startswith("| base"))
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
@@ -235,7 +238,7 @@ def test_a_method_that_parsed_nothing_has_a_row() -> None:
 def test_a_method_without_confidences_shows_correctness_alone() -> None:
     board = board_of(frame("report_only", stated=False), frame("verbalized"))
     row = row_of(board, "report_only")
-    assert list(row["metrics"]) == ["correctness"]
+    assert list(row["metrics"]) == ["brier_unc", "correctness"]
     assert list(row["difference"]["metrics"]) == ["correctness"]
     assert "figure" not in row
     assert "collapse" not in row
@@ -300,7 +303,7 @@ def test_the_run_folder_is_written_and_its_bytes_repeat(tmp_path: Path) -> None:
     assert json.loads(text) == board
     assert markdown(json.loads(text)) == (runs[0] / "leaderboard.md").read_text()
     assert text == json.dumps(board, indent=1, sort_keys=True) + "\n"
-    assert board["format"] == 1
+    assert board["format"] == 2
     for link in figures[1::2]:
         assert f"]({link})" in (runs[0] / "leaderboard.md").read_text()
 
@@ -331,7 +334,7 @@ def test_the_page_says_what_it_must() -> None:
     for title in ("ECE ↓", "Pearson r ↑", "Brier ↓", "phantom-GREEN ↑", "unparsed", "worst case"):
         assert title in header
     body = [line for line in lines if line.startswith(("| conrad", "| verbalized"))]
-    assert len(body) == 2
+    assert len(body) == 4  # in the main table, and among the ranks
     assert "25.0%" in body[1]
     row = row_of(board_of(frame("conrad"), frame("verbalized", unparsed=20)), "conrad")
     value = row["metrics"]["ece"]

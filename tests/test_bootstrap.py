@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conrad_bench.leaderboards.bootstrap import bootstrap, interval, weight_blocks
-from conrad_bench.leaderboards.metrics import METRICS, FloatArray, Sample, ece, pearson
-from conrad_bench.leaderboards.metrics import correctness as mean_correctness
+from conrad_bench.leaderboards.calibration import ECE, Brier
+from conrad_bench.leaderboards.discrimination import AUROC, Pearson
+from conrad_bench.leaderboards.metrics import CORRECTNESS, FloatArray, Sample
+
+ece, pearson, mean_correctness = ECE().statistic, Pearson().statistic, CORRECTNESS.statistic
+METRICS = (ECE(), Pearson(), Brier(), AUROC(), CORRECTNESS)
 
 
 def clustered(clusters: int = 60, size: int = 8, seed: int = 3) -> Sample:

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_board import CONTEXT
 
+from conrad_bench.leaderboards.board import BoardContext
 from conrad_bench.leaderboards.flagging import above, trend
 from conrad_bench.leaderboards.rows import task_rows
 from conrad_bench.records import QUALITY_ABOVE
@@ -41,9 +43,14 @@ def sentences(seed: int = 0, examples: int = 30, stated: bool = True) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def context(**changes: Any) -> BoardContext:
+    about = {"scorers": {}, "quality": {"sentences": ("s", "S")}, "granularities": {"sentences": "sentence"}}
+    return CONTEXT.model_copy(update=about | changes)
+
+
 def flagged(frame: pd.DataFrame, **changes: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"unit": "cluster", "replicates": REPLICATES, "seed": 3} | changes
-    row = task_rows("sentences", {"conrad": frame}, quality=True, sentences=True, **settings)[0]
+    settings: dict[str, Any] = {"replicates": REPLICATES, "seed": 3} | changes
+    row = task_rows("sentences", {"conrad": frame}, context(**settings))[0][0]
     return dict(row["flagging"])
 
 
@@ -126,10 +133,10 @@ def test_records_without_qualities_have_precisions_alone() -> None:
 
 def test_only_sentences_with_confidences_are_flagged() -> None:
     frame = sentences(stated=False)
-    bare = task_rows("t", {"base": frame}, "cluster", 20, 0, quality=True, sentences=True)[0]
+    bare = task_rows("sentences", {"base": frame}, context())[0][0]
     assert "flagging" not in bare
-    assert list(bare["metrics"]) == ["correctness", "quality"]
-    report = task_rows("t", {"conrad": sentences()}, "cluster", 20, 0, quality=True)[0]
+    assert {"correctness", "quality"} <= set(bare["metrics"])
+    report = task_rows("sentences", {"conrad": sentences()}, context(granularities={}))[0][0]
     assert "flagging" not in report
 
 

@@ -129,7 +129,7 @@ def test_every_text_of_the_board_is_escaped() -> None:
             return {f"{k}{HOSTILE}" if free else k: spoilt(v, k) for k, v in value.items()}
         if isinstance(value, list):
             return [spoilt(item, key) for item in value]
-        fixed = ("better", "unit", "grouping", "granularity", "name", "trend", "metric", "task", "metrics")
+        fixed = ("better", "unit", "grouping", "granularity", "interval", "name", "trend", "metric", "task", "metrics")
         return f"{value}{HOSTILE}" if isinstance(value, str) and key not in fixed else value
 
     text = page(spoilt(full_board()))

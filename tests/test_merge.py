@@ -38,7 +38,9 @@ def a_run(
     for data in frames:
         write_records(records_path(folder, data["method"].iloc[0], data["task"].iloc[0]), data)
     prints = dict.fromkeys(context.scorers, fingerprint)
-    said = {"format": 1, "context": context.model_dump(mode="json", exclude={"metrics"}), "fingerprints": prints}
+    about = context.model_dump(mode="json", exclude={"metrics"})
+    about["metrics"] = [{"name": metric.name, "options": metric.model_dump(mode="json")} for metric in context.metrics]
+    said = {"format": 1, "context": about, "fingerprints": prints}
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "context.json").write_text(json.dumps(said))
     if board:
@@ -250,8 +252,8 @@ def test_the_csv_has_every_number_of_the_rows() -> None:
     base, conrad = list(csv.DictReader(io.StringIO(csv_text(board))))[:2]
     row = next(row for row in board["rows"] if row["method"] == "conrad")
     for metric, estimate in row["metrics"].items():
-        assert float(conrad[metric]) == estimate["value"]
-        assert float(conrad[f"{metric}_low"]) == estimate["low"]
+        for column, end in ((metric, "value"), (f"{metric}_low", "low"), (f"{metric}_high", "high")):
+            assert conrad[column] == ("" if estimate[end] is None else str(estimate[end]))
     assert conrad["unparsed_no_confidence"] == "20"
     assert (base["method"], base["ece"], base["distinct"], base["unparsed_no_confidence"]) == ("base", "", "", "0")
 

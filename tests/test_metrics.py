@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from conrad_bench.leaderboards.metrics import COLUMNS, METRICS, QUALITY, Metric, Sample, by_level, collapse, groups
+from conrad_bench.leaderboards.catalogue import BUILT_IN
+from conrad_bench.leaderboards.metrics import Metric, Quality, Sample, by_level, collapse, groups
+from conrad_bench.registry import Registry
 
+METRICS = tuple(metric for metric in BUILT_IN if metric.per == "claim")
 BY_NAME = {metric.name: metric for metric in METRICS}
 Rows = list[tuple[float, float, int]]  # confidence, correctness, unit
 
 tenths = st.integers(0, 10).map(lambda c: c / 10)
 rows_of_tenths = st.lists(st.tuples(tenths, st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=60)
-rows_continuous = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=60)
+digits = st.floats(0, 1).map(lambda x: float(f"{x:.9g}"))  # nearer ones are ties to us, and not to other packages
+rows_continuous = st.lists(st.tuples(digits, digits, st.integers(0, 5)), min_size=1, max_size=60)
 rows_binary = st.lists(
-    st.tuples(st.floats(0, 1) | tenths, st.sampled_from((0.0, 1.0)), st.integers(0, 5)), min_size=1, max_size=60
+    st.tuples(digits | tenths, st.sampled_from((0.0, 1.0)), st.integers(0, 5)), min_size=1, max_size=60
 )
 all_rows = rows_of_tenths | rows_continuous | rows_binary
 
@@ -52,11 +56,13 @@ def slow_ece(rows: Rows) -> float:
     )  # fmt: skip
 
 
+@settings(deadline=None, max_examples=50)
 @given(all_rows)
 def test_ece_is_its_definition(rows: Rows) -> None:
     assert value("ece", rows) == pytest.approx(slow_ece(rows), abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows_binary)
 def test_brier_and_auroc_agree_with_scikit_learn(rows: Rows) -> None:
     confidence, correctness, _ = zip(*rows, strict=True)
@@ -67,6 +73,7 @@ def test_brier_and_auroc_agree_with_scikit_learn(rows: Rows) -> None:
         assert value("auroc", rows) == pytest.approx(roc_auc_score(correctness, confidence), abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(all_rows)
 def test_pearson_agrees_with_scipy(rows: Rows) -> None:
     confidence, correctness, _ = zip(*rows, strict=True)
@@ -79,11 +86,13 @@ def test_pearson_agrees_with_scipy(rows: Rows) -> None:
         assert got == pytest.approx(pearsonr(confidence, correctness).statistic, abs=1e-9)
 
 
+@settings(deadline=None, max_examples=50)
 @given(all_rows)
 def test_mean_correctness(rows: Rows) -> None:
     assert value("correctness", rows) == pytest.approx(math.fsum(y for _, y, _ in rows) / len(rows), abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows_binary, st.randoms())
 def test_the_order_of_rows_changes_no_digit(rows: Rows, random: Random) -> None:
     shuffled = list(rows)
@@ -94,17 +103,23 @@ def test_the_order_of_rows_changes_no_digit(rows: Rows, random: Random) -> None:
         np.testing.assert_array_equal(metric.statistic(a)(weights), metric.statistic(b)(weights))
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows_binary)
 def test_values_are_in_range_and_do_not_depend_on_the_clusters(rows: Rows) -> None:
     split = [(c, y, i) for i, (c, y, _) in enumerate(rows)]
     for metric in METRICS:
         together, apart = sample(rows), sample(split, len(rows))
         got = together.value(metric.statistic(together))
-        assert got == pytest.approx(apart.value(metric.statistic(apart)), abs=1e-12, nan_ok=True)
+        if metric.name != "ece_debiased":  # its correction is that of dependent claims
+            assert got == pytest.approx(apart.value(metric.statistic(apart)), abs=1e-12, nan_ok=True)
         assert math.isnan(got) or metric.range[0] <= got <= metric.range[1] + 1e-12
 
 
-@settings(max_examples=50)
+UNLIKE_COPIES = {"kendall", "somers_d", "ece_mass", "smece", "aurc", "eaurc", "ece_debiased", "brier_mcb", "brier_dsc"}
+"""Linearised replicates, or bins, a width and an order that look at the copies anew."""
+
+
+@settings(deadline=None, max_examples=50)
 @given(rows_of_tenths | rows_binary, st.lists(st.integers(0, 3), min_size=6, max_size=6))
 def test_a_weight_is_a_number_of_copies(rows: Rows, copies: list[int]) -> None:
     """A statistic under weights is the metric of the sample with each unit's rows repeated."""
@@ -114,12 +129,13 @@ def test_a_weight_is_a_number_of_copies(rows: Rows, copies: list[int]) -> None:
     data = sample(rows)
     binary = {y for _, y, _ in rows} <= {0.0, 1.0}
     for metric in METRICS:
-        if metric.binary and not binary:
+        if (metric.binary and not binary) or metric.name in UNLIKE_COPIES:
             continue
         weighted = float(metric.statistic(data)(np.array([copies], float))[0])
         assert weighted == pytest.approx(value(metric.name, repeated), abs=1e-7, nan_ok=True)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(1, 4)), min_size=1, max_size=12, unique_by=lambda t: t[0]))
 def test_perfectly_calibrated_data_have_ece_zero(levels: list[tuple[int, int]]) -> None:
     rows: Rows = []
@@ -159,15 +175,15 @@ def test_a_method_without_confidences_has_a_mean_correctness_alone() -> None:
     for metric in METRICS:
         if metric.confidence:
             with pytest.raises(ValueError, match="states none"):
-                metric.statistic(data)
+                data.value(metric.statistic(data))
         else:
-            assert data.value(metric.statistic(data)) == 0.5
+            assert data.value(metric.statistic(data)) == (0.25 if metric.name == "brier_unc" else 0.5)
 
 
 def test_quality_is_a_mean_over_whole_responses() -> None:
-    assert [metric.name for metric in COLUMNS if metric.per == "example"] == ["quality"]
+    assert [metric.name for metric in BUILT_IN if metric.per == "example"] == ["quality"]
     data = Sample(None, np.array([0.25, 1.0, 0.0]), np.array([0, 1, 1]), 2)
-    statistic = QUALITY.statistic(data)
+    statistic = Quality().statistic(data)
     assert data.value(statistic) == pytest.approx(1.25 / 3)
     assert statistic(np.array([[2.0, 0.0], [1.0, 3.0], [0.0, 0.0]])) == pytest.approx(
         [0.25, 3.25 / 7, np.nan], nan_ok=True
@@ -180,10 +196,24 @@ def test_collapse() -> None:
     assert even == pytest.approx({"distinct": 3, "entropy": math.log(3), "largest_mass": 1 / 3})
 
 
-def test_the_registry_is_complete() -> None:
-    assert [metric.name for metric in METRICS] == ["ece", "pearson", "brier", "auroc", "correctness"]
-    assert (*METRICS, QUALITY) == COLUMNS
-    for metric in COLUMNS:
+def test_the_built_in_metrics_come_through_the_same_door() -> None:
+    registry = Registry()
+    found = registry.available("metrics")
+    assert set(found) == {metric.name for metric in BUILT_IN}
+    assert not registry.failures
+    for metric in BUILT_IN:
         assert isinstance(metric, Metric)
+        assert found[metric.name] is type(metric)
         assert metric.label
         assert metric.source
+        assert metric.range[0] < metric.range[1]
+        assert type(metric).__doc__
+    headline = [metric.name for metric in BUILT_IN if metric.headline]
+    assert headline == ["ece", "pearson", "brier", "auroc", "correctness", "quality"]
+
+
+def test_nan_is_refused() -> None:
+    nan, one = np.array([0.5, np.nan]), np.array([0.5, 1.0])
+    for confidence, correctness in ((nan, one), (one, nan), (None, nan)):
+        with pytest.raises(ValueError, match="NaN"):
+            Sample(confidence, correctness, np.array([0, 1]), 2)

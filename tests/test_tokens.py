@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ConstantInputWarning, rankdata, spearmanr
+from test_board import CONTEXT
 
 from conrad_bench.leaderboards.figures import token_heat_map
 from conrad_bench.leaderboards.rows import task_rows
@@ -35,7 +36,7 @@ def records(p: np.ndarray[Any, Any], stated: list[int], **changes: Any) -> pd.Da
 
 
 def entry_of(frame: pd.DataFrame) -> dict[str, Any]:
-    return dict(task_rows("t", {"conrad": frame}, "cluster", 100, 0)[0]["tokens"])
+    return dict(task_rows("t", {"conrad": frame}, CONTEXT)[0][0]["tokens"])
 
 
 def peaked(stated: list[int], slope: float = 1.0, mass: float = 0.9) -> np.ndarray[Any, Any]:
