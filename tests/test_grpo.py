@@ -17,7 +17,7 @@ from conrad_bench.elicitation import read_level, report_claim
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode
 from conrad_bench.engines.transformers import TransformersEngine
-from conrad_bench.errors import TrainingError
+from conrad_bench.errors import ConfigError, TrainingError
 from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.prompts import FINDINGS, report_text
 from conrad_bench.trainers import grpo
@@ -327,6 +327,16 @@ def test_entropy_spreads_the_confidences_where_the_reward_is_flat(small: World, 
 def test_entropy_is_refused_in_joint_mode() -> None:
     with pytest.raises(ValueError, match="entropy works in mode=conditional only"):
         settings(mode="joint", entropy=0.1)
+
+
+def test_vllm_is_refused_where_it_cannot_roll_out(small: World, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="vllm works in mode=joint only"):
+        settings(vllm="colocate")
+    with pytest.raises(ValueError, match="pattern"):
+        settings(mode="joint", vllm="somewhere")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"conrad.vllm=http://there:8000 needs a GPU; set conrad.vllm=off"):
+            fit(small, tmp_path, settings(mode="joint", vllm="http://there:8000"))
 
 
 @pytest.mark.parametrize("mode", ["conditional", "joint"])
