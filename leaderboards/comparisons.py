@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from conrad_bench.leaderboards.bootstrap import Estimates, block_size
-from conrad_bench.leaderboards.metrics import FloatArray, Metric, Sample, Statistic
+from conrad_bench.leaderboards.metrics import FloatArray, Metric, Sample
 
 LEVEL = 0.05
 """Methods differ where their adjusted p is below this."""
 POWER = 0.8
 _ROUNDING = 1e-12
+_MOST_CELLS = 2**21
+"""Weights of claims that are in memory at one time, where a metric spreads them over claims (16 MiB)."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 Pair = tuple[str, str]
@@ -87,36 +89,19 @@ def permutation_p(
 ) -> list[float]:
     """Return the p value of each pair: that a metric differs so much if the two methods' clusters may be swapped.
 
-    All pairs have the same `swaps`. The groups of ECE are those of both methods' claims together, so that they are the
-    same under every swap. A swap in which the metric is undefined counts as one with a large difference.
+    All pairs have the same `swaps`. A swap in which the metric is undefined counts as one with a large difference.
     """
-    statistics = [metric.statistic(_beside(a, b)) for a, b in sides]
-    observed = [float(abs(_difference(statistic, *_sides(np.zeros((1, units))))[0])) for statistic in statistics]
+    differences = [metric.swapped(a, b) for a, b in sides]
+    observed = [float(abs(difference(np.zeros((1, units)))[0])) for difference in differences]
     reached = np.zeros(len(sides), np.int64)
     generator = np.random.default_rng((seed, 1))
-    step = block_size(2 * units, max(len(a) + len(b) for a, b in sides))
+    # Most metrics work on units here: blocks are for those, and claims only bound the memory.
+    step = max(2, min(block_size(2 * units), _MOST_CELLS // max(len(a) + len(b) for a, b in sides)))
     for start in range(0, swaps, step):
-        one, other = _sides(generator.integers(2, size=(min(step, swaps - start), units)).astype(np.float64))
-        for i, statistic in enumerate(statistics):
-            reached[i] += np.sum(~(np.abs(_difference(statistic, one, other)) < observed[i] - _ROUNDING))
+        drawn = generator.integers(2, size=(min(step, swaps - start), units)).astype(np.float64)
+        for i, difference in enumerate(differences):
+            reached[i] += np.sum(~(np.abs(difference(drawn)) < observed[i] - _ROUNDING))
     return [float(1 + n) / (1 + swaps) for n in reached]
-
-
-def _beside(a: Sample, b: Sample) -> Sample:
-    """Return the claims of both samples over twice the units, the second sample's behind the first one's."""
-    confidence = None if a.confidence is None or b.confidence is None else np.concatenate([a.confidence, b.confidence])
-    unit = np.concatenate([a.unit, b.unit + a.units])
-    return Sample(confidence, np.concatenate([a.correctness, b.correctness]), unit, 2 * a.units)
-
-
-def _sides(swapped: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the weights of the two methods after a swap of the units marked by 1, each (swaps, 2 * units)."""
-    kept = 1 - swapped
-    return np.hstack([kept, swapped]), np.hstack([swapped, kept])
-
-
-def _difference(statistic: Statistic, one: FloatArray, other: FloatArray) -> FloatArray:
-    return np.asarray(statistic(one) - statistic(other))
 
 
 def holm(p: Sequence[float]) -> list[float]:

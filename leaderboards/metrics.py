@@ -74,7 +74,7 @@ class Ranking:
         order = np.argsort(level, kind="stable")
         self.size = len(distinct)
         self.unit, self.level, self.correctness = unit[order], level[order], correctness[order]
-        self._starts = np.searchsorted(self.level, np.arange(self.size))
+        self._ends = np.searchsorted(self.level, np.arange(self.size), side="right") - 1
         self._cells: tuple[FloatArray, FloatArray] | None = None
         if self.size <= _DENSE_LEVELS:
             cell = self.level * units + self.unit
@@ -89,13 +89,22 @@ class Ranking:
         """Return counts and correctness by level under weights (replicates, units)."""
         if self._cells is not None:
             count, correct = self._cells[0] @ weights.T, self._cells[1] @ weights.T
-        else:
-            # Replicates lie next to each other, so that every step below runs along whole rows.
-            count = np.ascontiguousarray(weights.T)[self.unit]
-            correct = count * self.correctness[:, None]
-            if self.size < len(self.unit):
-                count, correct = (np.add.reduceat(each, self._starts, axis=0) for each in (count, correct))
-        return Ranked(count, correct, np.cumsum(count, axis=0), np.cumsum(correct, axis=0))
+            return Ranked(count, correct, np.cumsum(count, axis=0), np.cumsum(correct, axis=0))
+        # Replicates lie next to each other, so that every step below runs along whole rows.
+        count = np.ascontiguousarray(weights.T)[self.unit]
+        correct = count * self.correctness[:, None]
+        through, correct_through = np.cumsum(count, axis=0), np.cumsum(correct, axis=0)
+        if self.size == len(self.unit):
+            return Ranked(count, correct, through, correct_through)
+        through, correct_through = through[self._ends], correct_through[self._ends]
+        return Ranked(_steps(through), _steps(correct_through), through, correct_through)
+
+
+def _steps(through: FloatArray) -> FloatArray:
+    """Return the rows whose running sums these are, of the same shape."""
+    found = through.copy()
+    found[1:] -= through[:-1]
+    return found
 
 
 class Sample:
@@ -220,6 +229,21 @@ class Metric(BaseModel):
         """Return the statistic of a sample: weights (replicates, units) to values (replicates,)."""
         raise NotImplementedError
 
+    def swapped(self, a: Sample, b: Sample) -> Statistic:
+        """Return the difference of two methods as a function of which units swap their claims.
+
+        From swaps (replicates, units), 1 where a unit's claims of `a` and of `b` change places and 0 elsewhere, to the
+        metric of the first side less that of the second, (replicates,). What the metric fixes when it looks at a sample
+        comes from the claims of both together, so that it is the same under every swap.
+        """
+        statistic = self.statistic(beside(a, b))
+
+        def difference(swaps: FloatArray) -> FloatArray:
+            kept = 1 - swaps
+            return np.asarray(statistic(np.hstack([kept, swaps])) - statistic(np.hstack([swaps, kept])))
+
+        return difference
+
 
 class Correctness(Metric):
     """Mean correctness: the mean of the task's scorer over claims. In [0, 1], higher is better."""
@@ -293,6 +317,13 @@ def collapse(confidence: FloatArray) -> dict[str, float]:
     return {"distinct": len(counts), "entropy": entropy, "largest_mass": float(share.max())}
 
 
+def beside(a: Sample, b: Sample) -> Sample:
+    """Return the claims of both samples over twice the units, those of the second behind those of the first."""
+    confidence = None if a.confidence is None or b.confidence is None else np.concatenate([a.confidence, b.confidence])
+    unit = np.concatenate([a.unit, b.unit + a.units])
+    return Sample(confidence, np.concatenate([a.correctness, b.correctness]), unit, 2 * a.units)
+
+
 def mean_of(sample: Sample, term: FloatArray) -> Statistic:
     """Return the statistic that is the mean of a term (n,) over claims."""
     terms = sample.totals(term, np.ones(len(sample)))
@@ -308,4 +339,4 @@ def centred(values: FloatArray) -> FloatArray:
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Divide, with NaN where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)

@@ -22,7 +22,7 @@ from conrad_bench.leaderboards.comparisons import (
     permutation_p,
     rank_intervals,
 )
-from conrad_bench.leaderboards.discrimination import Pearson
+from conrad_bench.leaderboards.discrimination import AUROC, Pearson
 from conrad_bench.leaderboards.metrics import Metric, Sample
 from conrad_bench.leaderboards.tables import markdown
 
@@ -56,6 +56,19 @@ def test_permutation_p_is_that_of_all_swaps(metric: Metric) -> None:
     exact = np.mean(np.array(differences) >= differences[0] - 1e-12)
     (p,) = permutation_p([(a, b)], metric, 8, 4_000, 0)
     assert p == pytest.approx(exact, abs=0.03)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_auroc_under_swaps_is_that_of_the_swapped_claims(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    unit = random.integers(0, 12, 90)
+    sides = []
+    for n in (90, 70):  # the methods' answers differ, and so does their number
+        confidence = random.random(n) if seed % 2 else np.rint(4 * random.random(n)) / 4
+        sides.append(Sample(confidence, random.integers(0, 2, n).astype(float), unit[:n], 12))
+    swaps = random.integers(0, 2, (30, 12)).astype(float)
+    plain = Metric.swapped(AUROC(), *sides)(swaps)
+    np.testing.assert_allclose(AUROC().swapped(*sides)(swaps), plain, atol=1e-12)
 
 
 def test_a_p_value_is_never_zero_and_one_for_equal_methods() -> None:
