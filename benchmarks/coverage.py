@@ -123,7 +123,7 @@ def level(worlds: int, replicates: int, seed: int) -> None:
     """Print how often two methods that are equally good are found to differ at 0.05."""
     metrics: tuple[Metric, ...] = (ECE(), *METRICS.values())
     print(f"\n| ICC | {' | '.join(f'{m.label}, {by}' for by in ('patients', 'studies') for m in metrics)} |")
-    print("| " + "--- | " * (1 + 2 * len(metrics)))
+    print("| " + " | ".join(["---"] * (1 + 2 * len(metrics))) + " |")
     for icc in ICCS:
         rejected = np.zeros((2, len(metrics)))
         for world in range(worlds):

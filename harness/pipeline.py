@@ -52,8 +52,13 @@ def run(
 
         return preview(plan, out, reporter)
     if (out / "manifest.json").is_file() and (out / "leaderboard.json").is_file():
-        reporter.say(f"{out} holds this run, finished; nothing to do")
-        return dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
+        from conrad_bench.leaderboards.board import FORMAT
+
+        board = dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
+        if board["format"] == FORMAT:
+            reporter.say(f"{out} holds this run, finished; nothing to do")
+            return board
+        reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
     return _carry_out(plan, out, reporter, cluster)
 
 

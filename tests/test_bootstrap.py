@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from conrad_bench.leaderboards.bootstrap import bootstrap, interval, weight_blocks
+from conrad_bench.leaderboards.bootstrap import IntervalKind, bootstrap, interval, jackknife, weight_blocks
 from conrad_bench.leaderboards.calibration import ECE, Brier
 from conrad_bench.leaderboards.discrimination import AUROC, Pearson
 from conrad_bench.leaderboards.metrics import CORRECTNESS, FloatArray, Sample
@@ -125,3 +126,35 @@ def test_constant_confidences_have_no_correlation_in_any_replicate() -> None:
     sample = Sample(confidence, np.linspace(0, 1, 30), unit, 30)
     undefined = np.isnan(bootstrap([pearson(sample)], 30, 5_000, 0)).mean()
     assert undefined == pytest.approx((29 / 30) ** 30, abs=0.03)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("percentile", "percentile"), ("basic", "basic"), ("bca", "BCa")])
+def test_intervals_agree_with_scipy(kind: IntervalKind, name: str) -> None:
+    """From scipy's own replicates of a skewed statistic, a correlation of 25 claims."""
+    random = np.random.default_rng(4)
+    x = np.clip(random.random(25), 0, 1)
+    y = np.clip(x + 0.1 * random.standard_normal(25), 0, 1)
+    found = stats.bootstrap(
+        (x, y),
+        lambda a, b: np.corrcoef(a, b)[0, 1],
+        paired=True,
+        n_resamples=1_000,
+        method=name,
+        vectorized=False,
+        rng=0,
+    )
+    sample = Sample(x, y, np.arange(25), 25)
+    statistic = pearson(sample)
+    ends = interval(found.bootstrap_distribution, kind, sample.value(statistic), jackknife(statistic, 25))
+    assert ends == pytest.approx(tuple(found.confidence_interval), abs=2e-3)
+
+
+def test_the_jackknife_leaves_out_each_unit_or_groups_of_them() -> None:
+    values = np.random.default_rng(0).random(2_500)
+    few = Sample(None, values[:40], np.arange(40), 40)
+    slow = [np.delete(values[:40], i).mean() for i in range(40)]
+    np.testing.assert_allclose(jackknife(mean_correctness(few), 40), slow)
+    many = Sample(None, values, np.arange(2_500), 2_500)
+    left_out = jackknife(mean_correctness(many), 2_500)
+    assert len(left_out) == 1_000
+    assert left_out[0] == pytest.approx(np.delete(values, [0, 1_000, 2_000]).mean())

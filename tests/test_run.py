@@ -424,3 +424,54 @@ def rollouts(out: Path) -> list[dict[str, Any]]:
     for shard in sorted((out / "rollouts").glob("*.parquet")):
         rows += pq.read_table(shard).to_pylist()
     return rows
+
+
+METRIC = '''
+import numpy as np
+from conrad_bench import Metric, register_metric
+from conrad_bench.leaderboards.metrics import mean_of
+
+@register_metric
+class Overconfidence(Metric):
+    """Mean of max(confidence - correctness - slack, 0)."""
+
+    name = "overconfidence"
+    summary = "mean excess of confidence"
+    label = "over"
+    better = "lower"
+    range = (0.0, 1.0)
+    source = "here"
+    headline = True
+    slack: float = 0.0
+
+    def statistic(self, sample):
+        return mean_of(sample, np.maximum(sample.stated() - sample.correctness - self.slack, 0))
+'''
+
+
+def test_a_metric_of_ones_own_is_a_column_and_takes_options(toy: Toy, tmp_path: Path) -> None:
+    file = tmp_path / "over.py"
+    file.write_text(METRIC)
+    registry = Registry([TOY, file])
+    given = {
+        "methods": ["stated"], "tasks": ["toy"], "engine": "echo", "model": "echo", "data_roots": {"toy": toy.root},
+        "options": {"bootstrap": {"replicates": 20, "interval": "bca"}, "overconfidence": {"slack": 0.25}},
+    }  # fmt: skip
+    board = pipeline.run(load_config(None, given, registry), toy.out, registry, Reporter(), False)
+    (row,) = board["rows"]
+    # Confidences 0.8, 1.0, 0.6 of a right, a wrong and a right answer.
+    assert row["metrics"]["overconfidence"]["value"] == pytest.approx(0.75 / 3)
+    assert board["interval"] == "bca"
+    assert "| over ↓" in (toy.out / "leaderboard.md").read_text().replace("  ", "")
+    with pytest.raises(ConfigError, match=r"overconfidence\.slak: unknown option 'slak'; did you mean 'slack'"):
+        load_config(None, given | {"options": {"overconfidence": {"slak": 1}}}, registry)
+
+
+def test_a_leaderboard_of_an_older_format_is_written_anew(toy: Toy) -> None:
+    board, asked = toy.run(), toy.count()
+    path = toy.out / "leaderboard.json"
+    text = path.read_text()
+    path.write_text(json.dumps({"format": 1, "rows": []}))
+    assert toy.run() == board
+    assert path.read_text() == text
+    assert toy.count() == asked
