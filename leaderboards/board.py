@@ -32,7 +32,6 @@ status of its claims; the other metrics are over `ok` claims.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +43,7 @@ from conrad_bench.leaderboards import figures, tables
 from conrad_bench.leaderboards.bootstrap import IntervalKind
 from conrad_bench.leaderboards.catalogue import BUILT_IN
 from conrad_bench.leaderboards.metrics import Metric
+from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.rows import BASELINE, task_rows
 from conrad_bench.records import read_records, records_path
 from conrad_bench.storage import write_bytes, write_text
@@ -138,8 +138,7 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
         "tasks": tasks,
         "rows": rows,
     }
-    rounded: dict[str, Any] = _rounded(board)
-    return rounded
+    return dict(rounded(board))
 
 
 def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
@@ -196,17 +195,3 @@ def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
 def _write_figure(path: Path, files: Mapping[str, bytes]) -> None:
     for suffix, data in files.items():
         write_bytes(path.with_suffix(suffix), data)
-
-
-def _rounded(value: Any) -> Any:
-    """Return a JSON-like value with sorted keys and floats of 9 significant digits; NaN is None, tuples are lists."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        if math.isinf(value):
-            return None  # the open end of a metric's range
-        # What is left of an exact 0 after cancellation differs between machines.
-        return None if math.isnan(value) else 0.0 if abs(value) < 1e-12 else float(f"{value:.9g}")
-    return value
