@@ -31,7 +31,6 @@ status of its claims; the other metrics are over `ok` claims.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +41,7 @@ from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.bootstrap import IntervalKind
 from conrad_bench.leaderboards.catalogue import BUILT_IN
 from conrad_bench.leaderboards.metrics import Metric
+from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.rows import BASELINE, task_rows
 from conrad_bench.records import read_records, records_path
 from conrad_bench.registry import Registry
@@ -141,8 +141,7 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
         "tasks": tasks,
         "rows": rows,
     }
-    content: dict[str, Any] = rounded(board)
-    return content
+    return dict(rounded(board))
 
 
 def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
@@ -220,17 +219,3 @@ def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
     if "tokens" in row:
         paths["token_figure"] = f"figures/tokens_{cell}.svg"
     return paths
-
-
-def rounded(value: Any) -> Any:
-    """Return a JSON-like value with sorted keys and floats of 9 significant digits; NaN is None, tuples are lists."""
-    if isinstance(value, Mapping):
-        return {key: rounded(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    if isinstance(value, float):
-        if math.isinf(value):
-            return None  # the open end of a metric's range
-        # What is left of an exact 0 after cancellation differs between machines.
-        return None if math.isnan(value) else 0.0 if abs(value) < 1e-12 else float(f"{value:.9g}")
-    return value

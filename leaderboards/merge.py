@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board import FORMAT, BoardContext, build, context_of, installed, rounded, run_records
+from conrad_bench.leaderboards.board import FORMAT, BoardContext, build, context_of, installed, run_records
 from conrad_bench.leaderboards.outputs import write_files
+from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.schema import read_board
 from conrad_bench.manifest import CONTEXT_FORMAT
 from conrad_bench.records import RESERVED

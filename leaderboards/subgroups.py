@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conrad_bench.errors import DataError
+from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.rows import task_rows
 from conrad_bench.records import RESERVED
 
@@ -33,7 +34,7 @@ _AGES = (40, 60, 80)
 def subgroup_rows(
     frames: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext, column: str
 ) -> list[dict[str, Any]]:
-    """Return the rows of every task's subgroups by a column of the records, unrounded.
+    """Return the rows of every task's subgroups by a column of the records.
 
     `frames` has the records of each (task, method). A row is as in leaderboard.json, with `subgroup`: its `column`,
     `value`, and a `warning` or None. Tasks whose records lack the column have no rows. Raises DataError where no task
@@ -59,7 +60,7 @@ def subgroup_rows(
                 warning = None
                 if row["n_clusters"] < FEW_CLUSTERS:
                     warning = f"fewer than {FEW_CLUSTERS} clusters: the intervals are too narrow"
-                rows.append({**row, "subgroup": {"column": column, "value": name, "warning": warning}})
+                rows.append(rounded({**row, "subgroup": {"column": column, "value": name, "warning": warning}}))
     return rows
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError, DataError
-from conrad_bench.leaderboards.board import FORMAT, build, context_of, rounded, run_records
+from conrad_bench.leaderboards.board import FORMAT, build, context_of, run_records
 from conrad_bench.leaderboards.outputs import RENDERED
 from conrad_bench.leaderboards.publish import FORMAT as BUNDLE_FORMAT
+from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.schema import read_board
 from conrad_bench.manifest import git_commit
 from conrad_bench.storage import file_sha256
