@@ -124,7 +124,7 @@ def _serve(
     """Answer the workers' calls until the training has ended; raise what a call raises, once it has."""
     import ray
 
-    advance: Callable[[int], None] = print
+    known = dict(calls)
     raised: Exception | None = None
     waiting = desk.next.remote()
     while not run.ended or ray.wait([waiting], timeout=0)[0]:
@@ -136,11 +136,9 @@ def _serve(
         try:
             if name == "begin":
                 stages.close()
-                advance = stages.enter_context(reporter.stage(*arguments))
-            elif name == "advance":
-                advance(*arguments)
+                known["advance"] = stages.enter_context(reporter.stage(*arguments))
             else:
-                answer = calls[name](*arguments)
+                answer = known[name](*arguments)
         except Exception as error:
             raised = raised or error
             answer = Failure.of(error, f"in {name!r}")
