@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine; `--hypothesis-profile=default` looks for new ones.
+settings.load_profile("ci")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
