@@ -6,7 +6,8 @@ The rollout stage is what a run does: prompts of the phantom world's studies (on
 `conrad_bench.model.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine
 holds, or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
 (nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading the
-model is left out. `--replicas N` also measures N replicas on Ray against N times the rate of one.
+model is left out. `--replicas N` measures N replicas on Ray beside one on Ray instead, each from its first answered
+batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from conrad_bench.config import load_config
-from conrad_bench.engines.base import Engine
+from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.inputs import open_image
-from conrad_bench.model import Model
+from conrad_bench.model import Call, Model
 from conrad_bench.plan import load_task, make_plan
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
@@ -85,11 +86,42 @@ def bare_transformers(engine: Any) -> Callable[[Sequence[Prompt]], int]:
     return run
 
 
-def staged(engine: Engine, folder: Path, pool: Any = None) -> Callable[[Sequence[Prompt]], int]:
+def staged(engine: Engine, folder: Path) -> Callable[[Sequence[Prompt]], int]:
     """Return a function that answers prompts as a run does, and returns the number of generated tokens."""
     store = RolloutStore(folder).__enter__()
-    model = Model(engine, store, Reporter(quiet=True), pool=pool)
+    model = Model(engine, store, Reporter(quiet=True))
     return lambda prompts: sum(len(response.token_ids) for response in model.generate(prompts, SAMPLING))
+
+
+def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
+    """Return the rate of replicas on Ray, from the moment at which each can have answered one batch."""
+    from conrad_bench.cluster import Cluster
+
+    size = engine.batch_size
+    batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    calls = [Call("generate", ([Job(prompt) for prompt in batch], SAMPLING, None)) for batch in batches]
+    written, began = 0, 0.0
+    with Cluster("local", replicas) as cluster:
+        for number, (_, generations) in enumerate(cluster.run(engine, calls), 1):
+            if number > replicas:
+                written += sum(len(generation.token_ids) for generation in generations)
+            elif number == replicas:
+                began = time.perf_counter()
+        return written / (time.perf_counter() - began)
+
+
+def compare_replicas(engine: Engine, replicas: int, rounds: int, prompts: Sequence[Prompt]) -> None:
+    """Print the rates of one replica and of several, in turns."""
+    rates: dict[int, list[float]] = {1: [], replicas: []}
+    part = len(prompts) // (2 * rounds)
+    for turn in range(2 * rounds):
+        number = (1, replicas)[turn % 2]
+        rates[number].append(on_ray(engine, number, prompts[turn * part : (turn + 1) * part]))
+    print("| replicas | tokens a second (each round) | median |\n| --- | --- | --- |")
+    for number, found in rates.items():
+        print(f"| {number} | {', '.join(f'{rate:,.0f}' for rate in found)} | {statistics.median(found):,.0f} |")
+    share = statistics.median(rates[replicas]) / (replicas * statistics.median(rates[1]))
+    print(f"\n{replicas} replicas reach {share:.2f} of {replicas} times the rate of one.")
 
 
 def main() -> None:
@@ -101,7 +133,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=0)
     arguments = parser.parse_args()
     registry = Registry()
-    sides = 2 + (arguments.engine == "vllm") + (arguments.replicas > 0)
+    sides = 3 if arguments.engine == "vllm" and not arguments.replicas else 2
     needed = sides * (arguments.rounds * arguments.prompts + 8)
     given = {
         "methods": ["base"],
@@ -114,6 +146,9 @@ def main() -> None:
     prompts = [plan.tasks["mimic_report"].prompt(example, None) for example in examples][:needed]
     if len(prompts) < needed:
         raise SystemExit(f"{needed} prompts are needed, and the phantom world gave {len(prompts)}")
+    if arguments.replicas:
+        compare_replicas(plan.engine, arguments.replicas, arguments.rounds, prompts)
+        return
     with tempfile.TemporaryDirectory() as folder:
         runs: dict[str, Callable[[Sequence[Prompt]], int]] = {"rollout stage": staged(plan.engine, Path(folder) / "1")}
         next_prompts = iter(prompts)
@@ -141,17 +176,6 @@ def main() -> None:
         for name, found in rates.items():
             each = ", ".join(f"{rate:,.0f}" for rate in found)
             print(f"| {name} | {each} | {statistics.median(found):,.0f} | {ours / statistics.median(found):.2f} |")
-        if arguments.replicas:
-            from conrad_bench.cluster import Cluster
-
-            plan.engine.close()
-            with Cluster("local", arguments.replicas) as cluster:
-                many = staged(plan.engine, Path(folder) / "many", cluster)
-                asked = take(arguments.prompts)
-                start = time.perf_counter()
-                tokens = many(asked)
-                seconds = time.perf_counter() - start
-                print(f"{arguments.replicas} replicas, their start included: {tokens / seconds:,.0f} tokens a second")
 
 
 if __name__ == "__main__":
