@@ -89,11 +89,17 @@ def _files(out: Path) -> Iterator[str]:
 def moments(files: Sequence[str], number: int) -> list[str]:
     """Choose `number` of the files, in their order, spread over all stages of the run and over each of them."""
     by_stage = {name: [file for file in files if stage(file) == name] for name in STAGES}
-    rounds = -(-number // len(STAGES))
-    chosen = [
-        of_stage[(2 * i + 1) * len(of_stage) // (2 * rounds)] for i in range(rounds) for of_stage in by_stage.values()
-    ]
-    return sorted(set(chosen[:number]), key=list(files).index)
+    chosen: list[str] = []
+    for rounds in range(1, len(files) + 1):  # a stage of few files is soon used up
+        evenly = [
+            of_stage[(2 * i + 1) * len(of_stage) // (2 * rounds)]
+            for i in range(rounds)
+            for of_stage in by_stage.values()
+        ]
+        chosen = list(dict.fromkeys(evenly))
+        if len(chosen) >= number:
+            break
+    return sorted(chosen[:number], key=list(files).index)
 
 
 def run_and_kill(out: Path, model: str, cache: Path, file: str, delay: float) -> str:
