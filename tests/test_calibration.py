@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
@@ -122,6 +124,30 @@ def test_debiased_ece_is_zero_on_average_where_ece_is_not() -> None:
     )
     # Below 0.2 the chance cannot fall by 0.2.
     assert off.mean() == pytest.approx(0.2 - 0.15**2 / 2 / 0.9, abs=0.005)
+
+
+@pytest.mark.parametrize("bias", [0.0, -0.2])
+def test_ece_agrees_with_torchmetrics_where_no_confidence_is_a_bin_edge(bias: float) -> None:
+    calibration_error = torchmetrics_calibration_error()
+    data = world(2_000, 5, bias=bias)
+    expected = calibration_error(torch.tensor(data.stated()), torch.tensor(data.correctness.astype(int)), n_bins=10)
+    assert data.value(ECE().statistic(data)) == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_two_levels_share_a_bin_of_torchmetrics() -> None:
+    """Its edges are those of linspace: in double precision 0.3 lies below the fourth one, in the bin of 0.2."""
+    calibration_error = torchmetrics_calibration_error()
+    confidence, right = np.array([0.2, 0.3] * 50), np.array([1.0, 0.0] * 50)
+    data = Sample(confidence, right, np.arange(100), 100)
+    assert data.value(ECE().statistic(data)) == pytest.approx((0.8 + 0.3) / 2)
+    wrong = calibration_error(torch.tensor(confidence), torch.tensor(right.astype(int)), n_bins=10)
+    assert float(wrong) == pytest.approx(0.25)
+
+
+def torchmetrics_calibration_error() -> Callable[..., torch.Tensor]:
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    found: Callable[..., torch.Tensor] = classification.binary_calibration_error
+    return found
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.05, -0.3])
