@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from conrad_bench import __version__
-from conrad_bench.errors import ConradBenchError
+from conrad_bench.errors import ConfigError, ConradBenchError
 from conrad_bench.tasks.phantom import STUDIES
 
 if TYPE_CHECKING:
@@ -123,7 +123,6 @@ def run(
 ) -> None:
     """Run methods on tasks and write the leaderboard. The same command again continues."""
     from conrad_bench.config import load_config, parse_data_roots, parse_options
-    from conrad_bench.errors import ConfigError
     from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
 
@@ -330,7 +329,6 @@ def default_out(methods: list[str], tasks: list[str]) -> Path:
 def _cluster(address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int) -> Cluster:
     """Return the description of a cluster. Raises ConfigError, or MissingExtra without ray."""
     from conrad_bench.cluster import Cluster
-    from conrad_bench.errors import ConfigError
 
     if replicas != "auto" and not replicas.isdecimal():
         raise ConfigError(f"--replicas {replicas}: should be a number, or auto")

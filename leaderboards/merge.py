@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board import FORMAT, BoardContext, build, context_of, installed, run_records
 from conrad_bench.leaderboards.outputs import write_files
-from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.schema import read_board
 from conrad_bench.manifest import CONTEXT_FORMAT
 from conrad_bench.records import RESERVED
@@ -108,7 +107,7 @@ def leaderboard(
     if by is not None:
         from conrad_bench.leaderboards.subgroups import subgroup_rows
 
-        board["subgroups"] = rounded(subgroup_rows(records, context, by))
+        board["subgroups"] = subgroup_rows(records, context, by)
     folder = out or folders[0]
     write_files(folder, board)
     return board, folder

@@ -34,6 +34,7 @@ from conrad_bench.leaderboards.board import BoardContext, build
 from conrad_bench.leaderboards.merge import Finished, by_this_version, load_run
 from conrad_bench.leaderboards.outputs import RENDERED, json_text
 from conrad_bench.leaderboards.schema import Board
+from conrad_bench.leaderboards.subgroups import AGES, age_names
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.records import COLUMNS, OPTIONAL, records_path, write_records
 from conrad_bench.registry import KINDS, Registry
@@ -59,7 +60,7 @@ _LISTED: dict[str, frozenset[str]] = {
 }
 """Columns with names as values, and the values that are published."""
 _BANDS: dict[str, tuple[tuple[float, str], ...]] = {
-    "age": ((40, "under 40"), (60, "40-59"), (80, "60-79"), (float("inf"), "80 and over")),
+    "age": tuple(zip((*AGES, float("inf")), age_names(), strict=True)),
     "image_quality": ((1 / 3, "low"), (2 / 3, "middle"), (float("inf"), "high")),
 }
 """Columns with numbers as values: the upper end (exclusive) and the name of each band."""

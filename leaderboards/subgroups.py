@@ -28,7 +28,8 @@ MISSING = "(missing)"
 """The subgroup of the examples without a value."""
 _MOST_VALUES = 30
 _CATEGORIES = 5
-_AGES = (40, 60, 80)
+AGES = (40, 60, 80)
+"""Where bands of ages begin; the first one begins at 0."""
 
 
 def subgroup_rows(
@@ -73,8 +74,8 @@ def _bands(frames: Mapping[str, pd.DataFrame], column: str, task: str) -> tuple[
     values = everything.drop_duplicates("example")[column].dropna()
     numeric = pd.api.types.is_numeric_dtype(everything[column]) and not pd.api.types.is_bool_dtype(values)
     if numeric and (values.nunique() > _CATEGORIES or column == "age"):
-        edges = np.unique(_AGES if column == "age" else np.quantile(values, (1 / 3, 2 / 3)))
-        names = _age_names() if column == "age" else _band_names(edges)
+        edges = np.unique(AGES if column == "age" else np.quantile(values, (1 / 3, 2 / 3)))
+        names = age_names() if column == "age" else _band_names(edges)
         # Ages from 40 belong to the band that starts at 40; a tercile itself to the band that it ends.
         side: Any = "right" if column == "age" else "left"
         bands = {
@@ -111,6 +112,7 @@ def _band_names(edges: Any) -> list[str]:
     return [f"up to {ends[0]}", *middle, f"above {ends[-1]}"]
 
 
-def _age_names() -> list[str]:
-    middle = [f"{low}-{high - 1}" for low, high in pairwise(_AGES)]
-    return [f"under {_AGES[0]}", *middle, f"{_AGES[-1]} and over"]
+def age_names() -> list[str]:
+    """Return the names of the bands of ages, the youngest first."""
+    middle = [f"{low}-{high - 1}" for low, high in pairwise(AGES)]
+    return [f"under {AGES[0]}", *middle, f"{AGES[-1]} and over"]

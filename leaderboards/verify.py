@@ -13,7 +13,6 @@ from conrad_bench.errors import ConradBenchError, DataError
 from conrad_bench.leaderboards.board import FORMAT, build, context_of, run_records
 from conrad_bench.leaderboards.outputs import RENDERED
 from conrad_bench.leaderboards.publish import FORMAT as BUNDLE_FORMAT
-from conrad_bench.leaderboards.rounding import rounded
 from conrad_bench.leaderboards.schema import read_board
 from conrad_bench.manifest import git_commit
 from conrad_bench.storage import file_sha256
@@ -55,12 +54,13 @@ def verify(folder: Path) -> Findings:
             )
         if board["runs"] and not (folder / "records").is_dir():
             raise DataError(f"{folder} merges several runs and has no records of its own; verify each run")
-        again = build(run_records(folder), context_of(board))
+        records, context = run_records(folder), context_of(board)
+        again = build(records, context)
         if board.get("subgroups"):
             from conrad_bench.leaderboards.subgroups import subgroup_rows
 
             column = board["subgroups"][0]["subgroup"]["column"]
-            again["subgroups"] = rounded(subgroup_rows(run_records(folder), context_of(board), column))
+            again["subgroups"] = subgroup_rows(records, context, column)
     except ConradBenchError as error:
         findings.differences.append(str(error))
         return findings

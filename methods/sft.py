@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from conrad_bench.elicitation import separator
 from conrad_bench.methods.base import LOGPROBS, TRAINING, Judge, Method, Step, drawn
-from conrad_bench.methods.stating import level_plan, state, written_claims
+from conrad_bench.methods.stating import level_plan, state, train_on_levels
 from conrad_bench.trainers.settings import LevelSettings
 from conrad_bench.types import Estimate, Example, Granularity
 
@@ -54,21 +53,10 @@ class SFT(Method, LevelSettings):
         out: Path,
     ) -> None:
         """Train the adapter."""
-        from conrad_bench.trainers.levels import supervised, train_levels
+        from conrad_bench.trainers.levels import supervised
 
         examples = self._chosen(train, task.granularity)
-        written, correctness = written_claims(task, examples, model, judge, self.max_tokens, model.tokenizer())
-        data = {
-            "settings": self,
-            "objective": supervised,
-            "written": written,
-            "correctness": correctness,
-            "between": separator(task.granularity),
-            "base_model": model.engine.identity()["model"],
-            "seed": self.seed,
-            "out": out,
-        }
-        model.train(train_levels, data, {})
+        train_on_levels(self, supervised, self.seed, task, examples, model, judge, out)
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

@@ -17,6 +17,7 @@ from conrad_bench.types import END, Claim, Estimate, Example, Granularity, Promp
 if TYPE_CHECKING:
     from conrad_bench.model import Model
     from conrad_bench.tasks.base import Task
+    from conrad_bench.trainers.levels import Objective
     from conrad_bench.trainers.prefix import Written
 
 
@@ -67,6 +68,33 @@ def written_claims(
     if not written:
         raise TrainingError("there is nothing to learn from: no claim of the training examples could be judged")
     return written, correctness
+
+
+def train_on_levels(
+    settings: LevelSettings,
+    objective: Objective,
+    seed: int,
+    task: Task,
+    examples: Sequence[Example],
+    model: Model,
+    judge: Judge,
+    out: Path,
+) -> None:
+    """Train an activated adapter on the likelihoods of the eleven confidences behind the base model's claims."""
+    from conrad_bench.trainers.levels import train_levels
+
+    written, correctness = written_claims(task, examples, model, judge, settings.max_tokens, model.tokenizer())
+    data = {
+        "settings": settings,
+        "objective": objective,
+        "written": written,
+        "correctness": correctness,
+        "between": separator(task.granularity),
+        "base_model": model.engine.identity()["model"],
+        "seed": seed,
+        "out": out,
+    }
+    model.train(train_levels, data, {})
 
 
 def state(

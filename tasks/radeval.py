@@ -61,7 +61,7 @@ class RadEval(Scorer):
 
     name: ClassVar[str] = "radeval"
     summary: ClassVar[str] = "a metric of the radeval package, as radeval:METRIC (radeval:bleu, radeval:rouge, ...)"
-    source: ClassVar[str] = "radeval (RadEval), https://pypi.org/project/radeval"
+    source: ClassVar[str] = "RadEval (package radeval)"
     label: ClassVar[str] = "radeval"
     metric: ClassVar[str | None] = None
     """Key of `PER_PAIR`."""

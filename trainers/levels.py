@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from conrad_bench.elicitation import LEVELS
+from conrad_bench.engines.inputs import stop_tokens
 from conrad_bench.engines.loading import hush_bitsandbytes
 from conrad_bench.errors import ConfigError, TrainingError
 from conrad_bench.storage import write_bytes, write_text
@@ -123,7 +124,7 @@ def train_levels(
         raise ConfigError(problem)
     tokenizer = processor.tokenizer
     marker, levels = marker_ids(tokenizer, between), level_ids(tokenizer, between)
-    ends = [*_eos_ids(torch_model, tokenizer), *ending_ids(tokenizer, between)]
+    ends = [*sorted(stop_tokens(torch_model.generation_config, tokenizer)), *ending_ids(tokenizer, between)]
     torch.manual_seed(seed)
     model = get_peft_model(torch_model, language_lora(settings.rank, marker))
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -183,13 +184,6 @@ def _order(examples: int, number: int, seed: int) -> list[int]:
     while len(order) < number:
         order += draw.sample(range(examples), examples)
     return order[:number]
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end a turn."""
-    ends = model.generation_config.eos_token_id
-    found = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
-    return sorted(found)
 
 
 def _save(path: Path, parameters: dict[str, Any], optimizer: Any, step: int) -> None:

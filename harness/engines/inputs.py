@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import DataError, EngineError
-from conrad_bench.types import Prompt
+from conrad_bench.types import END, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +151,32 @@ def continuation_ids(tokenizer: Any, prefix: str, continuation: str) -> list[int
     before = tokenize(tokenizer, prefix)
     whole = tokenize(tokenizer, prefix + continuation)
     return whole[len(before) :] if whole[: len(before)] == before else tokenize(tokenizer, continuation)
+
+
+def scored_ids(tokenizer: Any, prefix: str, text: str, end_id: int) -> tuple[int, ...]:
+    """Return the tokens of a continuation as `continuation_ids` does, and `end_id` where the text ends with `END`."""
+    return (*continuation_ids(tokenizer, prefix, text.removesuffix(END)), *[end_id] * text.endswith(END))
+
+
+def stop_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
+    """Return the tokens that end a response: those of a model's generation config, and the end of the sequence."""
+    ends = generation_config.eos_token_id
+    return {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+
+
+def end_of_turn(processor: Any, stop_ids: set[int]) -> int:
+    """Return the token that the chat template writes behind an answer, or else the tokenizer's end of sequence."""
+    answer = "0123456789"
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+    tokenizer = processor.tokenizer
+    after = tokenize(tokenizer, processor.apply_chat_template(chat, tokenize=False).rpartition(answer)[2])
+    if after and after[0] in {*stop_ids, *tokenizer.all_special_ids}:
+        return after[0]
+    end: int = tokenizer.eos_token_id
+    return end
 
 
 def collate(batch: Sequence[Encoded], pad: int, left: bool, device: Any, dtype: Any) -> dict[str, torch.Tensor]:

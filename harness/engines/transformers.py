@@ -14,7 +14,15 @@ from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.decoding import TokenChooser
-from conrad_bench.engines.inputs import Encoded, collate, continuation_ids, encode, token_offsets, tokenize
+from conrad_bench.engines.inputs import (
+    Encoded,
+    collate,
+    encode,
+    end_of_turn,
+    scored_ids,
+    stop_tokens,
+    token_offsets,
+)
 from conrad_bench.engines.loading import Adapters, load, load_tokenizer, locate
 from conrad_bench.errors import EngineError
 from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
@@ -150,9 +158,8 @@ class TransformersEngine(Engine):
             model, processor = self.torch_model()
             model.eval()
             tokenizer = processor.tokenizer
-            ends = model.generation_config.eos_token_id
-            stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
-            end_id = _end_of_turn(processor, stop_ids)
+            stop_ids = stop_tokens(model.generation_config, tokenizer)
+            end_id = end_of_turn(processor, stop_ids)
             stops = sorted(stop_ids | {end_id})
             pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
             # generate() fills gaps from the model's own defaults, such as top_k or a repetition penalty: none here.
@@ -214,7 +221,7 @@ class TransformersEngine(Engine):
         """Return the token sequences of the only responses that there can be, each with the end of the turn."""
         loaded = self._load()
         tokenizer = loaded.processor.tokenizer
-        found = [(*continuation_ids(tokenizer, prompt.prefix, text), loaded.end_id) for text in sampling.choices]
+        found = [scored_ids(tokenizer, prompt.prefix, text + END, loaded.end_id) for text in sampling.choices]
         if max(map(len, found)) > sampling.max_tokens:
             raise EngineError(f"the longest of the choices takes {max(map(len, found))} tokens; raise max_tokens")
         return found
@@ -241,13 +248,7 @@ class TransformersEngine(Engine):
             raise EngineError(f"scoring is not supported for {self.model!r}, whose rotary positions are multimodal")
         batch = [encode(loaded.processor, prompt) for prompt, _ in items]
         tokenizer = loaded.processor.tokenizer
-        wanted = [
-            [
-                (*continuation_ids(tokenizer, p.prefix, text.removesuffix(END)), *[loaded.end_id] * text.endswith(END))
-                for text in texts
-            ]
-            for p, texts in items
-        ]
+        wanted = [[scored_ids(tokenizer, p.prefix, text, loaded.end_id) for text in texts] for p, texts in items]
         inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
         mask = inputs["attention_mask"]
         lengths = mask.sum(dim=1, keepdim=True)
@@ -354,21 +355,6 @@ def _watching(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
         yield states
     finally:
         handle.remove()
-
-
-def _end_of_turn(processor: Any, stop_ids: set[int]) -> int:
-    """Return the token that the chat template writes behind an answer, or else the tokenizer's end of sequence."""
-    answer = "0123456789"
-    chat = [
-        {"role": "user", "content": [{"type": "text", "text": "?"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-    ]
-    tokenizer = processor.tokenizer
-    after = tokenize(tokenizer, processor.apply_chat_template(chat, tokenize=False).rpartition(answer)[2])
-    if after and after[0] in {*stop_ids, *tokenizer.all_special_ids}:
-        return after[0]
-    end: int = tokenizer.eos_token_id
-    return end
 
 
 def _find_last(ids: list[int], wanted: list[int]) -> int:

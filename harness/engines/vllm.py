@@ -21,12 +21,19 @@ from pydantic import Field, PrivateAttr
 
 from conrad_bench.digests import adapter_digest
 from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.engines.inputs import TextProcessor, continuation_ids, encode_unexpanded, open_image
+from conrad_bench.engines.inputs import (
+    TextProcessor,
+    encode_unexpanded,
+    end_of_turn,
+    open_image,
+    scored_ids,
+    stop_tokens,
+)
 from conrad_bench.engines.loading import adapter_config, check_adapter, load_processor, locate
-from conrad_bench.engines.transformers import TransformersEngine, _end_of_turn
+from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
-from conrad_bench.types import END, Prompt, Sampling
+from conrad_bench.types import Prompt, Sampling
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -161,10 +168,7 @@ class VLLMEngine(Engine):
         served = self._serve(adapter)
         tokenizer = served.processor.tokenizer
         wanted = [
-            [
-                (*continuation_ids(tokenizer, p.prefix, text.removesuffix(END)), *[served.end_id] * text.endswith(END))
-                for text in texts
-            ]
+            [scored_ids(tokenizer, p.prefix, text, served.end_id) for text in texts]
             for p, texts in zip(prompts, continuations, strict=True)
         ]
         nexts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
@@ -450,7 +454,6 @@ def _stop_tokens(model: str, revision: str | None, processor: Any) -> tuple[list
         defaults = GenerationConfig.from_pretrained(model, revision=revision)
     except OSError:  # a checkpoint without generation_config.json
         defaults = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model, revision=revision))
-    ends = defaults.eos_token_id
-    stop_ids = {*(ends if isinstance(ends, list) else [ends]), processor.tokenizer.eos_token_id} - {None}
-    end_id = _end_of_turn(processor, stop_ids)
+    stop_ids = stop_tokens(defaults, processor.tokenizer)
+    end_id = end_of_turn(processor, stop_ids)
     return sorted(stop_ids | {end_id}), end_id
