@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 from conrad_bench import __version__
 from conrad_bench.errors import ConfigError, ConradBenchError, EngineError, MissingExtra
 from conrad_bench.registry import Registry
+from conrad_bench.turns import Turns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,7 +137,9 @@ class Cluster:
         self.address = address
         self._replicas = replicas
         self.train_workers = train_workers
-        self._busy = False
+        self._nodes: list[Mapping[str, float]] = []
+        self._trainings: list[Share] = []  # those at work
+        self._turns = Turns()
         self._gpus = gpus_per_replica
         self._plugins = tuple(path.absolute() for path in plugins)
 
@@ -144,6 +147,7 @@ class Cluster:
         """Start or join Ray. Raises ConfigError if that fails, or if there is too little room for the replicas."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # nor may a fit start Ray anew whose run was interrupted
         if self.address == LOCAL and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             # Ray's ports are open to the network. With a token of our own Ray does not leave one in the home folder.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -165,9 +169,9 @@ class Cluster:
         except Exception as error:
             raise ConfigError(f"--ray {self.address}: {error}") from error
         try:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self.share = allot(nodes, self._replicas, self._gpus)
-            self.training = allot(nodes, self.train_workers, 1, "training worker", "lower --train-workers")
+            self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self.share = allot(self._nodes, self._replicas, self._gpus)
+            self.training = allot(self._nodes, self.train_workers, 1, "training worker", "lower --train-workers")
         except BaseException:
             ray.shutdown(wait_for_processes=True)
             raise
@@ -194,7 +198,7 @@ class Cluster:
         """
         import ray.data
 
-        share = self._beside_training()
+        share = self._replicas_now()
         items = [{"index": index, "call": pickle.dumps(call)} for index, call in enumerate(calls)]
         size = min(share.replicas, len(items))
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
@@ -231,26 +235,62 @@ class Cluster:
         calls: Mapping[str, Callable[..., Any]],
         reporter: Reporter,
     ) -> None:
-        """Train on the workers of `training`; see `conrad_bench.training.train_on_ray`."""
+        """Train on the workers of `training`, once they have room; see `conrad_bench.training.train_on_ray`."""
         from conrad_bench.training import train_on_ray
 
-        self._busy = True
+        share = self.training
+        if self._turns.taken():
+            self._turns.wait_for(lambda: _room(self._free(), share.cpus, share.gpus) >= share.replicas)
+        self._trainings.append(share)
         try:
-            train_on_ray(self._recipe(engine), self.training, trainer, data, calls, reporter)
+            with self._turns.aside():
+                train_on_ray(self._recipe(engine), share, trainer, data, calls, reporter)
         finally:
-            self._busy = False
+            self._trainings.remove(share)
+
+    def side_by_side(self, fits: Sequence[Callable[[], object]]) -> list[Exception | None]:
+        """Run fits and return the error that each ended with. While one trains here, the next ones go on.
+
+        They answer their requests one after another, in their order, on what the trainings at work leave free. A fit
+        whose training itself asks for answers must not be among them: it could wait for another such one for ever.
+        """
+        return self._turns.run(fits)
 
     def _recipe(self, engine: Engine) -> Recipe:
         return Recipe(engine.name, engine.model_dump(), engine.identity(), self._plugins, os.getcwd(), __version__)
 
-    def _beside_training(self) -> Share:
-        """Return the replicas that can work now: all, or what a running training leaves to a judge of its rollouts."""
-        if not self._busy:
-            return self.share
-        import ray
+    def _replicas_now(self) -> Share:
+        """Return the replicas that can work now: all, or those that have room beside the trainings at work.
 
-        remedy = "a judge of rollouts needs room beside the training: lower --train-workers"
-        return allot([ray.available_resources()], None, self._gpus, "replica", remedy)
+        A fit waits until one has. A training that asks would wait for itself: raises ConfigError.
+        """
+        if self._turns.taken():
+            self._turns.wait_for(lambda: self._beside_trainings() is not None)
+        share = self._beside_trainings()
+        if share is None:
+            raise ConfigError("a judge of rollouts needs room for a replica beside the training: lower --train-workers")
+        return share
+
+    def _beside_trainings(self) -> Share | None:
+        """Return the replicas that have room beside the trainings at work, or None."""
+        if not self._trainings:
+            return self.share
+        free, gpus = self._free(), self.share.gpus
+        for cpus in (self.share.cpus, 1):
+            room = min(self.share.replicas, _room(free, cpus, gpus))
+            if room:
+                return Share(room, cpus, gpus)
+        return None
+
+    def _free(self) -> list[Mapping[str, float]]:
+        """Return the resources of the nodes without those of the trainings at work, a node filled before the next."""
+        free = [dict(node) for node in self._nodes]
+        for share in self._trainings:
+            for _ in range(share.replicas):
+                node = next(node for node in free if _room([node], share.cpus, share.gpus))
+                node["CPU"] -= share.cpus
+                node["GPU"] = node.get("GPU", 0) - share.gpus
+        return list(free)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def run(
 def _check_sharing(plan: Plan, workers: int) -> None:
     """Raise ConfigError if the training workers cannot share a method's steps."""
     for name, method in plan.methods.items():
-        learner = method.method if isinstance(method, Recalibrated) else method
+        learner = _learner(method)
         if isinstance(learner, (GRPOSettings, LevelSettings)) and (problem := sharing_problem(learner, workers)):
             raise ConfigError(f"method {name!r}: {problem}")
 
@@ -116,13 +117,14 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         model = Model(plan.engine, store, reporter, pool=cluster)
+        unfit = {} if cluster is None else _fit_side_by_side(plan, data, model, out, reporter, cluster)
         for task_name in plan.config.tasks:
             for name in plan.methods:
                 if records_path(out, name, task_name).is_file():
                     continue
                 reporter.say(f"{name} on {task_name}")
                 try:
-                    _evaluate(plan, name, task_name, data, model, out)
+                    _evaluate(plan, name, task_name, data, model, out, unfit)
                 except StorageError:
                     raise
                 except Exception as error:
@@ -145,8 +147,54 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     return board
 
 
-def _evaluate(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: Model, out: Path) -> None:
-    """Fit a method if it learns, estimate and score the test examples, and write their records."""
+def _fit_side_by_side(
+    plan: Plan, data: dict[str, Loaded], model: Model, out: Path, reporter: Reporter, cluster: Cluster
+) -> dict[tuple[str, str], Exception]:
+    """Fit the methods that learn, several at once, and return what went wrong, by (method, task fitted on).
+
+    A fit that is alone, or has to be, is left to the method's turn, as are the maps of recalibrated methods.
+    """
+    from conrad_bench.progress import NamedReporter
+    from conrad_bench.records import records_path
+
+    wanted = {
+        (name.partition("+")[0], plan.tasks[task_name].fit_on or task_name): learner
+        for task_name in plan.config.tasks
+        for name, method in plan.methods.items()
+        if TRAINING in (learner := _learner(method)).needs
+        and not learner.asks_while_training()
+        and not records_path(out, name, task_name).is_file()
+    }
+    places = [place for place in wanted if not (_artifact(out, *place) / "artifact.json").is_file()]
+    if len(places) < 2:
+        return {}
+    fitted = replace(plan, methods={**plan.methods, **{name: wanted[name, task] for name, task in places}})
+    names = [f"{name} on {task}" for name, task in places]
+    reporter.say(f"fitting side by side: {', '.join(names)}")
+    jobs = [
+        partial(_fit, fitted, *place, data, replace(model, reporter=NamedReporter(reporter, name)), out)
+        for name, place in zip(names, places, strict=True)
+    ]
+    found = {place: error for place, error in zip(places, cluster.side_by_side(jobs), strict=True) if error is not None}
+    for error in found.values():
+        if isinstance(error, StorageError):
+            raise error
+    return found
+
+
+def _evaluate(
+    plan: Plan,
+    name: str,
+    task_name: str,
+    data: dict[str, Loaded],
+    model: Model,
+    out: Path,
+    unfit: dict[tuple[str, str], Exception],
+) -> None:
+    """Fit a method if it learns, estimate and score the test examples, and write their records.
+
+    `unfit` holds the errors of fits that were tried already; they are raised again.
+    """
     from conrad_bench.records import records_path, write_records
 
     method, task = plan.methods[name], plan.tasks[task_name]
@@ -154,7 +202,10 @@ def _evaluate(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], mo
     test = data[task_name].split("test")
     artifact = None
     if TRAINING in method.needs:
-        artifact = _fit(plan, name, task.fit_on or task_name, data, model, out)
+        fit_on = task.fit_on or task_name
+        if (name.partition("+")[0], fit_on) in unfit:
+            raise unfit[name.partition("+")[0], fit_on]
+        artifact = _fit(plan, name, fit_on, data, model, out)
     estimates = method.estimate(task, test, model, judge, artifact)
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
@@ -219,7 +270,7 @@ def _fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: 
     its last checkpoint.
     """
     method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
-    folder = out / "artifacts" / f"{name}@{task_name}"
+    folder = _artifact(out, name, task_name)
     inner = name.partition("+")[0]
     if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
         fitted = plan if inner in plan.methods else replace(plan, methods={**plan.methods, inner: method.method})
@@ -245,6 +296,16 @@ def _fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: 
             "the data"
         )
     return folder
+
+
+def _artifact(out: Path, name: str, task_name: str) -> Path:
+    """Return the folder of what a method learned on a task."""
+    return out / "artifacts" / f"{name}@{task_name}"
+
+
+def _learner(method: Method) -> Method:
+    """Return the method itself, without a recalibrator."""
+    return method.method if isinstance(method, Recalibrated) else method
 
 
 def _ids_digest(examples: Sequence[Example]) -> str:

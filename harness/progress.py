@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ class Reporter:
     """Says what a run is doing, and measures how long each stage takes.
 
     A terminal sees one bar per running stage; a log file gets one line when a stage ends. A quiet reporter writes
-    nothing and still measures.
+    nothing and still measures. Threads may share it.
     """
 
     times: dict[str, float]
@@ -27,6 +29,8 @@ class Reporter:
         self.times = {}
         self._console = Console(stderr=True, quiet=quiet)
         self._bars: Progress | None = None
+        self._open = 0  # stages
+        self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
         """Write one line, above the bars if there are any."""
@@ -36,15 +40,16 @@ class Reporter:
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Report a stage of `total` steps (None: unknown). Yields the function that counts steps done.
 
-        Stages may follow one another or lie within one another.
+        Stages may follow one another, lie within one another, or run side by side.
         """
         done = 0
         start = time.perf_counter()
-        outermost = self._bars is None
-        bars = self._bars
-        if bars is None and self._console.is_terminal and not self._console.quiet:
-            bars = self._bars = self._new_bars()
-            bars.start()
+        with self._lock:
+            self._open += 1
+            if self._bars is None and self._console.is_terminal and not self._console.quiet:
+                self._bars = self._new_bars()
+                self._bars.start()
+            bars = self._bars
         task = bars.add_task(name, total=total) if bars is not None else None
 
         def advance(steps: int) -> None:
@@ -59,12 +64,14 @@ class Reporter:
             ended = "in"
         finally:
             seconds = time.perf_counter() - start
-            self.times[name] = self.times.get(name, 0.0) + seconds
-            if bars is not None and task is not None:
-                bars.remove_task(task)
-                if outermost:
-                    bars.stop()
-                    self._bars = None
+            with self._lock:
+                self._open -= 1
+                self.times[name] = self.times.get(name, 0.0) + seconds
+                if bars is not None and task is not None:
+                    bars.remove_task(task)
+                    if not self._open:
+                        bars.stop()
+                        self._bars = None
             count = "" if not done and total is None else f" {done}" if total is None else f" {done}/{total}"
             self.say(f"{name}:{count} {ended} {_duration(seconds)}")
 
@@ -78,6 +85,18 @@ class Reporter:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self._console,
         )
+
+
+@dataclass(frozen=True)
+class NamedReporter:
+    """Reports the stages of one of several things that go on side by side, by its name."""
+
+    reporter: Reporter
+    name: str
+
+    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """Report a stage; see `Reporter.stage`."""
+        return self.reporter.stage(f"{self.name}: {name}", total)
 
 
 def _duration(seconds: float) -> str:

@@ -77,6 +77,10 @@ class Method(BaseModel):
         """Return why these options make no sense at one of the method's granularities, or None."""
         return None
 
+    def asks_while_training(self) -> bool:
+        """Return whether the training itself asks the model or the judge, as it goes; such a fit runs alone."""
+        return False
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

@@ -38,6 +38,10 @@ class ConRad(Method, GRPOSettings):
         """A tracker whose package is not installed."""
         return tracker_problem(self.report_to)
 
+    def asks_while_training(self) -> bool:
+        """In joint mode each step's reports are judged."""
+        return self.mode == "joint"
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

@@ -16,10 +16,11 @@ from test_cli import conrad_bench, refused
 from test_training import training_workers
 
 SMALL = (
-    *("run", "--methods", "verbalized,conrad", "--tasks", "mimic_report", "--limit", "24"),
+    *("run", "--methods", "verbalized,conrad,sft", "--tasks", "mimic_report", "--limit", "24"),
     *("-o", "phantom.studies=60", "-o", "bootstrap.replicates=100", "-o", "transformers.batch_size=8"),
     *("-o", "conrad.samples=16", "-o", "conrad.generations=4", "-o", "conrad.batch_size=16", "-o", "conrad.epochs=3"),
     *("-o", "conrad.learning_rate=0.003", "-o", "conrad.checkpoints=4"),
+    *("-o", "sft.samples=16"),
 )
 
 
@@ -32,6 +33,8 @@ def test_a_run_on_ray_whose_training_worker_is_killed_ends_in_the_same_leaderboa
     if (os.cpu_count() or 1) < 2:
         pytest.skip("two workers need two CPUs")
     own = {"CONRAD_BENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "MIMIC_CXR_ROOT": ""}
+    # Room for one training of two workers, and beside it for a replica that answers the next fit.
+    own["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 5}'
     alone = conrad_bench(*SMALL, "--out", "alone", cwd=tmp_path, **own)
     assert alone.returncode == 0, alone.stderr
 
@@ -51,7 +54,9 @@ def test_a_run_on_ray_whose_training_worker_is_killed_ends_in_the_same_leaderboa
     said = (tmp_path / "errors").read_text()
     assert process.returncode == 0, said
     assert len(killed) == 2
-    assert "2 training workers with 1 CPU each" in said
+    assert "2 training workers with 2 CPU each" in said
+    assert "fitting side by side: conrad on mimic_report, sft on mimic_report\n" in said
+    assert "sft on mimic_report: training" in said
     assert rows(tmp_path / "group") == rows(tmp_path / "alone")
     names = [path.name for path in sorted((tmp_path / "group" / "artifacts" / "conrad@mimic_report").iterdir())]
     assert names == ["adapter_config.json", "adapter_model.safetensors", "artifact.json", "training.jsonl"]
