@@ -16,6 +16,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,19 +95,18 @@ def staged(engine: Engine, folder: Path) -> Callable[[Sequence[Prompt]], int]:
 
 
 def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
-    """Return the rate of replicas on Ray, from the moment at which each can have answered one batch."""
+    """Return the rate of replicas on Ray, each of which has answered one batch before."""
     from conrad_bench.cluster import Cluster
 
     size = engine.batch_size
     batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     calls = [Call("generate", ([Job(prompt) for prompt in batch], SAMPLING, None)) for batch in batches]
-    written, began = 0, 0.0
+    written = 0
     with Cluster("local", replicas) as cluster:
-        for number, (_, generations) in enumerate(cluster.run(engine, calls), 1):
-            if number > replicas:
-                written += sum(len(generation.token_ids) for generation in generations)
-            elif number == replicas:
-                began = time.perf_counter()
+        deque(cluster.run(engine, calls[:replicas]), maxlen=0)
+        began = time.perf_counter()
+        for _, generations in cluster.run(engine, calls[replicas:]):
+            written += sum(len(generation.token_ids) for generation in generations)
         return written / (time.perf_counter() - began)
 
 

@@ -1,23 +1,12 @@
-"""Ray: batches answered by replicas of the engine, on one machine or a cluster.
-
-Ray Data runs the batches of one request through a pool of actors. Each actor makes the engine anew from its name and
-options (no weights travel), loads the model with its first batch, and ends with the request, so that a training in this
-process or a judge finds the devices free. One batch is one block: results arrive one by one, as they are ready, and a
-worker that dies costs the batch that it was at.
-
-Images, adapters and local checkpoints travel as paths: the nodes of a cluster need the same file system.
-"""
+"""Ray: what of a cluster goes to replicas of the engine, and what to trainings, on one machine or several."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import pickle
 import secrets
 import sys
-import traceback
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,21 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from conrad_bench import __version__
-from conrad_bench.errors import ConfigError, ConradBenchError, EngineError, MissingExtra
-from conrad_bench.registry import Registry
+from conrad_bench.errors import ConfigError, MissingExtra
+from conrad_bench.replicas import Recipe, Replicas
 from conrad_bench.turns import Turns
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from conrad_bench.engines.base import Engine
     from conrad_bench.model import Call, Reporter
 
 LOCAL = "local"
 """The address that starts Ray on this machine, for this process alone."""
-
-RETRIES = 3
-"""How often a batch or a training is tried again whose worker died, before it fails."""
 
 _OBJECT_STORE = 512 * 2**20
 """Bytes of shared memory for a local Ray: prompts and answers are small, images are read where they are needed."""
@@ -140,6 +124,7 @@ class Cluster:
         self._nodes: list[Mapping[str, float]] = []
         self._trainings: list[Share] = []  # those at work
         self._turns = Turns()
+        self._pool: Replicas | None = None
         self._gpus = gpus_per_replica
         self._plugins = tuple(path.absolute() for path in plugins)
 
@@ -153,10 +138,7 @@ class Cluster:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         with _silent_stderr():  # Ray's C++ part says there that it was told to be silent
             import ray
-            import ray.data
 
-        # What Ray prints of a failure could quote a prompt: errors reach the user as our own, from the workers.
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
         try:
             with _silent_stderr():
                 ray.init(
@@ -175,11 +157,6 @@ class Cluster:
         except BaseException:
             ray.shutdown(wait_for_processes=True)
             raise
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.execution_no_progress_timeout_s = -1  # a batch may take as long as it takes
-        context.max_consecutive_actor_init_deaths = RETRIES
         return self
 
     def __exit__(
@@ -188,44 +165,21 @@ class Cluster:
         """Leave Ray, and end what was started: the replicas of this run, and a local Ray."""
         import ray
 
+        self._end_replicas()
         ray.shutdown(wait_for_processes=True)
 
     def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
         """Yield (index, result) of each call as soon as a replica of the engine has answered it, in any order.
 
-        `engine` itself loads nothing. Errors of conrad-bench that a replica meets are raised here with their class and
-        text. Raises EngineError for any other, and if replicas keep dying. Closing the generator ends the replicas.
+        `engine` itself loads nothing. The replicas stay for the next request, until another engine is asked or a
+        training begins. Raises what `conrad_bench.replicas.Replicas.run` raises.
         """
-        import ray.data
-
-        share = self._replicas_now()
-        items = [{"index": index, "call": pickle.dumps(call)} for index, call in enumerate(calls)]
-        size = min(share.replicas, len(items))
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            # Ray 2.60 warns of max_task_retries, and offers no other bound: without one a batch that is too large for
-            # the memory would be tried for ever.
-            answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-                _Replica,
-                fn_constructor_args=(self._recipe(engine),),
-                batch_size=1,
-                batch_format="pyarrow",
-                # Two in flight: the next batch is at hand when one is done, and no more are held back.
-                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
-                num_cpus=share.cpus,
-                num_gpus=share.gpus or None,
-                max_task_retries=RETRIES,
-            )
-        try:
-            for table in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for index, outcome in zip(table["index"].to_pylist(), table["outcome"].to_pylist(), strict=True):
-                    result = pickle.loads(outcome)
-                    if isinstance(result, Failure):
-                        raise result.error()
-                    yield index, result
-        except ConradBenchError:
-            raise
-        except Exception as error:
-            raise EngineError(_explain(engine, error)) from error
+        share, recipe = self._replicas_now(), self._recipe(engine)
+        pool = self._pool
+        if pool is None or (pool.recipe, pool.cpus, pool.gpus) != (recipe, share.cpus, share.gpus):
+            self._end_replicas()
+            pool = self._pool = Replicas(recipe, share.cpus, share.gpus)
+        yield from pool.run(calls, share.replicas)
 
     def train(
         self,
@@ -241,6 +195,7 @@ class Cluster:
         share = self.training
         if self._turns.taken():
             self._turns.wait_for(lambda: _room(self._free(), share.cpus, share.gpus) >= share.replicas)
+        self._end_replicas()
         self._trainings.append(share)
         try:
             with self._turns.aside():
@@ -255,6 +210,11 @@ class Cluster:
         whose training itself asks for answers must not be among them: it could wait for another such one for ever.
         """
         return self._turns.run(fits)
+
+    def _end_replicas(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def _recipe(self, engine: Engine) -> Recipe:
         return Recipe(engine.name, engine.model_dump(), engine.identity(), self._plugins, os.getcwd(), __version__)
@@ -293,85 +253,6 @@ class Cluster:
         return list(free)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What a worker needs to make a replica of an engine."""
-
-    name: str
-    options: dict[str, Any]
-    identity: dict[str, str]
-    plugins: tuple[Path, ...]
-    folder: str
-    """The working directory that relative paths start from."""
-    version: str
-
-    def make(self) -> Engine:
-        """Return the engine. Raises EngineError if it would give other answers here than the run's keys say."""
-        if self.version != __version__:
-            raise EngineError(f"a node has conrad-bench {__version__}, this run {self.version}; install the same there")
-        try:
-            os.chdir(self.folder)
-        except OSError as error:
-            raise EngineError(
-                f"a node cannot open the folder {self.folder} ({error.strerror}); the nodes of a cluster need the same "
-                "file system as the process that starts the run"
-            ) from error
-        engine = Registry(self.plugins).create("engines", self.name, self.options)
-        found = engine.identity()
-        different = sorted(key for key in found | self.identity if found.get(key) != self.identity.get(key))
-        if different:
-            said = "; ".join(f"{key}: {found.get(key)} there, {self.identity.get(key)} here" for key in different)
-            raise EngineError(
-                f"a replica would not run the model as this process says ({said}); set the options of engine "
-                f"{self.name!r} that are left to the machine, such as dtype, or start the run on a node like the others"
-            )
-        return engine
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error in a worker, as it is raised in the process that asked. Ray's own would carry the batch's text."""
-
-    kind: type[ConradBenchError]
-    text: str
-    unforeseen: bool
-
-    @classmethod
-    def of(cls, error: Exception, where: str, kind: type[ConradBenchError] = EngineError) -> Self:
-        """Return what may be said of an error. Not the message of one that is not our own: it could quote a report."""
-        if isinstance(error, ConradBenchError):
-            return cls(type(error), str(error), False)
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"unexpected {type(error).__name__} {where} ({last.filename}, line {last.lineno})"
-        return cls(kind, f"{text}; a run without --ray shows more", True)
-
-    def error(self) -> ConradBenchError:
-        """Return it as an exception."""
-        return self.kind(self.text)
-
-
-class _Replica:
-    """One copy of the engine, in a worker process."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._engine: Engine | None = None
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Answer one call: a table of one row with `index` and `call` becomes one with `index` and `outcome`."""
-        import pyarrow as pa
-
-        call: Call = pickle.loads(batch["call"][0].as_py())
-        outcome: Any
-        try:
-            if self._engine is None:
-                self._engine = self._recipe.make()
-            outcome = call.run(self._engine)
-        except Exception as error:
-            outcome = Failure.of(error, f"in a replica of engine {self._recipe.name!r}")
-        return pa.table({"index": batch["index"], "outcome": pa.array([pickle.dumps(outcome)], pa.binary())})
-
-
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Send what is written to the process's standard error, by C++ too, nowhere."""
@@ -385,19 +266,3 @@ def _silent_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(nowhere)
         os.close(saved)
-
-
-def _explain(engine: Engine, error: Exception) -> str:
-    """Say what an error of Ray means for the run."""
-    from ray.exceptions import RayActorError
-
-    kept = "what was finished is kept, and the same command continues"
-    if isinstance(error, RayActorError) and not error.actor_init_failed:
-        return (
-            f"replicas of engine {engine.name!r} died {RETRIES + 1} times over: the system killed them, for want of "
-            f"memory in most cases; lower {engine.name}.batch_size or --replicas; {kept}"
-        )
-    return (
-        f"Ray could not run replicas of engine {engine.name!r} ({type(error).__name__}); every node needs the same "
-        f"Python with conrad-bench {__version__} and the engine's packages; {kept}"
-    )

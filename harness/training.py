@@ -20,9 +20,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from conrad_bench.cluster import RETRIES, Failure, Recipe, Share
+from conrad_bench.cluster import Share
 from conrad_bench.errors import TrainingError
 from conrad_bench.model import Reporter
+from conrad_bench.replicas import RETRIES, Failure, Recipe
 
 _PAUSE = 0.2
 """Seconds after which it is looked whether the training has ended, while no worker calls."""

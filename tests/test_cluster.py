@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from conrad_bench.registry import Registry
 from conrad_bench.store import RolloutStore
 from conrad_bench.types import END, Message, Prompt, Sampling
 
-# Ray Data warns of its own defaults when it is first used, and leaves sockets to the interpreter's end.
+# Ray Train warns of its own defaults when it is first used, and Ray leaves sockets to the interpreter's end.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -143,6 +144,21 @@ def test_a_killed_worker_costs_its_batch_and_nothing_is_lost_or_doubled(
     assert len(store) == len(texts)
     assert len(shards) == 2 + 7  # one for each batch: of 3, then of 13 prompts
     assert capfd.readouterr().err == ""
+
+
+def test_replicas_stay_for_the_next_request_and_one_that_died_meanwhile_is_replaced(model: Model, log: Path) -> None:
+    for name in ("first", "second"):
+        model.generate(ask(*(f"{n} of the {name}" for n in range(8))))
+    served = {name: {process for process, text in calls(log) if text.endswith(name)} for name in ("first", "second")}
+    assert served["first"] == served["second"]
+    assert len(served["first"]) == REPLICAS
+    killed = min(served["first"])
+    os.kill(killed, signal.SIGKILL)
+    texts = [f"{n} of the third" for n in range(8)]
+    assert [response.text for response in model.generate(ask(*texts))] == [f"{text}!" for text in texts]
+    third = [(process, text) for process, text in calls(log) if text.endswith("third")]
+    assert sorted(text for _, text in third) == texts
+    assert killed not in {process for process, _ in third}
 
 
 def test_an_error_in_a_worker_keeps_its_class_and_text(model: Model, store: RolloutStore) -> None:

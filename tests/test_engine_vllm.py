@@ -427,13 +427,13 @@ def test_a_whole_run_and_nothing_is_generated_twice(tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["run", "--engine", "vllm", "--methods", "verbalized,p_true,probe", "--tasks", "mimic_report"]
     command = [sys.executable, "-c", "from conrad_bench.cli import main; main()", *arguments]
-    command += ["--out", str(out), "-o", "phantom.studies=120", "-o", "probe.epochs=2"]
+    command += ["-o", "phantom.studies=120", "-o", "probe.epochs=2"]
     environment = {**os.environ, "CONRAD_BENCH_CACHE": str(tmp_path / "cache")}
 
-    def run() -> str:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=800)
+    def run(out: Path = out, *more: str) -> None:
+        asked = [*command, "--out", str(out), *more]
+        done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False, timeout=800)
         assert done.returncode == 0, done.stderr
-        return done.stdout
 
     run()
     board = (out / "leaderboard.json").read_text()
@@ -446,3 +446,6 @@ def test_a_whole_run_and_nothing_is_generated_twice(tmp_path: Path) -> None:
     assert {name: data for name, data in again.items() if name.endswith(".parquet")} == {
         name: data for name, data in shards.items() if name.endswith(".parquet")
     }
+    pytest.importorskip("ray", reason="ray is not installed")
+    run(tmp_path / "replica", "--ray", "local", "--replicas", "1")
+    assert (tmp_path / "replica" / "leaderboard.json").read_text() == board
