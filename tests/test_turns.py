@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cluster import ask
@@ -88,6 +89,7 @@ def test_stages_side_by_side_are_named_and_measured(capsys: pytest.CaptureFixtur
 
 
 TOGETHER = '''
+import os
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,7 +112,7 @@ class Together(Engine):
         return {"engine": self.name}
 
     def generate(self, jobs: Any, sampling: Any, adapter: Any) -> list[Generation]:
-        return [Generation(job.prompt.messages[0].text + "!", (1,), (-0.5,), "stop") for job in jobs]
+        return [Generation(f"{job.prompt.messages[0].text}! {os.getpid()}", (1,), (-0.5,), "stop") for job in jobs]
 
     def torch_model(self) -> tuple[None, None]:
         return None, None
@@ -124,6 +126,11 @@ def meet(torch_model: None, processor: None, stage: Any, folder: Path, name: str
             return
         time.sleep(0.1)
     raise TrainingError(f"{name} was alone")
+
+
+def consult(torch_model: None, processor: None, stage: Any, out: Path, judged: Any) -> None:
+    """Have two steps' reports judged."""
+    out.write_text("\\n".join(judged(step) for step in ("one", "two")))
 '''
 
 
@@ -144,12 +151,16 @@ def cluster(plugin: Path) -> Iterator[Cluster]:
             yield started
 
 
+def of_plugin(plugin: Path, name: str) -> tuple[Engine, Any]:
+    """Return the plugin's engine and one of its functions."""
+    registry = Registry([plugin])
+    return registry.create("engines", "together", {}), registry.get("engines", "together").generate.__globals__[name]
+
+
 def test_two_trainings_and_the_replicas_of_a_third_fit_work_at_the_same_time(
     cluster: Cluster, plugin: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    registry = Registry([plugin])
-    engine: Engine = registry.create("engines", "together", {})
-    meet = registry.get("engines", "together").generate.__globals__["meet"]
+    engine, meet = of_plugin(plugin, "meet")
     folder = tmp_path / "met"
     folder.mkdir()
     with RolloutStore(tmp_path / "rollouts") as store:
@@ -169,3 +180,20 @@ def test_two_trainings_and_the_replicas_of_a_third_fit_work_at_the_same_time(
         assert sorted(path.name for path in folder.iterdir()) == ["first", "second", "third"]
         assert str(cluster.share) == "2 replicas with 2 CPU each"
     assert capfd.readouterr().err == ""
+
+
+def test_a_judge_stays_beside_the_training_whose_steps_it_judges(
+    cluster: Cluster, plugin: Path, tmp_path: Path
+) -> None:
+    engine, consult = of_plugin(plugin, "consult")
+    with RolloutStore(tmp_path / "rollouts") as store:
+        model = Model(engine, store, Reporter(quiet=True), pool=cluster)
+
+        def judged(step: str) -> str:
+            return model.generate(ask(*(f"{step} {part}" for part in range(3))))[0].text
+
+        model.train(consult, {"out": tmp_path / "said"}, {"judged": judged})
+        after = model.generate(ask("after"))[0].text
+    lines = [*(tmp_path / "said").read_text().splitlines(), after]
+    assert [line.split("!")[0] for line in lines] == ["one 0", "two 0", "after"]
+    assert lines[0].split("! ")[1] == lines[1].split("! ")[1]
