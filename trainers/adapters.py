@@ -15,9 +15,9 @@ LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|u
 
 def language_lora(rank: int, marker: Sequence[int] | None) -> Any:
     """Return the configuration of a LoRA on the language model; with a marker it acts from there on only (aLoRA)."""
-    from conrad_bench.engines.loading import hush_bitsandbytes
+    from conrad_bench.engines.loading import hush_imports
 
-    hush_bitsandbytes()  # peft imports it where it is installed
+    hush_imports()  # peft imports it where it is installed
     from peft import LoraConfig
 
     return LoraConfig(

@@ -44,9 +44,9 @@ def train_conrad(
     train one adapter together, the same one that a single process trains, up to float noise. Raises TrainingError if
     the run loses the format or gets no gradient, ConfigError if a step cannot be shared equally.
     """
-    from conrad_bench.engines.loading import hush_bitsandbytes
+    from conrad_bench.engines.loading import hush_imports
 
-    hush_bitsandbytes()  # trl imports it where it is installed
+    hush_imports()
     import torch
     from datasets import Dataset
     from transformers import PrinterCallback
@@ -68,6 +68,7 @@ def train_conrad(
     if problem := sharing_problem(settings, workers):
         raise ConfigError(problem)
     checkpoints = out / "checkpoints"
+    logging.set_verbosity_error()
     arguments = GRPOConfig(
         output_dir=str(checkpoints),
         use_cpu=not cuda,

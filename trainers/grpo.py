@@ -22,14 +22,14 @@ from typing import Any
 
 import torch
 
-from conrad_bench.engines.loading import hush_bitsandbytes
+from conrad_bench.engines.loading import hush_imports
 from conrad_bench.errors import TrainingError
 from conrad_bench.trainers.confidence_tokens import confidence_mask
 from conrad_bench.trainers.group import Draws, gathered, place
 from conrad_bench.trainers.head import MaskedHead
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 
-hush_bitsandbytes()  # both import it where it is installed
+hush_imports()
 from transformers import LogitsProcessor, TrainerCallback  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 

@@ -23,7 +23,7 @@ import torch
 
 from conrad_bench.elicitation import LEVELS
 from conrad_bench.engines.inputs import stop_tokens
-from conrad_bench.engines.loading import hush_bitsandbytes
+from conrad_bench.engines.loading import hush_imports
 from conrad_bench.errors import ConfigError, TrainingError
 from conrad_bench.storage import write_bytes, write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
@@ -116,7 +116,7 @@ def train_levels(
     the same bytes; the workers of a group train one adapter together, the one that a single process trains, up to float
     noise. Raises TrainingError if the policy loses the format, ConfigError for more workers than claims in a batch.
     """
-    hush_bitsandbytes()  # peft imports it where it is installed
+    hush_imports()  # peft imports it where it is installed
     from peft import get_peft_model
 
     rank, workers = place()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,7 +173,7 @@ def _quantization(dtype: torch.dtype) -> Any:
         raise MissingExtra('quantization: nf4 needs bitsandbytes: pip install "conrad-bench[quantization]"')
     from transformers import BitsAndBytesConfig
 
-    hush_bitsandbytes()
+    hush_imports()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -181,9 +182,13 @@ def _quantization(dtype: torch.dtype) -> Any:
     )
 
 
-def hush_bitsandbytes() -> None:
-    """Keep bitsandbytes from warning, when it is imported on a CPU, of an optional kernel that nothing here uses."""
+def hush_imports() -> None:
+    """Keep packages from warning, when they are imported, of what does not matter here.
+
+    bitsandbytes on a CPU: of an optional kernel. trl: of a vLLM that it does not know, which concerns `conrad.vllm`.
+    """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="TRL currently supports vLLM", category=UserWarning)
 
 
 def adapter_config(folder: Path, base: str) -> dict[str, Any]:
@@ -259,7 +264,7 @@ class Adapters:
         return invocation
 
     def _load(self, folder: Path, name: str, base: str) -> None:
-        hush_bitsandbytes()  # peft imports it where it is installed
+        hush_imports()  # peft imports it where it is installed
         import peft
 
         adapter_config(folder, base)
