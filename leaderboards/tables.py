@@ -23,6 +23,10 @@ PHANTOM = (
 )
 
 
+WIDEST = 6
+"""Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
+
+
 def markdown(board: dict[str, Any]) -> str:
     """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
     lines = [f"# {board['title']}", ""]
@@ -31,7 +35,10 @@ def markdown(board: dict[str, Any]) -> str:
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
-        lines += [f"### More metrics on {task}", "", _more(board, task, rows), "", *_more_notes(board, rows), ""]
+        lines += [f"### More metrics on {task}", ""]
+        for part in _shared_out(rows, WIDEST):
+            lines += [_more(board, task, part), ""]
+        lines += [*_more_notes(board, rows), ""]
         if board["tasks"][task]["comparisons"]["pairs"]:
             lines += [f"### Comparisons on {task}", "", _ranks(board, task, rows), "", *_rank_notes(board, task), ""]
         flagged = [row for row in rows if "flagging" in row]
@@ -80,6 +87,13 @@ def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
         if any(nulls):
             body.append([title, *(_null(null, key) for null in nulls)])
     return _table(header, body, 1)
+
+
+def _shared_out(rows: list[dict[str, Any]], most: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows in their order, in as few parts as have at most so many rows, each about equally long."""
+    parts = -(-len(rows) // most)
+    for part in range(parts):
+        yield rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
 
 
 def _null(null: dict[str, float] | None, key: str | None) -> str:

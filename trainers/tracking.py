@@ -64,4 +64,4 @@ def _tracker(report_to: Tracker, out: Path, done: int) -> Any:
         return tracking.WandBTracker(project, name=name, dir=str(out), settings={"console": "off"})
     if report_to == "mlflow":
         return tracking.MLflowTracker(PROJECT, run_name=name)
-    return tracking.TrackioTracker(PROJECT, name=name)
+    return tracking.TrackioTracker(PROJECT, name=name, resume="allow" if done else "never")
