@@ -89,6 +89,8 @@ class BoardContext(BaseModel):
     """The method that the others are compared with, where a task has it."""
     runs: list[dict[str, Any]] = []
     """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
+    caveats: list[str] = []
+    """Why these runs do not belong on one leaderboard, where they were merged all the same."""
 
 
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:

@@ -136,8 +136,8 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
     if len(runs) == 1:
         return first, runs[0].records
     problems = list(_scorer_problems(runs))
-    if not mixed:
-        problems += [*_data_problems(runs)]
+    if not mixed and (found := _data_problems(runs, {run.folder: str(run.folder) for run in runs})):
+        problems += [*found, "--mixed puts them together all the same"]
     if problems:
         raise DataError("these runs do not belong on one leaderboard:\n" + "\n".join(f"  - {p}" for p in problems))
     names = dict(zip((run.folder for run in runs), run_names([run.folder for run in runs]), strict=True))
@@ -152,6 +152,7 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
             "model": ", ".join(models),
             "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
             "phantom": any(run.context.phantom for run in runs),
+            "caveats": _data_problems(runs, names),
             **{
                 field: _union([getattr(run.context, field) for run in runs])
                 for field in ("scorers", "quality", "granularities", "methods", "left_out")
@@ -222,12 +223,13 @@ def _scorer_problems(runs: Sequence[Finished]) -> list[str]:
     return problems
 
 
-def _data_problems(runs: Sequence[Finished]) -> list[str]:
+def _data_problems(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[str]:
+    """Return what differs between the runs, which go by these names."""
     problems = []
     formats = {run.format for run in runs}
     if len(formats) > 1:
-        said = ", ".join(f"{run.folder}: {run.format}" for run in runs)
-        problems.append(f"their leaderboard.json have different formats ({said}); write the older ones anew first")
+        said = ", ".join(f"{names[run.folder]}: {run.format}" for run in runs)
+        problems.append(f"their leaderboard.json have different formats ({said}); the older ones can be written anew")
     if len({run.context.phantom for run in runs}) > 1:
         problems.append("some are about phantom data, others about real data")
     if len({run.context.unit for run in runs}) > 1:
@@ -235,9 +237,9 @@ def _data_problems(runs: Sequence[Finished]) -> list[str]:
     for task in sorted({task for run in runs for task, _ in run.records}):
         having = [run for run in runs if any(of == task for of, _ in run.records)]
         if len({run.fingerprints.get(task) for run in having}) > 1:
-            said = ", ".join(f"{run.folder}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
+            said = ", ".join(f"{names[run.folder]}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
             problems.append(f"task {task!r} had different data (fingerprints {said})")
-    return [*problems, "--mixed puts them together all the same"] if problems else []
+    return problems
 
 
 def _union(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from html import escape as escape_html
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def test_seeds_are_rows_of_their_own_against_their_own_baseline(tmp_path: Path) 
         runs.append(a_run(tmp_path / f"seed-{seed}", frames))
     board, _ = leaderboard(runs, tmp_path / "out")
     assert names(board) == [f"{method} [seed-{seed}]" for method in ("conrad", "verbalized") for seed in (1, 2)]
+    assert board["caveats"] == []
+    assert "- seed-2: tiny, conrad-bench" in (tmp_path / "out" / "leaderboard.md").read_text()
     bases = {row["method"]: row["difference"]["baseline"] for row in board["rows"] if "difference" in row}
     assert bases == {f"conrad [seed-{seed}]": f"verbalized [seed-{seed}]" for seed in (1, 2)}
     alone = board_of(other(frame("conrad"), 2), other(frame("verbalized"), 2))
@@ -139,8 +142,13 @@ def test_runs_that_do_not_belong_together_are_refused_unless_told(
         leaderboard([a, b], tmp_path / "out")
     assert "--mixed" in str(caught.value)
     assert not (tmp_path / "out").exists()
-    board, _ = leaderboard([a, b], tmp_path / "out", mixed=True)
+    board, out = leaderboard([a, b], tmp_path / "out", mixed=True)
     assert len(board["rows"]) == 2
+    (said,) = board["caveats"]
+    assert expected in said
+    assert str(tmp_path) not in said
+    for page in ("leaderboard.md", "leaderboard.html"):
+        assert escape_html(said, quote=True) in (out / page).read_text() or said in (out / page).read_text()
 
 
 def test_formats_are_not_mixed_in_silence(tmp_path: Path) -> None:
@@ -242,6 +250,7 @@ def test_subgroups_come_with_by(tmp_path: Path) -> None:
     board = schema.read_board(tmp_path / "out" / "leaderboard.json")
     assert {row["subgroup"]["value"] for row in board["subgroups"]} == {"AP", "PA"}
     assert "By view on mimic_report" in (tmp_path / "out" / "leaderboard.html").read_text()
+    assert "### By view on mimic_report" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert "subgroup_value" in (tmp_path / "out" / "leaderboard.csv").read_text()
 
 
