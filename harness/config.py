@@ -193,10 +193,14 @@ def dump_config(config: RunConfig) -> str:
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
-    """Return the keys whose values differ, each with both values: "options.probe.layer: -1 -> -2"."""
+    """Return the keys whose values differ, each with both values: "options.probe.layer: -1 -> -2".
+
+    Where a training's curves go (`report_to`) does not count: it changes nothing of what is computed.
+    """
     old, new = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
     absent = object()
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent))
+    keys = [key for key in keys if not key.endswith(".report_to")]
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in keys]
 
 

@@ -103,7 +103,9 @@ def read_records(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
+        # Not read_table: it starts threads, and a process that ends meanwhile, on an error, is aborted by some of them.
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
+        table = file.read(use_threads=False)
         names = table.column_names
     except OSError as error:
         # pyarrow raises OSError for torn pages, ArrowInvalid for a file that is no parquet at all.
@@ -123,7 +125,7 @@ def read_records(path: Path) -> pd.DataFrame:
         if column in names and table.schema.field(column).type != _arrow_type(column):
             found, wanted = table.schema.field(column).type, _arrow_type(column)
             raise DataError(f"{path}: column {column!r} has type {found}, records have {wanted} under this name")
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas(use_threads=False)
     check_records(frame, path)
     return frame
 

@@ -31,7 +31,7 @@ status of its claims; the other metrics are over `ok` claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,18 +89,18 @@ class BoardContext(BaseModel):
     """The method that the others are compared with, where a task has it."""
     runs: list[dict[str, Any]] = []
     """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
+    caveats: list[str] = []
+    """Why these runs do not belong on one leaderboard, where they were merged all the same."""
 
 
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
     """Return the content of leaderboard.json from the records of each (task, method).
 
-    The frames are as `read_records` returns them. Raises DataError for a task that the context does not name.
+    The frames are as `read_records` returns them, of tasks that the context names.
     """
     tasks: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for task in sorted({task for task, _ in records}):
-        if task not in context.scorers:
-            raise DataError(f"there are records of task {task!r}, which is not a task of this run; move them away")
         frames = {method: frame for (of, method), frame in sorted(records.items()) if of == task}
         scorer, label = context.scorers[task]
         quality = context.quality.get(task)
@@ -152,15 +152,16 @@ def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
     """
     from conrad_bench.leaderboards.outputs import write_files
 
-    board = build(run_records(run), context)
+    board = build(run_records(run, context.scorers), context)
     write_files(run, board)
     return board
 
 
-def run_records(run: Path) -> dict[tuple[str, str], pd.DataFrame]:
+def run_records(run: Path, tasks: Container[str]) -> dict[tuple[str, str], pd.DataFrame]:
     """Return the records in a run folder by (task, method).
 
-    Raises DataError when there are none or a file is not what its name says, StorageError when a file is damaged.
+    Raises DataError when there are none, a file is not what its name says or is about none of the `tasks`, StorageError
+    when a file is damaged.
     """
     records = {}
     for path in sorted((run / "records").glob("*.parquet")):
@@ -168,6 +169,8 @@ def run_records(run: Path) -> dict[tuple[str, str], pd.DataFrame]:
         task, method = str(frame["task"].iloc[0]), str(frame["method"].iloc[0])
         if path != records_path(run, method, task):
             raise DataError(f"{path} holds the records of {method}@{task}; rename it or move it away")
+        if task not in tasks:
+            raise DataError(f"{path} holds records of task {task!r}, which is not a task of this run; move it away")
         records[task, method] = frame
     if not records:
         raise DataError(f"{run / 'records'} holds no records; run the methods first")

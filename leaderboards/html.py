@@ -32,7 +32,7 @@ def page(board: dict[str, Any]) -> str:
     assets = files("conrad_bench.leaderboards") / "assets"
     style, script = ((assets / name).read_text(encoding="utf-8") for name in ("leaderboard.css", "leaderboard.js"))
     methods = sorted({row["method"] for row in board["rows"]})
-    colours = {method: i % plots.COLOURS for i, method in enumerate(methods)}
+    colours = {method: number for number, method in enumerate(methods)}
     body = "\n".join(
         [
             '<a class="skip" href="#content">Skip to the tables</a>',
@@ -56,6 +56,9 @@ def _header(board: dict[str, Any]) -> Iterator[str]:
     yield f"<header><h1>{escape(board['title'])}</h1>"
     if board["phantom"]:
         yield f'<p class="note">{escape(tables.PHANTOM)}</p>'
+    if board.get("caveats"):
+        said = "".join(f"<li>{escape(caveat)}</li>" for caveat in board["caveats"])
+        yield f'<div class="note">{escape(tables.CAVEATS)}<ul>{said}</ul></div>'
     commit = f", commit <code>{escape(board['commit'][:12])}</code>" if board["commit"] else ""
     yield f'<p class="meta">conrad-bench {escape(board["version"])}{commit}. {escape(tables.interval_note(board))}</p>'
     yield "</header>"
@@ -355,9 +358,7 @@ def _footer(board: dict[str, Any]) -> Iterator[str]:
     if board["runs"]:
         yield "<h2>Runs</h2><ul>"
         for run in board["runs"]:
-            state = "" if run["finished"] else ", not finished"
-            said = f"{run['name']}: {run['model']}, conrad-bench {run['version']}, commit {run['commit'] or 'unknown'}"
-            yield f"<li>{escape(said + state)}</li>"
+            yield f"<li>{escape(tables.run_text(run))}</li>"
         yield "</ul>"
     yield "<h2>Metrics</h2><dl>"
     for metric in board["metrics"]:
@@ -391,7 +392,7 @@ def _table(
         text = escape(title)
         for arrow, words in (("↓", "lower is better"), ("↑", "higher is better"), ("→ 0", "near 0 is better")):
             spoken = f'<span aria-hidden="true">{arrow}</span><span class="hidden-text">, {words}</span>'
-            text = text.replace(arrow, spoken)
+            text = text.replace(f" {arrow}", f"\u00a0{spoken}")  # on one line with the word before it
         inside = f'<button type="button">{text}</button>' if sortable else text
         order = ' aria-sort="ascending"' if by and title.startswith(by) else ""
         heads.append(f'<th scope="col" class="{column or "number"}"{order}>{inside}</th>')

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board import FORMAT, BoardContext, build, context_of, installed, run_records
@@ -48,30 +48,32 @@ class Finished:
 def load_run(folder: Path) -> Finished:
     """Read a run folder or a bundle, finished or not.
 
-    Raises DataError if it holds no run or no records, StorageError for a damaged records file.
+    Raises DataError if it holds no run or no records or a file is not as conrad-bench writes it, ConfigError for a
+    metric that is not installed, StorageError for a damaged records file.
     """
-    said, old = folder / "context.json", folder / "leaderboard.json"
+    said, old, made = (folder / name for name in ("context.json", "leaderboard.json", "manifest.json"))
     if not (said.is_file() or old.is_file()):
         raise DataError(f"{folder} holds no run (neither context.json nor leaderboard.json); name a folder of `run`")
     board = read_board(old) if old.is_file() else None
-    manifest = _json(folder / "manifest.json") if (folder / "manifest.json").is_file() else None
+    manifest = _json(made, _Manifest) if made.is_file() else None
     data = manifest.get("data", {}) if manifest else {}
     fingerprints = {task: str(entry.get("fingerprint")) for task, entry in data.items()}
-    if said.is_file():
-        content = _json(said)
-        if content.get("format") != CONTEXT_FORMAT:
-            raise DataError(f"{said} has format {content.get('format')}, this version reads {CONTEXT_FORMAT}")
-        fingerprints = content.get("fingerprints", {})
-        try:
-            described = content["context"]
+    try:
+        if said.is_file():
+            content = _json(said, _Said)
+            if content["format"] != CONTEXT_FORMAT:
+                raise DataError(f"{said} has format {content['format']}, this version reads {CONTEXT_FORMAT}")
+            fingerprints, described = content.get("fingerprints", {}), content["context"]
             context = BoardContext.model_validate({**described, "metrics": installed(described["metrics"])})
-        except (ValidationError, KeyError, TypeError):
-            raise DataError(f"{said} is not as this version writes it; run the same command again") from None
-    else:
-        assert board is not None
-        context = context_of(board)
+        else:
+            assert board is not None
+            context = context_of(board)
+    except ConfigError as error:
+        raise ConfigError(f"{said if said.is_file() else old}: {error}") from error
+    except (ValidationError, KeyError, TypeError):
+        raise DataError(f"{said} is not as this version writes it; run the same command again") from None
     format = FORMAT if board is None else int(board["format"])
-    return Finished(folder, context, run_records(folder), fingerprints, format, manifest)
+    return Finished(folder, context, run_records(folder, context.scorers), fingerprints, format, manifest)
 
 
 def leaderboard(
@@ -91,6 +93,8 @@ def leaderboard(
         raise ConfigError("a run is named twice; name each once")
     if out is None and (len(folders) > 1 or (folders[0] / "bundle.json").is_file()):
         raise ConfigError("name a folder for this leaderboard with --out")
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder")
     runs = [load_run(folder) for folder in folders]
     context, records = merge(runs, mixed)
     context = by_this_version(context)
@@ -132,8 +136,8 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
     if len(runs) == 1:
         return first, runs[0].records
     problems = list(_scorer_problems(runs))
-    if not mixed:
-        problems += [*_data_problems(runs)]
+    if not mixed and (found := _data_problems(runs, {run.folder: str(run.folder) for run in runs})):
+        problems += [*found, "--mixed puts them together all the same"]
     if problems:
         raise DataError("these runs do not belong on one leaderboard:\n" + "\n".join(f"  - {p}" for p in problems))
     names = dict(zip((run.folder for run in runs), run_names([run.folder for run in runs]), strict=True))
@@ -148,6 +152,7 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
             "model": ", ".join(models),
             "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
             "phantom": any(run.context.phantom for run in runs),
+            "caveats": _data_problems(runs, names),
             **{
                 field: _union([getattr(run.context, field) for run in runs])
                 for field in ("scorers", "quality", "granularities", "methods", "left_out")
@@ -218,12 +223,13 @@ def _scorer_problems(runs: Sequence[Finished]) -> list[str]:
     return problems
 
 
-def _data_problems(runs: Sequence[Finished]) -> list[str]:
+def _data_problems(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[str]:
+    """Return what differs between the runs, which go by these names."""
     problems = []
     formats = {run.format for run in runs}
     if len(formats) > 1:
-        said = ", ".join(f"{run.folder}: {run.format}" for run in runs)
-        problems.append(f"their leaderboard.json have different formats ({said}); write the older ones anew first")
+        said = ", ".join(f"{names[run.folder]}: {run.format}" for run in runs)
+        problems.append(f"their leaderboard.json have different formats ({said}); the older ones can be written anew")
     if len({run.context.phantom for run in runs}) > 1:
         problems.append("some are about phantom data, others about real data")
     if len({run.context.unit for run in runs}) > 1:
@@ -231,20 +237,49 @@ def _data_problems(runs: Sequence[Finished]) -> list[str]:
     for task in sorted({task for run in runs for task, _ in run.records}):
         having = [run for run in runs if any(of == task for of, _ in run.records)]
         if len({run.fingerprints.get(task) for run in having}) > 1:
-            said = ", ".join(f"{run.folder}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
+            said = ", ".join(f"{names[run.folder]}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
             problems.append(f"task {task!r} had different data (fingerprints {said})")
-    return [*problems, "--mixed puts them together all the same"] if problems else []
+    return problems
 
 
 def _union(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for mapping in reversed(mappings) for key, value in mapping.items()}
 
 
-def _json(path: Path) -> dict[str, Any]:
+class _Said(BaseModel):
+    """context.json, as far as it can be checked without its metrics."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int
+    context: dict[str, Any]
+    fingerprints: dict[str, str] = {}
+
+
+class _Manifest(BaseModel):
+    """manifest.json, as far as leaderboards and bundles read it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    versions: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    methods: dict[str, dict[str, Any]] = {}
+    data: dict[str, dict[str, Any]] = {}
+    rollouts: dict[str, Any] = {}
+    seconds: dict[str, float] | float = {}
+
+
+def _json(path: Path, form: type[BaseModel]) -> dict[str, Any]:
+    """Return the content of a JSON file. Raises DataError, naming file and key, if it has not the form."""
+    again = "; run the same command again to write it anew"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        form.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"]) or "the whole file"
+        raise DataError(f"{path}: {where}: {first['msg']}{again}") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON; run the same command again to write it anew") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} should hold a JSON object; run the same command again to write it anew")
-    return content
+        raise DataError(f"{path} cannot be read as JSON{again}") from error
+    return dict(content)

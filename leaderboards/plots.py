@@ -14,8 +14,8 @@ from conrad_bench.leaderboards.metrics import BINS
 _LEFT, _TOP, _SIDE, _GAP, _BARS = 44, 8, 248, 16, 56
 """Pixels of a reliability diagram: margins, side of the square, height of the histogram below it."""
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "10 4", "4 2 1 2", "12 3 3 3")
-COLOURS = len(_DASHES)
-"""Number of line styles; the style sheet has a colour for each (c0, c1, ...)."""
+_COLOURS = len(_DASHES)
+"""Number of colours in the style sheet (c0, c1, ...), and of dashes."""
 
 
 def reliability(row: dict[str, Any], label: str) -> str:
@@ -84,7 +84,7 @@ def risk_coverage(rows: Sequence[dict[str, Any]], colours: dict[str, int], label
     ]
     top = max((risk for _, curve in curves for _, risk in curve), default=0.0)
     top = max(0.05, -(-top // 0.05) * 0.05)
-    left, width, height = 48, 360, 230
+    left, width, height = 56, 360, 230
     base = _TOP + height
     parts = [_frame(left, _TOP, width, height)]
     for k in range(6):
@@ -95,18 +95,23 @@ def risk_coverage(rows: Sequence[dict[str, Any]], colours: dict[str, int], label
         )
     for method, curve in curves:
         line = " ".join(f"{_n(left + c * width)},{_n(base - risk / top * height)}" for c, risk in curve)
-        style = colours[method]
-        parts.append(f'<polyline class="curve c{style}" stroke-dasharray="{_DASHES[style]}" points="{line}"/>')
+        parts.append(f'<polyline {_style(colours[method])} points="{line}"/>')
     parts.append(_text(left + width / 2, base + 34, "coverage (share of claims kept, most confident first)", "middle"))
     parts.append(_upright(12, _TOP + height / 2, f"risk (1 − mean {label})"))
     told = f"Risk-coverage curves of {', '.join(method for method, _ in curves)}; lower is better."
     return _svg(told, left + width + 12, base + 42, parts)
 
 
-def key(style: int) -> str:
-    """Return a short line in a style, for a legend."""
-    line = f'<line class="curve c{style}" stroke-dasharray="{_DASHES[style]}" x1="1" y1="5" x2="29" y2="5"/>'
+def key(number: int) -> str:
+    """Return a short line in the style of a method's number, for a legend."""
+    line = f'<line {_style(number)} x1="1" y1="5" x2="29" y2="5"/>'
     return f'<svg class="key" viewBox="0 0 30 10" aria-hidden="true" focusable="false">{line}</svg>'
+
+
+def _style(number: int) -> str:
+    """Return the attributes of a method's line. The first 64 numbers have styles of their own."""
+    dash = _DASHES[(number + number // _COLOURS) % _COLOURS]
+    return f'class="curve c{number % _COLOURS}" stroke-dasharray="{dash}"'
 
 
 def strip(estimate: dict[str, float | None], low: float, high: float, good: bool | None) -> str:

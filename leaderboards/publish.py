@@ -74,8 +74,10 @@ _VERSION = re.compile(r"[0-9][\w.+!-]{0,39}")
 def publish(folder: Path, out: Path) -> Path:
     """Write the bundle of a finished run into the new folder `out`, and return it.
 
-    Raises DataError for a run that is not finished, ConfigError if `out` is not empty.
+    Raises DataError for a run that is not finished, ConfigError for a bundle, or if `out` is not empty.
     """
+    if (folder / "bundle.json").is_file():
+        raise ConfigError(f"{folder} is a bundle already; publish the run that it was made of")
     run = load_run(folder)
     if run.manifest is None or not (folder / "config.yaml").is_file():
         raise DataError(f"{folder} is not finished (no manifest.json); the same `run` command finishes it")

@@ -217,6 +217,7 @@ class Board(_Part):
     unit: Literal["cluster", "claim"]
     baseline: str = "verbalized"
     runs: list[RunInfo] = []
+    caveats: list[str] = []
     methods: dict[str, str]
     metrics: list[MetricInfo]
     tasks: dict[str, TaskInfo]

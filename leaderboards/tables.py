@@ -23,17 +23,32 @@ PHANTOM = (
 )
 
 
+WIDEST = 6
+"""Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
+
+
+CAVEATS = "These runs do not belong on one leaderboard; it was made all the same (--mixed):"
+
+
 def markdown(board: dict[str, Any]) -> str:
     """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
         lines += [PHANTOM, ""]
+    if board.get("caveats"):
+        lines += [f"**{CAVEATS}**", "", *(f"- {caveat}" for caveat in board["caveats"]), ""]
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
-        lines += [f"### More metrics on {task}", "", _more(board, task, rows), "", *_more_notes(board, rows), ""]
+        lines += [f"### More metrics on {task}", ""]
+        for part in _shared_out(rows, WIDEST):
+            lines += [_more(board, task, part), ""]
+        lines += [*_more_notes(board, rows), ""]
         if board["tasks"][task]["comparisons"]["pairs"]:
             lines += [f"### Comparisons on {task}", "", _ranks(board, task, rows), "", *_rank_notes(board, task), ""]
+        parts = [row for row in board.get("subgroups", []) if row["task"] == task]
+        if parts:
+            lines += [f"### By {parts[0]['subgroup']['column']} on {task}", "", _subgroups(board, task, parts), ""]
         flagged = [row for row in rows if "flagging" in row]
         if flagged:
             lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
@@ -41,6 +56,8 @@ def markdown(board: dict[str, Any]) -> str:
         if with_tokens:
             lines += [f"### Confidence answers on {task}", "", _tokens(with_tokens), "", *_token_notes(with_tokens), ""]
     lines += ["## Methods", "", *(f"- `{name}`: {text}" for name, text in board["methods"].items()), ""]
+    if board.get("runs"):
+        lines += ["## Runs", "", *(f"- {run_text(run)}" for run in board["runs"]), ""]
     lines += ["## How these numbers were made", "", *(f"- {note}" for note in footnotes(board)), ""]
     return "\n".join(lines)
 
@@ -80,6 +97,13 @@ def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
         if any(nulls):
             body.append([title, *(_null(null, key) for null in nulls)])
     return _table(header, body, 1)
+
+
+def _shared_out(rows: list[dict[str, Any]], most: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows in their order, in as few parts as have at most so many rows, each about equally long."""
+    parts = -(-len(rows) // most)
+    for part in range(parts):
+        yield rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
 
 
 def _null(null: dict[str, float] | None, key: str | None) -> str:
@@ -138,6 +162,27 @@ def _rank_notes(board: dict[str, Any], task: str) -> Iterator[str]:
     if about["missing"]:
         lacking = "; ".join(f"`{method}` {n:,}" for method, n in about["missing"].items())
         yield f"Examples that a method lacks and others have: {lacking}. Pairs are compared on what both have."
+
+
+def _subgroups(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of the parts of a task's examples, each with intervals of its own."""
+    metrics = columns(board, rows, headline=True)
+    header = ["method", rows[0]["subgroup"]["column"], *(column_title(board, task, metric) for metric in metrics)]
+    body = [
+        [
+            *(row["method"], row["subgroup"]["value"]),
+            *(estimate_text(row["metrics"].get(metric)) for metric in metrics),
+            *(f"{row['n']:,}", f"{row['n_clusters']:,}", row["subgroup"]["warning"] or ""),
+        ]
+        for row in rows
+    ]
+    return _table([*header, "n", "clusters", "warning"], body, 2)
+
+
+def run_text(run: dict[str, Any]) -> str:
+    """Return one line about a run that a leaderboard was made of."""
+    said = f"{run['name']}: {run['model']}, conrad-bench {run['version']}, commit {run['commit'] or 'unknown'}"
+    return said if run["finished"] else f"{said}, not finished"
 
 
 def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
@@ -291,7 +336,10 @@ def column_label(board: dict[str, Any], task: str, metric: str) -> str:
     about = board["tasks"][task]
     if metric == "correctness":
         return str(about["label"])
-    return str(about["quality"]["label"] if metric == "quality" else metric_info(board, metric)["label"])
+    if metric != "quality":
+        return str(metric_info(board, metric)["label"])
+    label = str(about["quality"]["label"])
+    return label if label != about["label"] else f"{label} (whole)"  # the same scorer judges both
 
 
 def column_title(board: dict[str, Any], task: str, metric: str) -> str:

@@ -45,6 +45,8 @@ def verify(folder: Path) -> Findings:
     findings = Findings()
     if (folder / "bundle.json").is_file():
         _check_hashes(folder, findings)
+    elif (folder / "records").is_dir() and not any((folder / name).exists() for name in ("context.json", "rollouts")):
+        findings.differences.append("bundle.json: missing; this is no run, and nothing says which files belong to it")
     try:
         board = read_board(folder / "leaderboard.json")
         if board["format"] != FORMAT:
@@ -52,9 +54,10 @@ def verify(folder: Path) -> Findings:
                 f"{folder / 'leaderboard.json'} has format {board['format']}, this version computes {FORMAT}; verify "
                 f"it with conrad-bench {board['version']}, or write it anew with `conrad-bench leaderboard`"
             )
-        if board["runs"] and not (folder / "records").is_dir():
-            raise DataError(f"{folder} merges several runs and has no records of its own; verify each run")
-        records, context = run_records(folder), context_of(board)
+        if not (folder / "records").is_dir():
+            raise DataError(f"{folder} has no records of its own; verify each run that its leaderboard was made of")
+        context = context_of(board)
+        records = run_records(folder, context.scorers)
         again = build(records, context)
         if board.get("subgroups"):
             from conrad_bench.leaderboards.subgroups import subgroup_rows
@@ -82,14 +85,17 @@ def _check_hashes(folder: Path, findings: Findings) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         findings.differences.append(f"{path}: cannot be read as the list of a bundle's files")
         return
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"bundle.json"}
+    found = [p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()]
+    present = {p.relative_to(folder).as_posix() for p in found} - {"bundle.json"}
     for name in sorted(listed.keys() - present):
         findings.differences.append(f"{name}: missing; bundle.json lists it")
     for name in sorted(present - listed.keys()):
         findings.differences.append(f"{name}: not listed in bundle.json; a bundle holds nothing else")
     for name in sorted(present & listed.keys()):
         findings.hashes += 1
-        if file_sha256(folder / name) != listed[name]:
+        if not (folder / name).is_file() or (folder / name).is_symlink():
+            findings.differences.append(f"{name}: a link, no file; it would not travel with the bundle")
+        elif file_sha256(folder / name) != listed[name]:
             findings.differences.append(f"{name}: its SHA-256 is not the one in bundle.json")
 
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import HIDDEN_STATES, TRAINING, Judge, Method, Responses, Step, drawn, respond
 from conrad_bench.storage import write_text
-from conrad_bench.types import Estimate, Example, Sampling
+from conrad_bench.trainers.settings import Tracker, tracker_problem
+from conrad_bench.types import Estimate, Example, Granularity, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.model import Model
@@ -46,6 +47,12 @@ class Probe(Method):
     batch_size: int = Field(32, ge=1)
     patience: int = Field(3, ge=1)
     max_tokens: int = Field(512, ge=1)
+    report_to: Tracker = "none"
+    """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
+
+    def problem(self, granularity: Granularity) -> str | None:
+        """A tracker whose package is not installed."""
+        return tracker_problem(self.report_to)
 
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
@@ -78,10 +85,15 @@ class Probe(Method):
     ) -> None:
         """Generate responses, judge their claims, read the hidden states and train the MLP."""
         from conrad_bench.trainers.probe import train_probe
+        from conrad_bench.trainers.tracking import tracked
 
         x, y = self._states(task, drawn(train, self._number(task), self.seed), model, judge)
         vx, vy = self._states(task, drawn(validation, self.validation_samples, self.seed), model, judge)
-        with model.reporter.stage("training the probe", self.epochs) as advance:
+        options = self.model_dump(mode="json")
+        with (
+            model.reporter.stage("training the probe", self.epochs) as advance,
+            tracked(self.report_to, out, options) as report,
+        ):
             history = train_probe(
                 x,
                 y,
@@ -95,6 +107,7 @@ class Probe(Method):
                 patience=self.patience,
                 seed=self.seed,
                 advance=advance,
+                report=report,
                 out=out,
             )
         write_text(out / "training.jsonl", "".join(json.dumps(line) + "\n" for line in history))

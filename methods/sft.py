@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from conrad_bench.methods.base import LOGPROBS, TRAINING, Judge, Method, Step, drawn
 from conrad_bench.methods.stating import level_plan, state, train_on_levels
-from conrad_bench.trainers.settings import LevelSettings
+from conrad_bench.trainers.settings import LevelSettings, tracker_problem
 from conrad_bench.types import Estimate, Example, Granularity
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class SFT(Method, LevelSettings):
     def requirements(self) -> frozenset[str]:
         """Reading all eleven confidences needs log-probabilities."""
         return self.needs | {LOGPROBS} if self.distribution else self.needs
+
+    def problem(self, granularity: Granularity) -> str | None:
+        """A tracker whose package is not installed."""
+        return tracker_problem(self.report_to)
 
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]

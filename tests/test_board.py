@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,15 @@ def test_the_page_says_what_it_must() -> None:
     assert "nan" not in page.lower()
 
 
+@pytest.mark.parametrize(("methods", "tables"), [(1, [1]), (6, [6]), (7, [3, 4]), (13, [4, 4, 5])])
+def test_a_page_has_no_table_that_is_too_wide_for_it(methods: int, tables: list[int]) -> None:
+    names = [f"m{number}" for number in range(methods)]
+    page = markdown(board_of(*(frame(name, n=20) for name in names)))
+    headers = [line for line in page.splitlines() if line.startswith("| metric ")]
+    assert [line.count("|") - 2 for line in headers] == tables
+    assert sorted(re.findall(r"m\d+", " ".join(headers))) == sorted(names)
+
+
 def test_real_data_are_not_called_phantom() -> None:
     board = board_of(frame("conrad"), phantom=False, data="MIMIC-CXR-JPG 2.1.0")
     assert board["title"] == "Confidence of tiny on MIMIC-CXR-JPG 2.1.0"
@@ -380,8 +390,12 @@ def test_what_is_wrong_in_the_folder_is_named(tmp_path: Path) -> None:
     renamed.write_bytes(b"torn")
     with pytest.raises(StorageError, match="probe@mimic_report"):
         write_leaderboard(tmp_path, CONTEXT)
-    with pytest.raises(DataError, match="'unknown'"):
-        board_of(frame("conrad", "unknown"))
+    renamed.unlink()
+    write_records(records_path(tmp_path, "conrad", "unknown"), frame("conrad", "unknown"))
+    with pytest.raises(
+        DataError, match=r"conrad@unknown\.parquet holds records of task 'unknown', which is not a task"
+    ):
+        write_leaderboard(tmp_path, CONTEXT)
 
 
 def test_records_read_back_give_the_same_board(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from test_board import SENTENCES, board_of, frame, sentences
 
+from conrad_bench.leaderboards import plots, tables
 from conrad_bench.leaderboards.html import page
 from conrad_bench.leaderboards.schema import Board
 
@@ -120,6 +121,17 @@ def test_tables_have_captions_headers_and_plots_their_texts() -> None:
 )  # fmt: skip
 def test_the_page_shows_what_the_board_has(words: str) -> None:
     assert words in page(full_board())
+
+
+def test_no_two_of_many_methods_have_the_same_line() -> None:
+    assert len({plots.key(number) for number in range(64)}) == 64
+
+
+def test_one_scorer_of_sentences_and_responses_has_two_titles() -> None:
+    board = full_board()
+    board["tasks"]["mimic_sentence"]["quality"]["label"] = board["tasks"]["mimic_sentence"]["label"]
+    titles = [tables.column_title(board, "mimic_sentence", metric) for metric in ("correctness", "quality")]
+    assert titles[1] == titles[0].replace(" ↑", " (whole) ↑")
 
 
 def test_every_text_of_the_board_is_escaped() -> None:

@@ -7,10 +7,13 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from html import escape as escape_html
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +83,8 @@ def test_seeds_are_rows_of_their_own_against_their_own_baseline(tmp_path: Path) 
         runs.append(a_run(tmp_path / f"seed-{seed}", frames))
     board, _ = leaderboard(runs, tmp_path / "out")
     assert names(board) == [f"{method} [seed-{seed}]" for method in ("conrad", "verbalized") for seed in (1, 2)]
+    assert board["caveats"] == []
+    assert "- seed-2: tiny, conrad-bench" in (tmp_path / "out" / "leaderboard.md").read_text()
     bases = {row["method"]: row["difference"]["baseline"] for row in board["rows"] if "difference" in row}
     assert bases == {f"conrad [seed-{seed}]": f"verbalized [seed-{seed}]" for seed in (1, 2)}
     alone = board_of(other(frame("conrad"), 2), other(frame("verbalized"), 2))
@@ -137,8 +142,13 @@ def test_runs_that_do_not_belong_together_are_refused_unless_told(
         leaderboard([a, b], tmp_path / "out")
     assert "--mixed" in str(caught.value)
     assert not (tmp_path / "out").exists()
-    board, _ = leaderboard([a, b], tmp_path / "out", mixed=True)
+    board, out = leaderboard([a, b], tmp_path / "out", mixed=True)
     assert len(board["rows"]) == 2
+    (said,) = board["caveats"]
+    assert expected in said
+    assert str(tmp_path) not in said
+    for page in ("leaderboard.md", "leaderboard.html"):
+        assert escape_html(said, quote=True) in (out / page).read_text() or said in (out / page).read_text()
 
 
 def test_formats_are_not_mixed_in_silence(tmp_path: Path) -> None:
@@ -170,6 +180,27 @@ def test_what_cannot_be_used_is_an_error_with_the_nearest_name(tmp_path: Path) -
     with pytest.raises(ConfigError, match="--out"):
         leaderboard([run, a_run(tmp_path / "b", [frame("probe")])])
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ConfigError, match="out is a file; name a folder"):
+        leaderboard([run], tmp_path / "out")
+
+
+def test_a_wrong_value_in_the_records_is_named_by_file_column_and_row(tmp_path: Path) -> None:
+    """Through the command: its exit code is 2 however quickly the process ends after it has read."""
+    run = a_run(tmp_path / "a", [frame("conrad")])
+    path = records_path(run, "conrad", "mimic_report")
+    table = pq.read_table(path)
+    for column, value, problem in (
+        ("confidence", 1.2, "a value is outside [0, 1] (1 such rows)"),
+        ("correctness", float("nan"), "an ok record has no correctness (1 such rows)"),
+        ("confidence", float("nan"), "an ok record has no confidence (1 such rows)"),
+    ):
+        values = table[column].to_pylist()
+        values[3] = value
+        at = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(at, column, pa.array(values, pa.float64(), from_pandas=False)), path)
+        said = refused(conrad_bench("leaderboard", "a", cwd=tmp_path))
+        assert said == f"error: a/records/{path.name}: column '{column}', row 3: {problem}\n"
 
 
 def test_empty_and_damaged_runs_are_named(tmp_path: Path) -> None:
@@ -190,6 +221,19 @@ def test_empty_and_damaged_runs_are_named(tmp_path: Path) -> None:
     (torn / "context.json").write_text("[")
     with pytest.raises(DataError, match="cannot be read as JSON"):
         leaderboard([torn])
+    (torn / "context.json").write_text('{"format": 1, "context": {}, "fingerprints": ["f1"]}')
+    with pytest.raises(DataError, match=r"context.json: fingerprints: Input should be a valid dictionary"):
+        leaderboard([torn])
+    whole = a_run(tmp_path / "whole", [frame("conrad")])
+    (whole / "manifest.json").write_text('{"data": {"mimic_report": "f1"}}')
+    with pytest.raises(DataError, match=r"manifest.json: data.mimic_report: Input should be a valid dictionary"):
+        leaderboard([whole])
+    said = json.loads((whole / "context.json").read_text())
+    said["context"]["metrics"] = [{"name": "eec", "options": {}}]
+    (whole / "context.json").write_text(json.dumps(said))
+    (whole / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match=r"context.json: unknown metric 'eec'; did you mean 'ece'"):
+        leaderboard([whole])
     cut = a_run(tmp_path / "cut", [frame("conrad")])
     path = records_path(cut, "conrad", "mimic_report")
     path.write_bytes(path.read_bytes()[:-20])
@@ -206,6 +250,7 @@ def test_subgroups_come_with_by(tmp_path: Path) -> None:
     board = schema.read_board(tmp_path / "out" / "leaderboard.json")
     assert {row["subgroup"]["value"] for row in board["subgroups"]} == {"AP", "PA"}
     assert "By view on mimic_report" in (tmp_path / "out" / "leaderboard.html").read_text()
+    assert "### By view on mimic_report" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert "subgroup_value" in (tmp_path / "out" / "leaderboard.csv").read_text()
 
 
@@ -274,6 +319,6 @@ def test_the_table_for_latex_has_its_cells_and_escapes() -> None:
 def test_escaped_text_leaves_latex_no_command(text: str) -> None:
     escaped = escape(text)
     plain = re.sub(
-        r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\$\\\w+\$|\$-\$|\\[&%$#_{}]", "", escaped
+        r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\$\\\w+\$|\$[-<>|]\$|\\[&%$#_{}]", "", escaped
     )
     assert not set(plain) & set("\\&%$#_{}~^\n")

@@ -18,6 +18,7 @@ SETTINGS = {
     "patience": 3,
     "seed": 0,
     "advance": lambda steps: None,
+    "report": lambda step, values: None,
 }
 
 

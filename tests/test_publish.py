@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,19 @@ def other_hash(bundle: Path) -> None:
     (bundle / "bundle.json").write_text(json.dumps(content))
 
 
+def link(bundle: Path) -> None:
+    (bundle / "config.yaml").rename(bundle.parent / "config.yaml")
+    (bundle / "config.yaml").symlink_to(bundle.parent / "config.yaml")
+
+
+def flip(bundle: Path) -> None:
+    """Change one bit in the middle of a file."""
+    path = bundle / "records" / "stated@toy.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def set_ece(board: dict[str, Any]) -> None:
     board["rows"][1]["metrics"]["ece"]["value"] -= 0.01
 
@@ -239,6 +253,13 @@ def drop_metric(board: dict[str, Any]) -> None:
         (better, "rows.stated@toy.collapse.distinct: 4, the records give 1"),
         (lambda b: (b / "records" / "stated@toy.parquet").write_bytes(b"PAR1"), "is not a whole parquet file"),
         (lambda b: (b / "bundle.json").write_text("{"), "bundle.json: cannot be read"),
+        (lambda b: (b / "bundle.json").unlink(), "bundle.json: missing; this is no run"),
+        (lambda b: (b / "more").symlink_to(b.parent), "more: not listed in bundle.json"),
+        (lambda b: (b / "more").symlink_to("nowhere"), "more: not listed in bundle.json"),
+        (link, "config.yaml: a link, no file"),
+        (flip, "records/stated@toy.parquet: its SHA-256 is not the one in bundle.json"),
+        (lambda b: (b / "leaderboard.json").unlink(), "leaderboard.json: missing; bundle.json lists it"),
+        (lambda b: shutil.rmtree(b / "records"), "records/stated@toy.parquet: missing; bundle.json lists it"),
     ],
 )
 def test_a_damaged_bundle_is_told_apart(copied: Path, damage: Callable[[Path], object], expected: str) -> None:
@@ -271,6 +292,11 @@ def test_what_cannot_be_published_is_an_error(run: Path, bundle: Path, tmp_path:
     with pytest.raises(DataError, match="is not finished"):
         publish(run, tmp_path / "b")
     (run / "manifest.json").write_bytes(manifest)
+    with pytest.raises(ConfigError, match="is a bundle already"):
+        publish(bundle, tmp_path / "b")
+    board, merged = leaderboard([run], tmp_path / "merged")
+    assert board["rows"]
+    assert [line for line in verify(merged).differences if "has no records of its own" in line]
     with pytest.raises(DataError, match="neither a bundle"):
         verify(tmp_path)
 

@@ -19,6 +19,7 @@ from test_grpo import World, fit, low_is_good
 from test_grpo import settings as options
 from test_levels import World as Claims
 from test_levels import fit as fit_levels
+from test_tracking import curves, logged, needs_tensorboard
 
 from conrad_bench.cluster import LOCAL, Cluster
 from conrad_bench.errors import ConfigError
@@ -26,7 +27,7 @@ from conrad_bench.model import Model
 from conrad_bench.progress import Reporter
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.group import Draws
-from conrad_bench.trainers.levels import expected_reward, train_levels
+from conrad_bench.trainers.levels import expected_reward, supervised, train_levels
 from conrad_bench.trainers.settings import GRPOSettings, LevelSettings
 
 WORKERS = 2
@@ -140,6 +141,29 @@ def test_likelihoods_are_trained_on_together(cluster: Cluster, base_model: Path,
     }
     Model(claims.engine, {}, Reporter(quiet=True), pool=cluster).train(train_levels, data, {})  # type: ignore[arg-type]
     assert_same_adapter(tmp_path / "group", tmp_path / "whole")
+
+
+@needs_tensorboard
+def test_one_worker_reports_what_all_have_trained(
+    cluster: Cluster, small: World, base_model: Path, tmp_path: Path
+) -> None:
+    claims = Claims(base_model, tmp_path)
+    data = {
+        "settings": LevelSettings(batch_size=4, epochs=1.0, rank=4, report_to="tensorboard"),
+        "objective": supervised,
+        "written": claims.written("\n"),
+        "correctness": [0.3] * len(claims.prompts),
+        "between": "\n",
+        "base_model": "base",
+        "seed": 0,
+        "out": tmp_path / "levels",
+    }
+    Model(claims.engine, {}, Reporter(quiet=True), pool=cluster).train(train_levels, data, {})  # type: ignore[arg-type]
+    train(cluster, small, options(epochs=0.5, report_to="tensorboard"), tmp_path / "grpo", low_is_good)
+    for name in ("levels", "grpo"):
+        events = [path for path in (tmp_path / name / "tensorboard").iterdir() if path.is_file()]
+        assert len(events) == 1
+        assert curves(tmp_path / name / "tensorboard")["loss"] == logged(tmp_path / name / "training.jsonl", "loss")
 
 
 def test_an_error_of_a_reward_is_raised_as_it_is(cluster: Cluster, small: World, tmp_path: Path) -> None:

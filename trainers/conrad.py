@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -56,6 +55,7 @@ def train_conrad(
     from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
     from conrad_bench.trainers.group import place, share_random_state, wait_for_all
     from conrad_bench.trainers.grpo import ConditionalTrainer, JointTrainer, Watch
+    from conrad_bench.trainers.tracking import tracked
 
     conditional = settings.mode == "conditional"
     marker = marker_ids(processor.tokenizer, between)
@@ -91,8 +91,7 @@ def train_conrad(
         save_strategy="steps",
         save_steps=max(1, -(-steps // settings.checkpoints)),
         save_total_limit=1,
-        report_to=settings.report_to,
-        run_name=f"{out.parent.parent.name}-{out.name}",
+        report_to="none",  # tracked() does that, for every trainer alike
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=cuda,
@@ -104,8 +103,6 @@ def train_conrad(
         seed=seed,
         shuffle_dataset=False,
     )
-    if settings.report_to == "tensorboard":
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")  # else the working directory's runs/
     torch.manual_seed(seed)
     common: dict[str, Any] = {
         "model": torch_model,
@@ -138,9 +135,10 @@ def train_conrad(
         if last is not None:
             _spread_random_state(last, workers)
     share_random_state()
-    with stage("training ConRad", steps) as advance:
+    options = settings.model_dump(mode="json")
+    with stage("training ConRad", steps) as advance, tracked(settings.report_to, out, options, done) as report:
         advance(done)
-        trainer.add_callback(Watch(advance, out / "training.jsonl", resumed=done > 0))
+        trainer.add_callback(Watch(advance, out / "training.jsonl", report, resumed=done > 0))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if rank == 0:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), base_model, out)

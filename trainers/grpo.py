@@ -28,6 +28,7 @@ from conrad_bench.trainers.confidence_tokens import confidence_mask
 from conrad_bench.trainers.group import Draws, gathered, place
 from conrad_bench.trainers.head import MaskedHead
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
+from conrad_bench.trainers.tracking import Report
 
 hush_imports()
 from transformers import LogitsProcessor, TrainerCallback  # noqa: E402
@@ -239,10 +240,10 @@ class ConditionalTrainer(JointTrainer):
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports progress, keeps a log of the training, and stops a run whose gradient is exactly zero."""
+    """Reports progress and numbers, keeps a log of the training, and stops a run whose gradient is exactly zero."""
 
-    def __init__(self, advance: Callable[[int], None], log: Path, resumed: bool = False) -> None:
-        self._advance, self._log = advance, log
+    def __init__(self, advance: Callable[[int], None], log: Path, report: Report, resumed: bool = False) -> None:
+        self._advance, self._log, self._report = advance, log, report
         self._idle: int | None = None if resumed else 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -250,7 +251,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._advance(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Append one line to the training log; raise TrainingError if the run starts without any gradient.
+        """Report and log one step; raise TrainingError if the run starts without any gradient.
 
         Later on a gradient of zero is no fault: all rollouts of a group may agree because the policy has converged.
         """
@@ -258,7 +259,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if "grad_norm" not in logs:
             return
         kept = ("loss", "grad_norm", "reward", "reward_std", "parse_rate", "entropy", "learning_rate")
-        line = {"step": state.global_step, **{name: round(float(logs[name]), 6) for name in kept if name in logs}}
+        values = {name: float(logs[name]) for name in kept if name in logs}
+        self._report(state.global_step, values)
+        line = {"step": state.global_step, **{name: float(f"{value:.6g}") for name, value in values.items()}}
         if state.is_world_process_zero:
             with open(self._log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

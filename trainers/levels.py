@@ -32,6 +32,7 @@ from conrad_bench.trainers.group import add_up, place, wait_for_all
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_problem
+from conrad_bench.trainers.tracking import tracked
 
 Objective = Callable[[torch.Tensor, Sequence[float]], torch.Tensor]
 """From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to the loss."""
@@ -136,7 +137,11 @@ def train_levels(
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[:done] if done and log.is_file() else []
     save_every = max(1, -(-steps // settings.checkpoints))
     model.train()
-    with stage("training the confidence", steps) as advance:
+    options = settings.model_dump(mode="json")
+    with (
+        stage("training the confidence", steps) as advance,
+        tracked(settings.report_to, out, options, done) as report,
+    ):
         advance(done)
         for step in range(done, steps):
             if settings.schedule == "linear":
@@ -158,8 +163,10 @@ def train_levels(
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm))
             optimizer.step()
             optimizer.zero_grad()
-            values = {"loss": total, "grad_norm": norm, "parse_rate": parsed}
-            line = {"step": step + 1, **{name: round(value, 6) for name, value in values.items()}}
+            rate = optimizer.param_groups[0]["lr"]
+            values = {"loss": total, "grad_norm": norm, "parse_rate": parsed, "learning_rate": rate}
+            report(step + 1, values)
+            line = {"step": step + 1, **{name: float(f"{value:.6g}") for name, value in values.items()}}
             lines.append(json.dumps(line) + "\n")
             advance(1)
             if parsed < 0.5 and step >= steps // 2:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from conrad_bench.trainers.tracking import Report
+
 Array = NDArray[np.float32]
 
 
@@ -34,6 +36,7 @@ def train_probe(
     patience: int,
     seed: int,
     advance: Callable[[int], None],
+    report: Report,
     out: Path,
 ) -> list[dict[str, float]]:
     """Train with soft-label cross-entropy, keep the weights of the best validation epoch, write
@@ -68,7 +71,9 @@ def train_probe(
             model.eval()
             with torch.no_grad():
                 validation = loss_of(model(vx)[:, 0], vy).item()
-            history.append({"epoch": epoch + 1, "train_loss": total / len(x), "validation_loss": validation})
+            values = {"train_loss": total / len(x), "validation_loss": validation}
+            report(epoch + 1, values)
+            history.append({"epoch": epoch + 1, **values})
             advance(1)
             since += 1
             if validation < best:

@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+Tracker = Literal["none", "trackio", "wandb", "tensorboard", "mlflow"]
+"""Where a training's curves can go; each but the first is the name of a package, too."""
+
 
 class GRPOSettings(BaseModel):
     """Hyperparameters of ConRad. Defaults are the paper's where it gives them."""
@@ -50,7 +53,7 @@ class GRPOSettings(BaseModel):
     server of `trl vllm-serve` at an address (http://...). Needs GPUs."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
-    report_to: Literal["none", "trackio", "wandb", "tensorboard", "mlflow"] = "none"
+    report_to: Tracker = "none"
     """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
 
     @model_validator(mode="after")
@@ -85,9 +88,11 @@ class LevelSettings(BaseModel):
     """Longest response, in tokens."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
+    report_to: Tracker = "none"
+    """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
 
 
-def tracker_problem(report_to: str) -> str | None:
+def tracker_problem(report_to: Tracker) -> str | None:
     """Return what is missing for a tracker of training curves, with the command that installs it, or None."""
     if report_to == "none" or importlib.util.find_spec(report_to) is not None:
         return None
