@@ -213,7 +213,7 @@ def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table | None
         file = pq.ParquetFile(pa.BufferReader(data))
         if not file.schema_arrow.equals(SCHEMA, check_metadata=True):
             return None
-        return file.read(columns)
+        return file.read(columns, use_threads=False)  # Arrow's threads can outlive a short command and abort it
     except (pa.ArrowException, OSError):
         return None
 
