@@ -153,6 +153,6 @@ class Estimates:
         self, sample: Sample, value: float, replicates: FloatArray | None, left_out: FloatArray | None
     ) -> Estimate:
         low, high = float("nan"), float("nan")
-        if replicates is not None and not np.isnan(value) and len(np.unique(sample.unit)) > 1:
+        if replicates is not None and not np.isnan(value) and sample.varies():
             low, high = interval(replicates, self._kind, value, left_out)
         return {"value": value, "low": low, "high": high}

@@ -1,0 +1,208 @@
+"""Claims in the order of a key, and sums over them under resampling weights, block by block.
+
+Metrics of order need sums by distinct confidence, and running sums down to each of them, in every replicate. Those of
+all claims and replicates together would be far larger than the processor's cache, so they are made and used up in
+blocks of levels, and every sum that is wanted of an order is taken on one way through its blocks (`Ranking.fold`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_DENSE_LEVELS = 48
+"""Up to this many levels, sums by level are one product of matrices; above, claims are gathered one by one."""
+_BLOCK_CELLS = 2**15
+"""Numbers in each array of a block: 256 KiB, so that several of them lie within a core's cache."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Sums under weights at consecutive distinct values of a key, the highest first; each of shape (levels, replicates)
+    but for `before`.
+    """
+
+    claims: FloatArray
+    """Claims at the level."""
+    correct: FloatArray
+    """Sum of their correctness."""
+    through: FloatArray
+    """Claims at this level and all higher ones, those of earlier blocks included."""
+    correct_through: FloatArray
+    """Sum of their correctness."""
+    before: FloatArray
+    """Claims above the first level of the block (replicates,)."""
+    most: int
+    """The largest number of claims in any replicate."""
+
+    @cached_property
+    def above(self) -> FloatArray:
+        """Claims above the level."""
+        return self.through - self.claims
+
+    @cached_property
+    def loss(self) -> FloatArray:
+        """Sum of the risks, 1 - correctness, of the claims at the level."""
+        return self.claims - self.correct
+
+
+Term = Callable[[Levels], FloatArray]
+"""What a block of levels adds to a fold, (replicates,)."""
+
+
+class Ranking:
+    """Claims in falling order of a key (n,), those with one key tied."""
+
+    def __init__(self, key: FloatArray, correctness: FloatArray, unit: IntArray, units: int) -> None:
+        keys = rank_keys(key)
+        self.order = np.argsort(-keys, kind="stable")
+        keys = keys[self.order]
+        self.unit, self.correctness = unit[self.order], correctness[self.order]
+        first = np.ones(len(keys), bool)
+        first[1:] = keys[1:] != keys[:-1]
+        self.level = np.cumsum(first) - 1
+        """Level of each claim in this order, from 0 for the highest key, shape (n,)."""
+        self.size = int(first.sum())
+        """Number of levels."""
+        self._ends = np.append(np.flatnonzero(first)[1:], len(keys)) - 1 if len(keys) else np.empty(0, np.int64)
+        self._count = np.bincount(unit, minlength=units).astype(np.float64)
+        self._cells: tuple[FloatArray, FloatArray] | None = None
+        if self.size <= _DENSE_LEVELS:
+            cell = self.level * units + self.unit
+            shape = (self.size, units)
+            self._cells = (
+                np.bincount(cell, minlength=self.size * units).reshape(shape).astype(np.float64),
+                np.bincount(cell, self.correctness, self.size * units).reshape(shape).astype(np.float64),
+            )
+        # Sums live as long as the statistics that hold them; those that nobody holds any more are not computed.
+        self._folds: WeakValueDictionary[Term, Fold] = WeakValueDictionary()
+        self._last: tuple[FloatArray, dict[Term, FloatArray]] | None = None
+
+    def blocks(self, weights: FloatArray) -> Iterator[Levels]:
+        """Yield the sums by level under weights (replicates, units), the highest levels first."""
+        totals = weights @ self._count
+        most, none = int(totals.max(initial=0)), np.zeros(len(weights))
+        if self._cells is not None:
+            if self.size:
+                count, correct = self._cells[0] @ weights.T, self._cells[1] @ weights.T
+                yield Levels(count, correct, np.cumsum(count, axis=0), np.cumsum(correct, axis=0), none, most)
+            return
+        # Replicates lie next to each other, so that every step below runs along whole rows.
+        by_unit = np.ascontiguousarray(weights.T)
+        running, running_correct = none, none  # down to the last claim
+        before, before_correct = none, none  # down to the last level
+        cut = False  # whether that level goes on
+        for part in parts(len(self.unit), len(weights)):
+            count = by_unit.take(self.unit[part], axis=0)
+            correct = count * self.correctness[part, None]
+            through, correct_through = np.cumsum(count, axis=0), np.cumsum(correct, axis=0)
+            through += running
+            correct_through += running_correct
+            running, running_correct = through[-1], correct_through[-1]
+            ends = self._ends[slice(*np.searchsorted(self._ends, (part.start, part.stop)))] - part.start
+            tied = cut or len(ends) < len(count)
+            cut = not len(ends) or bool(ends[-1] < len(count) - 1)
+            if not len(ends):
+                continue
+            if tied:
+                through, correct_through = through.take(ends, axis=0), correct_through.take(ends, axis=0)
+                count, correct = _steps(through, before), _steps(correct_through, before_correct)
+            yield Levels(count, correct, through, correct_through, before, most)
+            before, before_correct = through[-1], correct_through[-1]
+
+    def rows(self) -> IntArray:
+        """Return the level of each claim in the order in which the claims were given, shape (n,)."""
+        level = np.empty_like(self.level)
+        level[self.order] = self.level
+        return level
+
+    def sums(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the claims of each level and the sum of their correctness, each of shape (levels, replicates)."""
+        claims, correct = (np.empty((self.size, len(weights))) for _ in range(2))
+        done = 0
+        for block in self.blocks(weights):
+            rows = slice(done, done + len(block.claims))
+            claims[rows], correct[rows] = block.claims, block.correct
+            done = rows.stop
+        return claims, correct
+
+    def ranks(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the mean rank of each level's claims less that of all claims, and the sum of its squares over claims.
+
+        Of shapes (levels, replicates) and (replicates,), under weights (replicates, units).
+        """
+        middle = weights @ self._count / 2
+        ranks, spread, done = np.empty((self.size, len(weights))), np.zeros(len(weights)), 0
+        for block in self.blocks(weights):
+            rank = ranks[done : done + len(block.claims)]
+            np.subtract(block.through, block.claims / 2, out=rank)
+            rank -= middle
+            spread += np.einsum("ij,ij,ij->j", block.claims, rank, rank)
+            done += len(rank)
+        return ranks, spread
+
+    def fold(self, term: Term, combine: np.ufunc = np.add) -> Fold:
+        """Return the sum (or by `combine`, the maximum) of a term over blocks as a function of weights.
+
+        All folds of a ranking are computed together, when the first of them is asked for under new weights. They are
+        known by their terms, so a term that several metrics want should be one function.
+        """
+        fold = self._folds.get(term)
+        if fold is None:
+            fold = self._folds[term] = Fold(self, term, combine)
+        return fold
+
+    def folded(self, fold: Fold, weights: FloatArray) -> FloatArray:
+        """Return a fold under weights (replicates, units), and keep all others for the same weights."""
+        if self._last is None or self._last[0] is not weights:
+            self._last = weights, {}
+        found = self._last[1]
+        if fold.term not in found:
+            wanted = [each for each in self._folds.values() if each.term not in found]
+            found |= {each.term: np.zeros(len(weights)) for each in wanted}
+            for block in self.blocks(weights):
+                for each in wanted:
+                    each.combine(found[each.term], each.term(block), out=found[each.term])
+        return found[fold.term]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A sum over the levels of a ranking, as a function of weights (replicates, units), which must not change."""
+
+    ranking: Ranking
+    term: Term
+    combine: np.ufunc
+
+    def __call__(self, weights: FloatArray) -> FloatArray:
+        """Return the fold in each replicate (replicates,)."""
+        return self.ranking.folded(self, weights)
+
+
+def parts(claims: int, replicates: int) -> Iterator[slice]:
+    """Yield the slices of `claims` claims whose weights in `replicates` replicates fit into the cache."""
+    step = max(1, _BLOCK_CELLS // max(replicates, 1))
+    for start in range(0, claims, step):
+        yield slice(start, min(start + step, claims))
+
+
+def rank_keys(values: FloatArray) -> FloatArray:
+    """Return values (n,) to twelve significant digits: 3 * 0.1 ties with 0.3, and 1e-30 does not tie with 0."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, 40)), exponent - 40))
+
+
+def _steps(through: FloatArray, before: FloatArray) -> FloatArray:
+    """Return the rows whose running sums these are, of the same shape; `before` is the sum of those above."""
+    found = through.copy()
+    found[1:] -= through[:-1]
+    found[0] -= before
+    return found
