@@ -17,8 +17,11 @@ from conrad_bench.leaderboards.metrics import CORRECTNESS, FloatArray, Metric, S
 
 LEVEL = 0.95
 IntervalKind = Literal["percentile", "basic", "bca"]
-_BLOCK_CELLS = 2**17
-"""Weights of claims that are in memory at one time: 1 MiB, so that a statistic works within the processor's cache."""
+_BLOCK_CELLS, _MOST_CELLS = 2**17, 2**23
+"""Weights of claims that are in memory at one time: 1 MiB, so that a statistic works within the processor's cache; 64
+MiB at most for the sake of `_FEWEST` replicates."""
+_FEWEST = 8
+"""So many replicates at a time at least, so that what is read of each claim is used several times."""
 _JACKKNIFE_GROUPS = 1000
 """Up to this many units the jackknife leaves out one at a time, above it that many groups of units."""
 Estimate = dict[str, float]
@@ -37,7 +40,8 @@ def weight_blocks(units: int, replicates: int, seed: int, block: int) -> Iterato
 
 def block_size(units: int, width: int = 0) -> int:
     """Return how many replicates to compute at a time, for `units` units and samples of at most `width` claims."""
-    return max(2, _BLOCK_CELLS // max(units, width))
+    cells = max(units, width)
+    return max(2, _BLOCK_CELLS // cells, min(_FEWEST, _MOST_CELLS // cells))
 
 
 def bootstrap(statistics: Sequence[Statistic], units: int, replicates: int, seed: int, width: int = 0) -> FloatArray:

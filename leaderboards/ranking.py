@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,7 +20,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _DENSE_LEVELS = 48
-"""Up to this many levels, sums by level are one product of matrices; above, claims are gathered one by one."""
+"""Up to this many levels, sums by level are a product of matrices; above, of a sparse matrix."""
+_TIED = 16
+"""With fewer claims than this by level, on average, sums by level are made from those by claim."""
 _BLOCK_CELLS = 2**15
 """Numbers in each array of a block: 256 KiB, so that several of them lie within a core's cache."""
 
@@ -72,16 +75,19 @@ class Ranking:
         """Level of each claim in this order, from 0 for the highest key, shape (n,)."""
         self.size = int(first.sum())
         """Number of levels."""
-        self._ends = np.append(np.flatnonzero(first)[1:], len(keys)) - 1 if len(keys) else np.empty(0, np.int64)
+        starts = np.flatnonzero(np.append(first, True))
+        self._ends = starts[1:] - 1
         self._count = np.bincount(unit, minlength=units).astype(np.float64)
-        self._cells: tuple[FloatArray, FloatArray] | None = None
+        self._cells: tuple[Any, ...] | None = None
+        """Claims and their summed correctness, each of shape (levels, units), where levels are few."""
+        terms = np.ones(len(keys)), self.correctness
         if self.size <= _DENSE_LEVELS:
-            cell = self.level * units + self.unit
-            shape = (self.size, units)
-            self._cells = (
-                np.bincount(cell, minlength=self.size * units).reshape(shape).astype(np.float64),
-                np.bincount(cell, self.correctness, self.size * units).reshape(shape).astype(np.float64),
-            )
+            cell, shape = self.level * units + self.unit, (self.size, units)
+            self._cells = tuple(np.bincount(cell, term, self.size * units).reshape(shape) for term in terms)
+        elif _TIED * self.size <= len(keys):
+            from scipy.sparse import csr_array
+
+            self._cells = tuple(csr_array((term, self.unit, starts), (self.size, units)) for term in terms)
         # Sums live as long as the statistics that hold them; those that nobody holds any more are not computed.
         self._folds: WeakValueDictionary[Term, Fold] = WeakValueDictionary()
         self._last: tuple[FloatArray, dict[Term, FloatArray]] | None = None
@@ -92,7 +98,7 @@ class Ranking:
         most, none = int(totals.max(initial=0)), np.zeros(len(weights))
         if self._cells is not None:
             if self.size:
-                count, correct = self._cells[0] @ weights.T, self._cells[1] @ weights.T
+                count, correct = (cells @ weights.T for cells in self._cells)
                 yield Levels(count, correct, np.cumsum(count, axis=0), np.cumsum(correct, axis=0), none, most)
             return
         # Replicates lie next to each other, so that every step below runs along whole rows.
