@@ -94,35 +94,40 @@ class Ranking:
 
     def blocks(self, weights: FloatArray) -> Iterator[Levels]:
         """Yield the sums by level under weights (replicates, units), the highest levels first."""
-        totals = weights @ self._count
-        most, none = int(totals.max(initial=0)), np.zeros(len(weights))
+        most, before = int((weights @ self._count).max(initial=0)), np.zeros(len(weights))
+        for (claims, through), (correct, correct_through) in self._sums(weights, 2):
+            yield Levels(claims, correct, through, correct_through, before, most)
+            before = through[-1]
+
+    def _sums(self, weights: FloatArray, terms: int) -> Iterator[list[tuple[FloatArray, FloatArray]]]:
+        """Yield sums by level and running sums for blocks of levels: of claims, and (with 2 terms) of correctness."""
         if self._cells is not None:
+            sums = [cells @ weights.T for cells in self._cells[:terms]]
             if self.size:
-                count, correct = (cells @ weights.T for cells in self._cells)
-                yield Levels(count, correct, np.cumsum(count, axis=0), np.cumsum(correct, axis=0), none, most)
+                yield [(each, np.cumsum(each, axis=0)) for each in sums]
             return
         # Replicates lie next to each other, so that every step below runs along whole rows.
         by_unit = np.ascontiguousarray(weights.T)
-        running, running_correct = none, none  # down to the last claim
-        before, before_correct = none, none  # down to the last level
+        running = [np.zeros(len(weights))] * terms  # down to the last claim
+        before = running  # down to the last level
         cut = False  # whether that level goes on
         for part in parts(len(self.unit), len(weights)):
             count = by_unit.take(self.unit[part], axis=0)
-            correct = count * self.correctness[part, None]
-            through, correct_through = np.cumsum(count, axis=0), np.cumsum(correct, axis=0)
-            through += running
-            correct_through += running_correct
-            running, running_correct = through[-1], correct_through[-1]
+            own = [count, count * self.correctness[part, None]] if terms == 2 else [count]
+            through = [np.cumsum(each, axis=0) for each in own]
+            for each, start in zip(through, running, strict=True):
+                each += start
+            running = [each[-1] for each in through]
             ends = self._ends[slice(*np.searchsorted(self._ends, (part.start, part.stop)))] - part.start
             tied = cut or len(ends) < len(count)
             cut = not len(ends) or bool(ends[-1] < len(count) - 1)
             if not len(ends):
                 continue
             if tied:
-                through, correct_through = through.take(ends, axis=0), correct_through.take(ends, axis=0)
-                count, correct = _steps(through, before), _steps(correct_through, before_correct)
-            yield Levels(count, correct, through, correct_through, before, most)
-            before, before_correct = through[-1], correct_through[-1]
+                through = [each.take(ends, axis=0) for each in through]
+                own = [np.diff(each, axis=0, prepend=start[None]) for each, start in zip(through, before, strict=True)]
+            yield list(zip(own, through, strict=True))
+            before = [each[-1] for each in through]
 
     def rows(self) -> IntArray:
         """Return the level of each claim in the order in which the claims were given, shape (n,)."""
@@ -147,11 +152,11 @@ class Ranking:
         """
         middle = weights @ self._count / 2
         ranks, spread, done = np.empty((self.size, len(weights))), np.zeros(len(weights)), 0
-        for block in self.blocks(weights):
-            rank = ranks[done : done + len(block.claims)]
-            np.subtract(block.through, block.claims / 2, out=rank)
+        for ((claims, through),) in self._sums(weights, 1):
+            rank = ranks[done : done + len(claims)]
+            np.subtract(through, claims / 2, out=rank)
             rank -= middle
-            spread += np.einsum("ij,ij,ij->j", block.claims, rank, rank)
+            spread += np.einsum("ij,ij,ij->j", claims, rank, rank)
             done += len(rank)
         return ranks, spread
 
@@ -204,11 +209,3 @@ def rank_keys(values: FloatArray) -> FloatArray:
     """Return values (n,) to twelve significant digits: 3 * 0.1 ties with 0.3, and 1e-30 does not tie with 0."""
     mantissa, exponent = np.frexp(values)
     return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, 40)), exponent - 40))
-
-
-def _steps(through: FloatArray, before: FloatArray) -> FloatArray:
-    """Return the rows whose running sums these are, of the same shape; `before` is the sum of those above."""
-    found = through.copy()
-    found[1:] -= through[:-1]
-    found[0] -= before
-    return found
