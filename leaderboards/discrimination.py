@@ -16,7 +16,7 @@ from conrad_bench.leaderboards.metrics import (
     centred,
     ratio,
 )
-from conrad_bench.leaderboards.ranking import Levels, Ranking, parts, rank_keys
+from conrad_bench.leaderboards.ranking import Levels, Ranking, by_unit, parts, rank_keys
 
 
 class Pearson(Metric):
@@ -72,11 +72,11 @@ class Spearman(Metric):
         def statistic(weights: FloatArray) -> FloatArray:
             rank, spread = finer.ranks(weights)
             other_rank, other_spread = other.ranks(weights)
-            together, by_unit = np.zeros(len(weights)), np.ascontiguousarray(weights.T)
+            together, copies = np.zeros(len(weights)), by_unit(weights)
             for part in parts(len(sample), len(weights)):
                 together += np.einsum(
                     "ij,ij,ij->j",
-                    by_unit.take(finer.unit[part], axis=0),
+                    copies.take(finer.unit[part], axis=0).astype(np.float64),
                     rank.take(finer.level[part], axis=0),
                     other_rank.take(level[part], axis=0),
                 )

@@ -62,7 +62,7 @@ Term = Callable[[Levels], FloatArray]
 
 
 class Ranking:
-    """Claims in falling order of a key (n,), those with one key tied."""
+    """Claims in falling order of a key (n,), those with one key tied. They are given in rising order of their units."""
 
     def __init__(self, key: FloatArray, correctness: FloatArray, unit: IntArray, units: int) -> None:
         keys = rank_keys(key)
@@ -80,14 +80,16 @@ class Ranking:
         self._count = np.bincount(unit, minlength=units).astype(np.float64)
         self._cells: tuple[Any, ...] | None = None
         """Claims and their summed correctness, each of shape (levels, units), where levels are few."""
-        terms = np.ones(len(keys)), self.correctness
+        terms, shape = (np.ones(len(keys)), correctness), (self.size, units)
         if self.size <= _DENSE_LEVELS:
-            cell, shape = self.level * units + self.unit, (self.size, units)
+            cell = self.rows() * units + unit
             self._cells = tuple(np.bincount(cell, term, self.size * units).reshape(shape) for term in terms)
         elif _TIED * self.size <= len(keys):
-            from scipy.sparse import csr_array
+            from scipy.sparse import csc_array
 
-            self._cells = tuple(csr_array((term, self.unit, starts), (self.size, units)) for term in terms)
+            # By unit: weights are read in their order, and the sums of the few levels stay in the cache.
+            level, unit_starts = self.rows().astype(np.int32), np.searchsorted(unit, np.arange(units + 1))
+            self._cells = tuple(csc_array((term, level, unit_starts), shape) for term in terms)
         # Sums live as long as the statistics that hold them; those that nobody holds any more are not computed.
         self._folds: WeakValueDictionary[Term, Fold] = WeakValueDictionary()
         self._last: tuple[FloatArray, dict[Term, FloatArray]] | None = None
@@ -102,17 +104,18 @@ class Ranking:
     def _sums(self, weights: FloatArray, terms: int) -> Iterator[list[tuple[FloatArray, FloatArray]]]:
         """Yield sums by level and running sums for blocks of levels: of claims, and (with 2 terms) of correctness."""
         if self._cells is not None:
-            sums = [cells @ weights.T for cells in self._cells[:terms]]
+            # Replicates lie next to each other, so that every step runs along whole rows.
+            columns = np.ascontiguousarray(weights.T)
+            sums = [cells @ columns for cells in self._cells[:terms]]
             if self.size:
                 yield [(each, np.cumsum(each, axis=0)) for each in sums]
             return
-        # Replicates lie next to each other, so that every step below runs along whole rows.
-        by_unit = np.ascontiguousarray(weights.T)
+        copies = by_unit(weights)
         running = [np.zeros(len(weights))] * terms  # down to the last claim
         before = running  # down to the last level
         cut = False  # whether that level goes on
         for part in parts(len(self.unit), len(weights)):
-            count = by_unit.take(self.unit[part], axis=0)
+            count = copies.take(self.unit[part], axis=0).astype(np.float64)
             own = [count, count * self.correctness[part, None]] if terms == 2 else [count]
             through = [np.cumsum(each, axis=0) for each in own]
             for each, start in zip(through, running, strict=True):
@@ -196,6 +199,14 @@ class Fold:
     def __call__(self, weights: FloatArray) -> FloatArray:
         """Return the fold in each replicate (replicates,)."""
         return self.ranking.folded(self, weights)
+
+
+def by_unit(weights: FloatArray) -> NDArray[np.unsignedinteger[Any]]:
+    """Return weights (replicates, units) as (units, replicates), of the smallest type that holds them.
+
+    Claims that are not in the order of their units read it here and there, so it should be small.
+    """
+    return weights.T.astype(np.min_scalar_type(int(weights.max(initial=0))), order="C")
 
 
 def parts(claims: int, replicates: int) -> Iterator[slice]:
