@@ -24,6 +24,7 @@ _FEWEST = 8
 """So many replicates at a time at least, so that what is read of each claim is used several times."""
 _JACKKNIFE_GROUPS = 1000
 """Up to this many units the jackknife leaves out one at a time, above it that many groups of units."""
+_ROUNDING = 1e-12
 Estimate = dict[str, float]
 """A value with its interval: `value`, `low`, `high`; NaN where undefined."""
 
@@ -101,8 +102,9 @@ def _bca_tails(replicates: FloatArray, value: float, left_out: FloatArray) -> tu
     from scipy.special import ndtr, ndtri
 
     tail = (1 - LEVEL) / 2
-    # Ties with the value count one half: statistics of few distinct values have many.
-    below = float(np.mean(replicates < value) + np.mean(replicates == value) / 2)
+    # Ties with the value count one half: statistics of few distinct values have many. Sums in another order differ in
+    # their last digits.
+    below = float(np.mean(replicates < value - _ROUNDING) + np.mean(replicates <= value + _ROUNDING)) / 2
     if not 0 < below < 1 or len(left_out) < 2:
         return tail, 1 - tail
     influence = left_out.mean() - left_out

@@ -46,7 +46,7 @@ class ECE(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals by unit and group."""
-        return _grouped_error(sample, sample.groups)
+        return _grouped_error(sample, sample.residuals)
 
 
 class EqualMassECE(Metric):
@@ -65,7 +65,8 @@ class EqualMassECE(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals by unit and bin."""
-        return _grouped_error(sample, mass_groups(sample.stated()))
+        group = mass_groups(sample.stated())
+        return _grouped_error(sample, sample.cells(group, sample.stated() - sample.correctness))
 
 
 class DebiasedECE(Metric):
@@ -88,11 +89,10 @@ class DebiasedECE(Metric):
         """Sums of residuals by unit and group, and their squares."""
         from scipy.special import erf
 
-        cells = sample.cells(sample.groups, sample.stated() - sample.correctness)
-        squares = cells**2
+        squares = sample.residuals**2
 
         def statistic(weights: FloatArray) -> FloatArray:
-            gap, error = weights @ cells, np.sqrt(weights @ squares)
+            gap, error = weights @ sample.residuals, np.sqrt(weights @ squares)
             z = gap / np.where(error > 0, error, 1.0)
             part = gap * erf(z / math.sqrt(2)) - error * math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2)
             return ratio(part.sum(axis=1), weights @ sample.counts)
@@ -117,8 +117,7 @@ class MaximumError(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals and claims by unit and group."""
-        residual = sample.cells(sample.groups, sample.stated() - sample.correctness)
-        count = sample.cells(sample.groups, np.ones(len(sample)))
+        residual, count = sample.residuals, sample.cells(sample.groups, np.ones(len(sample)))
 
         def statistic(weights: FloatArray) -> FloatArray:
             claims = weights @ count
@@ -286,10 +285,9 @@ def mass_groups(confidence: FloatArray) -> IntArray:
     return (BINS * middle // (2 * len(confidence)))[level].astype(np.int64)
 
 
-def _grouped_error(sample: Sample, group: IntArray) -> Statistic:
+def _grouped_error(sample: Sample, residuals: FloatArray) -> Statistic:
     # The share times the difference of means is the summed residual over n.
-    cells = sample.cells(group, sample.stated() - sample.correctness)
-    return lambda weights: ratio(np.abs(weights @ cells).sum(axis=1), weights @ sample.counts)
+    return lambda weights: ratio(np.abs(weights @ residuals).sum(axis=1), weights @ sample.counts)
 
 
 def _recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:

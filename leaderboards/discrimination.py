@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Spearman(Metric):
             for part in parts(len(sample), len(weights)):
                 together += np.einsum(
                     "ij,ij,ij->j",
-                    copies.take(finer.unit[part], axis=0).astype(np.float64),
+                    copies.take(sample.unit[finer.order[part]], axis=0).astype(np.float64),
                     rank.take(finer.level[part], axis=0),
                     other_rank.take(level[part], axis=0),
                 )
@@ -233,12 +233,16 @@ def _wins_by_unit(right: Sample, wrong: Sample) -> FloatArray:
     return found
 
 
-@lru_cache(maxsize=1)
+_PAIR_MEANS: WeakKeyDictionary[Sample, tuple[Statistic, Statistic, Statistic]] = WeakKeyDictionary()
+
+
 def _pair_means(sample: Sample) -> tuple[Statistic, Statistic, Statistic]:
     """Return the means over pairs of claims of sign(x - x') sign(y - y'), of [x != x'] and of [y != y'].
 
-    They are quadratic in the weights; these are their tangents at weights of 1.
+    They are quadratic in the weights; these are their tangents at weights of 1. They are kept while the sample lives.
     """
+    if sample in _PAIR_MEANS:
+        return _PAIR_MEANS[sample]
     x, y = sample.ranking, sample.best_ranking
     concordant = _concordant(x, y)
     count = np.ones(len(sample))

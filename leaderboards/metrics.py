@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from conrad_bench.leaderboards.ranking import FloatArray, IntArray, Ranking
+from conrad_bench.leaderboards.ranking import FloatArray as FloatArray
+from conrad_bench.leaderboards.ranking import IntArray as IntArray
+from conrad_bench.leaderboards.ranking import Ranking
 
 Statistic = Callable[[FloatArray], FloatArray]
 
@@ -123,6 +125,11 @@ class Sample:
     def groups(self) -> IntArray:
         """The group of ECE of each claim, shape (n,)."""
         return groups(self.stated())
+
+    @cached_property
+    def residuals(self) -> FloatArray:
+        """Sum of confidence - correctness over the claims of each unit in each group of ECE, shape (units, groups)."""
+        return self.cells(self.groups, self.stated() - self.correctness)
 
     @cached_property
     def _ones(self) -> FloatArray:
@@ -259,8 +266,8 @@ def beside(a: Sample, b: Sample) -> Sample:
 
 def mean_of(sample: Sample, term: FloatArray) -> Statistic:
     """Return the statistic that is the mean of a term (n,) over claims."""
-    terms = np.stack([sample.totals(term)[:, 0], sample.counts], axis=1)
-    return lambda weights: ratio(*(weights @ terms).T)
+    sums = sample.totals(term)[:, 0]
+    return lambda weights: ratio(weights @ sums, weights @ sample.counts)
 
 
 def centred(values: FloatArray) -> FloatArray:

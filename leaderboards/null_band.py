@@ -21,8 +21,7 @@ def null_band(sample: Sample, replicates: int, seed: int) -> dict[str, float] | 
     """
     if not sample.varies():
         return None
-    residual = sample.cells(sample.groups, sample.stated() - sample.correctness)
-    count = sample.cells(sample.groups, np.ones(len(sample)))
+    residual, count = sample.residuals, sample.cells(sample.groups, np.ones(len(sample)))
     claims = np.maximum(count.sum(axis=0), 1)
     ece = float(np.abs(residual.sum(axis=0)).sum()) / len(sample)
     # A unit pulls the mean of its group towards itself: its residual is too small by the root of its share of others.

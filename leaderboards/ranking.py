@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_DENSE_LEVELS = 48
-"""Up to this many levels, sums by level are a product of matrices; above, of a sparse matrix."""
+_DENSE = 2
+"""Up to this many pairs of a unit and a level for each claim, the matrix of their sums is dense, above it is sparse."""
 _TIED = 16
-"""With fewer claims than this by level, on average, sums by level are made from those by claim."""
+"""Where levels have fewer claims than this on average, there is no matrix: claims are gathered one by one."""
 _BLOCK_CELLS = 2**15
 """Numbers in each array of a block: 256 KiB, so that several of them lie within a core's cache."""
 
@@ -68,20 +68,17 @@ class Ranking:
         keys = rank_keys(key)
         self.order = np.argsort(-keys, kind="stable")
         keys = keys[self.order]
-        self.unit, self.correctness = unit[self.order], correctness[self.order]
         first = np.ones(len(keys), bool)
         first[1:] = keys[1:] != keys[:-1]
         self.level = np.cumsum(first) - 1
         """Level of each claim in this order, from 0 for the highest key, shape (n,)."""
         self.size = int(first.sum())
         """Number of levels."""
-        starts = np.flatnonzero(np.append(first, True))
-        self._ends = starts[1:] - 1
         self._count = np.bincount(unit, minlength=units).astype(np.float64)
         self._cells: tuple[Any, ...] | None = None
         """Claims and their summed correctness, each of shape (levels, units), where levels are few."""
         terms, shape = (np.ones(len(keys)), correctness), (self.size, units)
-        if self.size <= _DENSE_LEVELS:
+        if self.size * units <= _DENSE * len(keys) or not self.size:
             cell = self.rows() * units + unit
             self._cells = tuple(np.bincount(cell, term, self.size * units).reshape(shape) for term in terms)
         elif _TIED * self.size <= len(keys):
@@ -90,6 +87,9 @@ class Ranking:
             # By unit: weights are read in their order, and the sums of the few levels stay in the cache.
             level, unit_starts = self.rows().astype(np.int32), np.searchsorted(unit, np.arange(units + 1))
             self._cells = tuple(csc_array((term, level, unit_starts), shape) for term in terms)
+        else:
+            self._unit, self._correctness = unit[self.order], correctness[self.order]
+            self._ends = np.flatnonzero(np.append(first[1:], True))
         # Sums live as long as the statistics that hold them; those that nobody holds any more are not computed.
         self._folds: WeakValueDictionary[Term, Fold] = WeakValueDictionary()
         self._last: tuple[FloatArray, dict[Term, FloatArray]] | None = None
@@ -114,9 +114,9 @@ class Ranking:
         running = [np.zeros(len(weights))] * terms  # down to the last claim
         before = running  # down to the last level
         cut = False  # whether that level goes on
-        for part in parts(len(self.unit), len(weights)):
-            count = copies.take(self.unit[part], axis=0).astype(np.float64)
-            own = [count, count * self.correctness[part, None]] if terms == 2 else [count]
+        for part in parts(len(self._unit), len(weights)):
+            count = copies.take(self._unit[part], axis=0).astype(np.float64)
+            own = [count, count * self._correctness[part, None]] if terms == 2 else [count]
             through = [np.cumsum(each, axis=0) for each in own]
             for each, start in zip(through, running, strict=True):
                 each += start

@@ -217,9 +217,10 @@ def _numbered(
     for method, frame in frames.items():
         # In one order, so that sums have the same digits whatever the order in a file.
         order = np.lexsort((claims[method], examples[method]))
-        numbers = (each[method][order] for each in (examples, clusters, units))
+        example, cluster = examples[method][order], clusters[method][order]
+        own = cluster if unit == "cluster" else units[method][order]
         columns = [column for column in _COLUMNS if column in frame]
-        records[method] = _Records(frame[columns].iloc[order], *numbers, n_units)
+        records[method] = _Records(frame[columns].iloc[order], example, cluster, own, n_units)
     return records, n_clusters
 
 
