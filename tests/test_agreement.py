@@ -300,7 +300,7 @@ def test_splitting_clusters_changes_intervals_and_not_values() -> None:
 @settings(deadline=None, max_examples=50)
 @given(all_rows, st.floats(0, 1))
 def test_no_confidence_scores_better_than_the_mean_correctness_at_its_level(rows: Rows, share: float) -> None:
-    """Moving each confidence, all or part of the way, to the mean correctness there never makes a proper score worse."""
+    """Moving confidences, all or part of the way, to the mean correctness there makes no proper score worse."""
     means = {c: np.mean([y for d, y, _ in rows if d == c]) for c, _, _ in rows}
     moved: Rows = [(float((1 - share) * c + share * means[c]), y, unit) for c, y, unit in rows]
     for metric in (Brier(), LogScore()):
