@@ -78,7 +78,7 @@ class Ranking:
         self._cells: tuple[Any, ...] | None = None
         """Claims and their summed correctness, each of shape (levels, units), where levels are few."""
         terms, shape = (np.ones(len(keys)), correctness), (self.size, units)
-        if self.size * units <= _DENSE * len(keys) or not self.size:
+        if self.size * units <= _DENSE * len(keys):
             cell = self.rows() * units + unit
             self._cells = tuple(np.bincount(cell, term, self.size * units).reshape(shape) for term in terms)
         elif _TIED * self.size <= len(keys):
