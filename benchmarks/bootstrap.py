@@ -164,8 +164,11 @@ def scaling(figure: Path | None) -> None:
     by_claims, by_methods = [], []
     for n in (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000):
         frames = world(n, max(n // 8, 2), 2, False)
+        held = sum(frame.memory_usage(deep=True).sum() for frame in frames.values()) / 2**30
+        before = peak()
         by_claims.append((n, seconds(partial(build, frames, context(200)))))
-        print(f"{n:>9,} claims, 2 methods, 200 replicates: {by_claims[-1][1]:8.2f} s, {peak():.2f} GiB", flush=True)
+        print(f"{n:>9,} claims, 2 methods, 200 replicates: {by_claims[-1][1]:8.2f} s, {peak():.2f} GiB", end="")
+        print(f" (the records {held:.2f}, at most {before:.2f} before)", flush=True)
     for methods in (1, 2, 4, 8, 16):
         frames = world(10_000, 1_250, methods, False)
         by_methods.append((methods, seconds(partial(build, frames, context(200)))))

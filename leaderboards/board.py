@@ -111,10 +111,9 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
             "quality": {"scorer": quality[0], "label": quality[1]} if quality else None,
             "granularity": granularity,
             "left_out": context.left_out.get(task, {}),
-            "n_clusters": len(set().union(*(frame["cluster"] for frame in frames.values()))),
-            "missing": _missing(frames),
         }
-        found, tasks[task]["comparisons"] = task_rows(task, frames, context)
+        found, about = task_rows(task, frames, context)
+        tasks[task] |= about
         rows += found
     for row in rows:
         row.update(_figures(row, rows))
@@ -201,13 +200,6 @@ def installed(metrics: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:
     """Return metrics by `name` and `options`. Raises ConfigError for one that is not installed."""
     registry = Registry()
     return tuple(registry.create("metrics", metric["name"], metric["options"]) for metric in metrics)
-
-
-def _missing(frames: Mapping[str, pd.DataFrame]) -> dict[str, int]:
-    """Return how many examples each method lacks that another method has, for those that lack any."""
-    examples = {method: set(frame["example"]) for method, frame in frames.items()}
-    everything = set().union(*examples.values())
-    return {method: len(everything - known) for method, known in examples.items() if known < everything}
 
 
 def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -17,10 +17,14 @@ from conrad_bench.leaderboards.metrics import CORRECTNESS, FloatArray, Metric, S
 
 LEVEL = 0.95
 IntervalKind = Literal["percentile", "basic", "bca"]
-_BLOCK_CELLS = 2**17
-"""Weights of claims that are in memory at one time: 1 MiB, so that a statistic works within the processor's cache."""
+_BLOCK_CELLS, _MOST_CELLS = 2**17, 2**23
+"""Weights of claims that are in memory at one time: 1 MiB, so that a statistic works within the processor's cache; 64
+MiB at most for the sake of `_FEWEST` replicates."""
+_FEWEST = 8
+"""So many replicates at a time at least, so that what is read of each claim is used several times."""
 _JACKKNIFE_GROUPS = 1000
 """Up to this many units the jackknife leaves out one at a time, above it that many groups of units."""
+_ROUNDING = 1e-12
 Estimate = dict[str, float]
 """A value with its interval: `value`, `low`, `high`; NaN where undefined."""
 
@@ -37,7 +41,8 @@ def weight_blocks(units: int, replicates: int, seed: int, block: int) -> Iterato
 
 def block_size(units: int, width: int = 0) -> int:
     """Return how many replicates to compute at a time, for `units` units and samples of at most `width` claims."""
-    return max(2, _BLOCK_CELLS // max(units, width))
+    cells = max(units, width)
+    return max(2, _BLOCK_CELLS // cells, min(_FEWEST, _MOST_CELLS // cells))
 
 
 def bootstrap(statistics: Sequence[Statistic], units: int, replicates: int, seed: int, width: int = 0) -> FloatArray:
@@ -97,8 +102,9 @@ def _bca_tails(replicates: FloatArray, value: float, left_out: FloatArray) -> tu
     from scipy.special import ndtr, ndtri
 
     tail = (1 - LEVEL) / 2
-    # Ties with the value count one half: statistics of few distinct values have many.
-    below = float(np.mean(replicates < value) + np.mean(replicates == value) / 2)
+    # Ties with the value count one half: statistics of few distinct values have many. Sums in another order differ in
+    # their last digits.
+    below = float(np.mean(replicates < value - _ROUNDING) + np.mean(replicates <= value + _ROUNDING)) / 2
     if not 0 < below < 1 or len(left_out) < 2:
         return tail, 1 - tail
     influence = left_out.mean() - left_out
@@ -153,6 +159,6 @@ class Estimates:
         self, sample: Sample, value: float, replicates: FloatArray | None, left_out: FloatArray | None
     ) -> Estimate:
         low, high = float("nan"), float("nan")
-        if replicates is not None and not np.isnan(value) and len(np.unique(sample.unit)) > 1:
+        if replicates is not None and not np.isnan(value) and sample.varies():
             low, high = interval(replicates, self._kind, value, left_out)
         return {"value": value, "low": low, "high": high}

@@ -46,7 +46,7 @@ class ECE(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals by unit and group."""
-        return _grouped_error(sample, groups(sample.stated()))
+        return _grouped_error(sample, sample.residuals)
 
 
 class EqualMassECE(Metric):
@@ -65,7 +65,8 @@ class EqualMassECE(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals by unit and bin."""
-        return _grouped_error(sample, mass_groups(sample.stated()))
+        group = mass_groups(sample.stated())
+        return _grouped_error(sample, sample.cells(group, sample.stated() - sample.correctness))
 
 
 class DebiasedECE(Metric):
@@ -88,15 +89,13 @@ class DebiasedECE(Metric):
         """Sums of residuals by unit and group, and their squares."""
         from scipy.special import erf
 
-        cells = sample.cells(groups(sample.stated()), sample.stated() - sample.correctness)
-        squares = cells**2
-        count = sample.totals(np.ones(len(sample)))[:, 0]
+        squares = sample.residuals**2
 
         def statistic(weights: FloatArray) -> FloatArray:
-            gap, error = weights @ cells, np.sqrt(weights @ squares)
+            gap, error = weights @ sample.residuals, np.sqrt(weights @ squares)
             z = gap / np.where(error > 0, error, 1.0)
             part = gap * erf(z / math.sqrt(2)) - error * math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2)
-            return ratio(part.sum(axis=1), weights @ count)
+            return ratio(part.sum(axis=1), weights @ sample.counts)
 
         return statistic
 
@@ -118,8 +117,7 @@ class MaximumError(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals and claims by unit and group."""
-        group = groups(sample.stated())
-        residual, count = sample.cells(group, sample.stated() - sample.correctness), sample.cells(group, _ones(sample))
+        residual, count = sample.residuals, sample.cells(sample.groups, np.ones(len(sample)))
 
         def statistic(weights: FloatArray) -> FloatArray:
             claims = weights @ count
@@ -147,14 +145,13 @@ class SmoothECE(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by unit of residuals times cosines, in which smoothing is a product."""
         x, residual = sample.stated(), sample.stated() - sample.correctness
-        count = sample.totals(_ones(sample))[:, 0]
         width = _smooth_width(x, residual)
         # Reflected Gaussian smoothing multiplies the k-th cosine of a function on [0, 1] by exp(-(pi k width)^2 / 2).
         terms = np.empty((sample.units, _modes(width)))
         for k in range(_modes(width)):
             terms[:, k] = np.bincount(sample.unit, residual * np.cos(math.pi * k * x), sample.units)
         smooth = _smoother(width)
-        return lambda weights: ratio(np.abs(weights @ terms @ smooth).mean(axis=1), weights @ count)
+        return lambda weights: ratio(np.abs(weights @ terms @ smooth).mean(axis=1), weights @ sample.counts)
 
 
 class Brier(Metric):
@@ -232,7 +229,7 @@ class BrierUncertainty(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """Sums and squares by unit."""
         y = sample.correctness - (sample.correctness.mean() if len(sample) else 0.0)
-        terms = sample.totals(y * y, y, _ones(sample))
+        terms = sample.totals(y * y, y, np.ones(len(sample)))
 
         def statistic(weights: FloatArray) -> FloatArray:
             squares, sums, count = (weights @ terms).T
@@ -288,21 +285,20 @@ def mass_groups(confidence: FloatArray) -> IntArray:
     return (BINS * middle // (2 * len(confidence)))[level].astype(np.int64)
 
 
-def _grouped_error(sample: Sample, group: IntArray) -> Statistic:
+def _grouped_error(sample: Sample, residuals: FloatArray) -> Statistic:
     # The share times the difference of means is the summed residual over n.
-    cells = sample.cells(group, sample.stated() - sample.correctness)
-    count = sample.totals(_ones(sample))[:, 0]
-    return lambda weights: ratio(np.abs(weights @ cells).sum(axis=1), weights @ count)
+    return lambda weights: ratio(np.abs(weights @ residuals).sum(axis=1), weights @ sample.counts)
 
 
 def _recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:
     """Return the Brier score (replicates,) after isotonic regression of correctness on confidence."""
     from scipy.optimize import isotonic_regression
 
-    sums, squares = sample.ranked(weights), weights @ sample.totals(sample.correctness**2)[:, 0]
+    squares = weights @ sample.totals(sample.correctness**2)[:, 0]
     scores = np.full(len(weights), np.nan)
+    claims, corrects = sample.ranking.sums(weights)
     for i in range(len(weights)):
-        count, correct = sums.claims[:, i], sums.correct[:, i]
+        count, correct = claims[:, i], corrects[:, i]
         there = count > 0
         if there.any():
             means = correct[there] / count[there]
@@ -310,10 +306,6 @@ def _recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:
             # Pooled means: the squared error is the sum of squares less that of the fit.
             scores[i] = (squares[i] - np.sum(count[there] * fit**2)) / count.sum()
     return np.asarray(np.maximum(scores, 0.0))
-
-
-def _ones(sample: Sample) -> FloatArray:
-    return np.ones(len(sample))
 
 
 _SMALLEST_WIDTH = 0.001

@@ -64,7 +64,7 @@ def comparisons(
                 "metric": metric.name,
                 "a": first,
                 "b": second,
-                "n_units": len(np.unique(mine.unit)),
+                "n_units": int(np.count_nonzero(mine.counts)),
                 **estimates.difference(mine, other, metric),
                 "p": p,
                 "p_holm": adjusted,

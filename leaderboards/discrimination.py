@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from conrad_bench.leaderboards.metrics import (
     Sample,
     Statistic,
     centred,
-    rank_keys,
     ratio,
 )
+from conrad_bench.leaderboards.ranking import Levels, Ranking, by_unit, parts, rank_keys
 
 
 class Pearson(Metric):
@@ -65,28 +65,22 @@ class Spearman(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Ranks under each of the weights."""
-        by_confidence = sample.ranking
-        by_correctness = sample.best_ranking
-        # The level of correctness of each claim, in the order of the ranking by confidence.
-        level = np.empty(len(sample), np.int64)
-        level[by_correctness.order] = by_correctness.level
-        level = level[by_confidence.order]
+        # Claims go in the order of the ranking with more levels, so that the larger array of ranks is read in order.
+        finer, other = sorted((sample.ranking, sample.best_ranking), key=lambda ranking: -ranking.size)
+        level = other.rows()[finer.order]
 
         def statistic(weights: FloatArray) -> FloatArray:
-            x, y = sample.ranked(weights), sample.best(weights)
-            if not len(x.claims):
-                return np.full(len(weights), np.nan)
-            # Ranks less their mean, which is half the total.
-            total = x.through[-1]
-            rank_x, rank_y = x.through - (x.claims + total) / 2, y.through - (y.claims + total) / 2
-            if by_confidence.size == len(sample):
-                claims, rank_of_x = x.claims, rank_x
-            else:
-                claims, rank_of_x = np.ascontiguousarray(weights.T)[by_confidence.unit], rank_x[by_confidence.level]
-            together = np.einsum("ij,ij,ij->j", claims, rank_of_x, rank_y[level])
-            spread_x = np.einsum("ij,ij,ij->j", x.claims, rank_x, rank_x)
-            spread_y = np.einsum("ij,ij,ij->j", y.claims, rank_y, rank_y)
-            return np.clip(ratio(together, np.sqrt(spread_x * spread_y)), -1.0, 1.0)
+            rank, spread = finer.ranks(weights)
+            other_rank, other_spread = other.ranks(weights)
+            together, copies = np.zeros(len(weights)), by_unit(weights)
+            for part in parts(len(sample), len(weights)):
+                together += np.einsum(
+                    "ij,ij,ij->j",
+                    copies.take(sample.unit[finer.order[part]], axis=0).astype(np.float64),
+                    rank.take(finer.level[part], axis=0),
+                    other_rank.take(level[part], axis=0),
+                )
+            return np.clip(ratio(together, np.sqrt(spread * other_spread)), -1.0, 1.0)
 
         return statistic
 
@@ -154,22 +148,15 @@ class AUROC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Pairs of a correct and a wrong claim, from sums by confidence."""
-
-        def statistic(weights: FloatArray) -> FloatArray:
-            found = sample.ranked(weights)
-            if not len(found.claims):
-                return np.full(len(weights), np.nan)
-            wins = np.einsum("ij,ij->j", found.claims - found.correct, found.correct_through - found.correct / 2)
-            right = found.correct_through[-1]
-            return ratio(wins, right * (found.through[-1] - right))
-
-        return statistic
+        wins = sample.ranking.fold(_wins)
+        sides = sample.totals(sample.correctness, 1 - sample.correctness)
+        return lambda weights: ratio(wins(weights), np.prod(weights @ sides, axis=1))
 
     def swapped(self, a: Sample, b: Sample) -> Statistic:
         """A quadratic form in the swaps, from the pairs of claims between any two units, where units are few."""
         if a.units > _FEW_UNITS or (len(a) + len(b)) * a.units > _MOST_CELLS:
             return super().swapped(a, b)
-        aa, ab, ba, bb = (_wins(x, y) for x in (a, b) for y in (a, b))
+        aa, ab, ba, bb = (_wins_by_unit(x, y) for x in (a, b) for y in (a, b))
         quadratic, one = aa - ab - ba + bb, np.ones(a.units)
         # With 1 - s for the units that stay: (1 - s) aa (1 - s) + (1 - s) ab s + s ba (1 - s) + s bb s, and its mirror.
         linear = [one @ ab + ba @ one - aa @ one - one @ aa, ab @ one + one @ ba - bb @ one - one @ bb]
@@ -206,17 +193,20 @@ class AUPRC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Precision and recall at each distinct confidence."""
+        precision, right = sample.ranking.fold(_precision), sample.totals(sample.correctness)[:, 0]
+        return lambda weights: ratio(precision(weights), weights @ right)
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            found = sample.ranked(weights)
-            if not len(found.claims):
-                return np.full(len(weights), np.nan)
-            precision = np.divide(
-                found.correct_through, found.through, out=np.zeros_like(found.through), where=found.through > 0
-            )
-            return ratio(np.einsum("ij,ij->j", precision, found.correct), found.correct_through[-1].copy())
 
-        return statistic
+def _wins(block: Levels) -> FloatArray:
+    """Sum over wrong claims of the correct claims with a higher confidence, and half of those with the same one."""
+    return np.asarray(np.einsum("ij,ij->j", block.loss, block.correct_through - block.correct / 2))
+
+
+def _precision(block: Levels) -> FloatArray:
+    """Sum over correct claims of the precision at their confidence as the threshold."""
+    # Where no claim is at the level or above it, none is correct.
+    precision = block.correct_through / np.maximum(block.through, 1)
+    return np.asarray(np.einsum("ij,ij->j", precision, block.correct))
 
 
 _FEW_UNITS = 1_000
@@ -224,7 +214,7 @@ _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 _MOST_CELLS = 2**24
 
 
-def _wins(right: Sample, wrong: Sample) -> FloatArray:
+def _wins_by_unit(right: Sample, wrong: Sample) -> FloatArray:
     """Return how often a unit's correct claims have a higher confidence than a unit's wrong claims in another sample.
 
     Shape (units, units), ties counted one half.
@@ -243,14 +233,18 @@ def _wins(right: Sample, wrong: Sample) -> FloatArray:
     return found
 
 
-@lru_cache(maxsize=1)
+_PAIR_MEANS: WeakKeyDictionary[Sample, tuple[Statistic, Statistic, Statistic]] = WeakKeyDictionary()
+
+
 def _pair_means(sample: Sample) -> tuple[Statistic, Statistic, Statistic]:
     """Return the means over pairs of claims of sign(x - x') sign(y - y'), of [x != x'] and of [y != y'].
 
-    They are quadratic in the weights; these are their tangents at weights of 1.
+    They are quadratic in the weights; these are their tangents at weights of 1. They are kept while the sample lives.
     """
-    x, y = (np.unique(values, return_inverse=True)[1].astype(np.int64) for values in _keys(sample))
-    concordant = _lower(x, y) + _lower(-x, -y) - _lower(x, -y) - _lower(-x, y)
+    if sample in _PAIR_MEANS:
+        return _PAIR_MEANS[sample]
+    x, y = sample.ranking, sample.best_ranking
+    concordant = _concordant(x, y)
     count = np.ones(len(sample))
     n = max(len(sample), 1)
 
@@ -258,36 +252,53 @@ def _pair_means(sample: Sample) -> tuple[Statistic, Statistic, Statistic]:
         terms, whole = sample.totals(2 * pairs / n, count), float(pairs.sum()) / n**2
         return lambda weights: ratio(*(weights @ terms).T) - whole
 
-    untied = [n - np.bincount(values)[values].astype(np.float64) for values in (x, y)]
+    untied = [n - np.bincount(levels)[levels].astype(np.float64) for levels in (x.rows(), y.rows())]
     return tangent(concordant.astype(np.float64)), tangent(untied[0]), tangent(untied[1])
 
 
-def _keys(sample: Sample) -> tuple[FloatArray, FloatArray]:
-    return rank_keys(sample.stated()), rank_keys(sample.correctness)
+def _concordant(x: Ranking, y: Ranking) -> IntArray:
+    """Return for each claim how many are concordant with it less how many are discordant, shape (n,).
 
-
-def _lower(x: IntArray, y: IntArray) -> IntArray:
-    """Return for each claim how many have both a lower x and a lower y, shape (n,).
-
-    Claims are sorted by x; then blocks of claims are merged as in merge sort, all blocks of a size at once, counting
-    for each claim of a right block the claims of its left neighbour with a lower y.
+    Of the claims that come before a claim by x, count those with a lower y less those with a higher one. The others
+    follow from that and from the sizes of ties: lower and higher values of y alone give the sum over all x.
     """
-    n = len(x)
-    # Among claims with one x those with a high y come first, so that none is below another.
-    claim = np.lexsort((-y, x))
-    rising = 2 * (y[claim] - y.min(initial=0))
-    step = int(rising.max(initial=0)) + 2
-    place = np.arange(n)
-    found = np.zeros(n, np.int64)
-    size = 1
-    while size < n:
-        left, pair = (place // size) % 2 == 0, place // (2 * size)
-        # Of equal y the right block's come first, so that they are not counted. The blocks are sorted already, which a
-        # stable sort makes use of.
-        merged = np.argsort(pair * step + rising + left, kind="stable")
-        claim, rising, from_left = claim[merged], rising[merged], left[merged]
-        lefts = np.cumsum(from_left)
-        lefts -= np.concatenate([[0], lefts])[pair * 2 * size]
-        found[claim] += np.where(from_left, 0, lefts)
-        size *= 2
+    finer, other = sorted((x, y), key=lambda ranking: -ranking.size)
+    first, second = finer.rows(), other.rows()
+    order = np.argsort(first * other.size + second)
+    first, second = first[order], second[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    cell = np.cumsum(new) - 1
+    claims = [np.bincount(values) for values in (first, second, cell)]
+    below = np.cumsum(claims[1]) - claims[1]
+    both = claims[0][first] + claims[1][second] - claims[2][cell]
+    return _scattered(2 * _lower_before(second) + len(order) - 2 * below[second] - both, order)
+
+
+def _lower_before(values: IntArray) -> IntArray:
+    """Return for each value (n,), a whole number from 0, how many before it are lower less how many are higher.
+
+    Bit by bit from the highest one: values that agree in all higher bits lie together, in their first order, and those
+    with a 0 are counted as lower by those with a 1 behind them. Then they are parted, the zeros before the ones.
+    """
+    place = np.arange(len(values))
+    found, at = np.zeros_like(place), place
+    for bit in reversed(range(int(values.max(initial=0)).bit_length())):
+        one = (values >> bit) & 1
+        starts = np.flatnonzero(np.diff(values >> (bit + 1), prepend=-1))
+        sizes = np.diff(starts, append=len(values))
+        start = np.repeat(starts, sizes)
+        ones = np.cumsum(one) - one
+        ones -= ones[start]
+        zeros = at - start - ones
+        found += np.where(one, zeros, -ones)
+        moved = start + np.where(one, np.repeat(sizes - np.add.reduceat(one, starts), sizes) + ones, zeros)
+        values, place, found = (_scattered(each, moved) for each in (values, place, found))
+    return _scattered(found, place)
+
+
+def _scattered(values: IntArray, to: IntArray) -> IntArray:
+    """Return values (n,) each at its place of `to` (n,), a permutation."""
+    found = np.empty_like(values)
+    found[to] = values
     return found

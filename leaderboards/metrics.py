@@ -12,7 +12,6 @@ with conrad-bench are in `calibration`, `discrimination` and `selective`; `catal
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -20,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from conrad_bench.leaderboards.ranking import FloatArray as FloatArray
+from conrad_bench.leaderboards.ranking import IntArray as IntArray
+from conrad_bench.leaderboards.ranking import Ranking
+
 Statistic = Callable[[FloatArray], FloatArray]
 
 MAX_LEVELS = 21
@@ -30,81 +31,6 @@ BINS = 10
 """Number of equal-width bins, closed on the right; the first one holds 0 too."""
 _SCALE = 10**9
 """Confidences are compared as whole billionths, so that 3 * 0.1 and 0.3 are one level and bin edges are exact."""
-_DENSE_LEVELS = 48
-"""Up to this many levels, sums by level are one product of matrices; above, claims are gathered one by one."""
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Sums under weights for each distinct value of a key, the highest first; each of shape (levels, replicates)."""
-
-    claims: FloatArray
-    """Claims at the level."""
-    correct: FloatArray
-    """Sum of their correctness."""
-    through: FloatArray
-    """Claims down to this level, itself included."""
-    correct_through: FloatArray
-    """Sum of their correctness."""
-
-    @cached_property
-    def area(self) -> FloatArray:
-        """The area under the risk-coverage curve (replicates,): the mean over k of the mean risk of the first k claims.
-
-        A risk is 1 - correctness. It is the expected value over the orders of tied claims: the j-th of m claims with
-        the mean risk r, behind b others with the summed risk e, brings it to (e + j r) / (b + j), and the sum of that
-        over j is m r + (e - b r) (H(b + m) - H(b)) with harmonic numbers H.
-        """
-        if not len(self.claims):
-            return np.full(self.claims.shape[1], np.nan)
-        loss, lost = self.claims - self.correct, self.through - self.correct_through
-        through = self.through.astype(np.int64)
-        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, through[-1].max(initial=0) + 1))])[through]
-        rest = (lost - loss) - (self.through - self.claims) * (loss / np.maximum(self.claims, 1))
-        rest[1:] *= np.diff(harmonic, axis=0)
-        rest[0] *= harmonic[0]
-        return ratio(loss.sum(axis=0) + rest.sum(axis=0), self.through[-1].copy())
-
-
-class Ranking:
-    """Claims in falling order of a key (n,), those with one key tied."""
-
-    def __init__(self, key: FloatArray, correctness: FloatArray, unit: IntArray, units: int) -> None:
-        distinct, level = np.unique(-rank_keys(key), return_inverse=True)
-        order = np.argsort(level, kind="stable")
-        self.size = len(distinct)
-        self.unit, self.level, self.correctness = unit[order], level[order], correctness[order]
-        self._ends = np.searchsorted(self.level, np.arange(self.size), side="right") - 1
-        self._cells: tuple[FloatArray, FloatArray] | None = None
-        if self.size <= _DENSE_LEVELS:
-            cell = self.level * units + self.unit
-            shape = (self.size, units)
-            self._cells = (
-                np.bincount(cell, minlength=self.size * units).reshape(shape).astype(np.float64),
-                np.bincount(cell, self.correctness, self.size * units).reshape(shape).astype(np.float64),
-            )
-        self.order = order
-
-    def sums(self, weights: FloatArray) -> Ranked:
-        """Return counts and correctness by level under weights (replicates, units)."""
-        if self._cells is not None:
-            count, correct = self._cells[0] @ weights.T, self._cells[1] @ weights.T
-            return Ranked(count, correct, np.cumsum(count, axis=0), np.cumsum(correct, axis=0))
-        # Replicates lie next to each other, so that every step below runs along whole rows.
-        count = np.ascontiguousarray(weights.T)[self.unit]
-        correct = count * self.correctness[:, None]
-        through, correct_through = np.cumsum(count, axis=0), np.cumsum(correct, axis=0)
-        if self.size == len(self.unit):
-            return Ranked(count, correct, through, correct_through)
-        through, correct_through = through[self._ends], correct_through[self._ends]
-        return Ranked(_steps(through), _steps(correct_through), through, correct_through)
-
-
-def _steps(through: FloatArray) -> FloatArray:
-    """Return the rows whose running sums these are, of the same shape."""
-    found = through.copy()
-    found[1:] -= through[:-1]
-    return found
 
 
 class Sample:
@@ -134,8 +60,20 @@ class Sample:
         self.units = units
         self.example = None if example is None else example[order]
 
-    _last: ClassVar[dict[str, tuple[Sample, FloatArray, Ranked]]] = {}
-    """Of which sample and weights `ranked` and `best` were asked last; one for all samples, since it can be large."""
+    @classmethod
+    def in_order(
+        cls,
+        confidence: FloatArray | None,
+        correctness: FloatArray,
+        unit: IntArray,
+        units: int,
+        example: IntArray | None = None,
+    ) -> Sample:
+        """Return a sample of rows that are in the canonical order already, and without NaN."""
+        sample = cls.__new__(cls)
+        sample.confidence, sample.correctness = confidence, correctness
+        sample.unit, sample.units, sample.example = unit, units, example
+        return sample
 
     def __len__(self) -> int:
         return len(self.correctness)
@@ -146,7 +84,11 @@ class Sample:
             return self
         confidence = None if self.confidence is None else self.confidence[rows]
         example = None if self.example is None else self.example[rows]
-        return Sample(confidence, self.correctness[rows], self.unit[rows], self.units, example)
+        return Sample.in_order(confidence, self.correctness[rows], self.unit[rows], self.units, example)
+
+    def varies(self) -> bool:
+        """Tell whether there are claims of more than one unit."""
+        return len(self) > 0 and bool(self.unit[0] != self.unit[-1])
 
     def stated(self) -> FloatArray:
         """Return the confidences (n,); raises ValueError for a method that states none."""
@@ -169,32 +111,34 @@ class Sample:
         """The claims from the most to the least confident one."""
         return Ranking(self.stated(), self.correctness, self.unit, self.units)
 
-    def ranked(self, weights: FloatArray) -> Ranked:
-        """Return the sums by confidence under weights (replicates, units).
-
-        Many metrics want those of one and the same block of weights, so the last ones are kept. Weights must not be
-        changed in place.
-        """
-        return self._kept("confidence", self.ranking, weights)
-
     @cached_property
     def best_ranking(self) -> Ranking:
         """The claims from the most to the least correct one."""
         return Ranking(self.correctness, self.correctness, self.unit, self.units)
 
-    def best(self, weights: FloatArray) -> Ranked:
-        """Return the sums by correctness under weights (replicates, units); the last ones are kept, too."""
-        return self._kept("correctness", self.best_ranking, weights)
+    @cached_property
+    def counts(self) -> FloatArray:
+        """Number of claims of each unit, shape (units,)."""
+        return np.bincount(self.unit, minlength=self.units).astype(np.float64)
 
-    def _kept(self, order: str, ranking: Ranking, weights: FloatArray) -> Ranked:
-        last = Sample._last.get(order)
-        if last is None or last[0] is not self or last[1] is not weights:
-            last = Sample._last[order] = self, weights, ranking.sums(weights)
-        return last[2]
+    @cached_property
+    def groups(self) -> IntArray:
+        """The group of ECE of each claim, shape (n,)."""
+        return groups(self.stated())
+
+    @cached_property
+    def residuals(self) -> FloatArray:
+        """Sum of confidence - correctness over the claims of each unit in each group of ECE, shape (units, groups)."""
+        return self.cells(self.groups, self.stated() - self.correctness)
+
+    @cached_property
+    def _ones(self) -> FloatArray:
+        # The same array every time, so that metrics share what they compute under these weights.
+        return np.ones((1, self.units))
 
     def value(self, statistic: Statistic) -> float:
         """Return a statistic's value on the sample itself, NaN where it is undefined."""
-        return float(statistic(np.ones((1, self.units)))[0])
+        return float(statistic(self._ones)[0])
 
 
 class Metric(BaseModel):
@@ -289,15 +233,10 @@ def levels(confidence: FloatArray) -> IntArray:
     return np.rint(confidence * _SCALE).astype(np.int64)
 
 
-def rank_keys(values: FloatArray) -> FloatArray:
-    """Return values (n,) to twelve significant digits: 3 * 0.1 ties with 0.3, and 1e-30 does not tie with 0."""
-    mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, 40)), exponent - 40))
-
-
 def by_level(confidence: FloatArray) -> bool:
     """Tell whether ECE groups these confidences by distinct value (at most `MAX_LEVELS` of them) or by bins."""
-    return len(np.unique(levels(confidence))) <= MAX_LEVELS
+    # Most continuous confidences show within the first hundred that they are.
+    return all(len(np.unique(levels(some))) <= MAX_LEVELS for some in (confidence[:100], confidence))
 
 
 def groups(confidence: FloatArray) -> IntArray:
@@ -319,15 +258,16 @@ def collapse(confidence: FloatArray) -> dict[str, float]:
 
 def beside(a: Sample, b: Sample) -> Sample:
     """Return the claims of both samples over twice the units, those of the second behind those of the first."""
+    # Rows are in the order of their units, first of all.
     confidence = None if a.confidence is None or b.confidence is None else np.concatenate([a.confidence, b.confidence])
     unit = np.concatenate([a.unit, b.unit + a.units])
-    return Sample(confidence, np.concatenate([a.correctness, b.correctness]), unit, 2 * a.units)
+    return Sample.in_order(confidence, np.concatenate([a.correctness, b.correctness]), unit, 2 * a.units)
 
 
 def mean_of(sample: Sample, term: FloatArray) -> Statistic:
     """Return the statistic that is the mean of a term (n,) over claims."""
-    terms = sample.totals(term, np.ones(len(sample)))
-    return lambda weights: ratio(*(weights @ terms).T)
+    sums = sample.totals(term)[:, 0]
+    return lambda weights: ratio(weights @ sums, weights @ sample.counts)
 
 
 def centred(values: FloatArray) -> FloatArray:

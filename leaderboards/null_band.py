@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from conrad_bench.leaderboards.bootstrap import LEVEL, block_size
-from conrad_bench.leaderboards.metrics import Sample, groups
+from conrad_bench.leaderboards.metrics import Sample
 
 
 def null_band(sample: Sample, replicates: int, seed: int) -> dict[str, float] | None:
@@ -19,13 +19,9 @@ def null_band(sample: Sample, replicates: int, seed: int) -> dict[str, float] | 
 
     p = (1 + replicates with an ECE at least as large) / (1 + replicates). None for a sample of fewer than two units.
     """
-    if len(np.unique(sample.unit)) < 2:
+    if not sample.varies():
         return None
-    group = groups(sample.stated())
-    residual, count = (
-        sample.cells(group, sample.stated() - sample.correctness),
-        sample.cells(group, np.ones(len(sample))),
-    )
+    residual, count = sample.residuals, sample.cells(sample.groups, np.ones(len(sample)))
     claims = np.maximum(count.sum(axis=0), 1)
     ece = float(np.abs(residual.sum(axis=0)).sum()) / len(sample)
     # A unit pulls the mean of its group towards itself: its residual is too small by the root of its share of others.

@@ -6,10 +6,13 @@ its expected value over their orders, in closed form.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from pydantic import Field
 
 from conrad_bench.leaderboards.metrics import FloatArray, Metric, Sample, Statistic, ratio
+from conrad_bench.leaderboards.ranking import Levels
 
 
 def risk_coverage(sample: Sample) -> tuple[FloatArray, FloatArray]:
@@ -17,10 +20,10 @@ def risk_coverage(sample: Sample) -> tuple[FloatArray, FloatArray]:
 
     Both have shape (n,). The risk is the expectation over the orders of tied claims (Geifman & El-Yaniv 2017).
     """
-    found = sample.ranked(np.ones((1, sample.units)))
+    claims, correct = sample.ranking.sums(np.ones((1, sample.units)))
     k = np.arange(1, len(sample) + 1)
-    ends = np.concatenate([[0.0], found.through[:, 0]])
-    loss = np.interp(k, ends, ends - np.concatenate([[0.0], found.correct_through[:, 0]]))
+    ends = np.concatenate([[0.0], np.cumsum(claims)])
+    loss = np.interp(k, ends, ends - np.concatenate([[0.0], np.cumsum(correct)]))
     return k / max(len(sample), 1), loss / k
 
 
@@ -39,7 +42,8 @@ class AURC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by confidence."""
-        return lambda weights: sample.ranked(weights).area
+        area = sample.ranking.fold(_area)
+        return lambda weights: ratio(area(weights), weights @ sample.counts)
 
 
 class ExcessAURC(Metric):
@@ -57,7 +61,8 @@ class ExcessAURC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by confidence, and by correctness for the best order."""
-        return lambda weights: np.maximum(sample.ranked(weights).area - sample.best(weights).area, 0.0)
+        area, best = sample.ranking.fold(_area), sample.best_ranking.fold(_area)
+        return lambda weights: np.maximum(ratio(area(weights) - best(weights), weights @ sample.counts), 0.0)
 
 
 class AUGRC(Metric):
@@ -76,15 +81,12 @@ class AUGRC(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by confidence."""
+        before, loss = sample.ranking.fold(_loss_before), sample.totals(1 - sample.correctness)[:, 0]
 
         def statistic(weights: FloatArray) -> FloatArray:
-            found = sample.ranked(weights)
-            if not len(found.claims):
-                return np.full(len(weights), np.nan)
-            total = found.through[-1]
+            total = weights @ sample.counts
             # A claim's loss counts at every coverage from its own place on.
-            kept = np.einsum("ij,ij->j", found.claims - found.correct, total - found.through + found.claims / 2)
-            return ratio(kept, total**2)
+            return ratio(total * (weights @ loss) - before(weights), total**2)
 
         return statistic
 
@@ -108,24 +110,56 @@ class CoverageAtRisk(Metric):
 
     def statistic(self, sample: Sample) -> Statistic:
         """The last place at which the risk is allowed, over all levels of confidence."""
+        right = 1 - self.risk  # what a claim must have to leave the allowance as it is
+
+        def kept(block: Levels) -> FloatArray:
+            # What is left of the allowance above each level. The last level that is reached with some of it, or without
+            # loss, is the last one of which claims can be kept.
+            left = (block.correct_through - block.correct) - right * block.above
+            reached = left >= -_ROUNDING
+            last = len(left) - 1 - np.argmax(reached[::-1], axis=0)
+            cell = last, np.arange(left.shape[1])
+            claims, above, rest = block.claims[cell], block.above[cell], left[cell]
+            takes = right * claims - block.correct[cell]
+            fits = np.divide(rest * claims, takes, out=np.zeros_like(rest), where=takes > _ROUNDING) + _ROUNDING
+            some = above + np.clip(np.floor(fits), 0, claims)
+            return np.where(reached[cell], np.where(rest - takes >= -_ROUNDING, above + claims, some), 0.0)
+
+        largest = sample.ranking.fold(kept, np.maximum)
+        spare = sample.totals(sample.correctness - right)[:, 0]
 
         def statistic(weights: FloatArray) -> FloatArray:
-            found = sample.ranked(weights)
-            if not len(found.claims):
-                return np.full(len(weights), np.nan)
-            # What the allowance leaves after each level, and what each claim of the level takes of it.
-            left = self.risk * found.through - (found.through - found.correct_through)
-            takes = (1 - self.risk) * found.claims - found.correct
-            before = left + takes
-            fits = np.floor(
-                np.divide(before * found.claims, takes, out=np.zeros_like(left), where=takes > _ROUNDING) + _ROUNDING
-            )
-            within = np.where(before >= -_ROUNDING, found.through - found.claims + np.clip(fits, 0, found.claims), 0.0)
-            kept = np.where(left >= -_ROUNDING, found.through, within)
-            return ratio(kept.max(axis=0), found.through[-1].copy())
+            total = weights @ sample.counts
+            return ratio(np.where(weights @ spare >= -_ROUNDING, total, largest(weights)), total)
 
         return statistic
 
 
 _ROUNDING = 1e-9
 """Sums of losses that are less than this apart differ by rounding alone."""
+
+
+def _area(block: Levels) -> FloatArray:
+    """Sum the mean risks of the first k claims over all k.
+
+    It is the expected value over the orders of tied claims: the j-th of m claims with the mean risk r, behind b others
+    with the summed risk e, brings it to (e + j r) / (b + j), and the sum of that over j is
+    m r + (e - b r) (H(b + m) - H(b)) with harmonic numbers H.
+    """
+    harmonic = _harmonic(1 << block.most.bit_length())
+    first, through = (harmonic.take(claims.astype(np.int64)) for claims in (block.before, block.through))
+    steps = np.diff(through, axis=0, prepend=first[None])
+    lost = block.above - (block.correct_through - block.correct)
+    rest = lost - block.above * (block.loss / np.maximum(block.claims, 1))
+    return np.asarray(block.loss.sum(axis=0) + np.einsum("ij,ij->j", rest, steps))
+
+
+@lru_cache(maxsize=4)
+def _harmonic(size: int) -> FloatArray:
+    """Return the harmonic numbers of 0 ... size - 1."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, size))])
+
+
+def _loss_before(block: Levels) -> FloatArray:
+    """Sum over claims of their risk times the claims before them, half of those of their own level among these."""
+    return np.asarray(np.einsum("ij,ij->j", block.loss, block.through - block.claims / 2))

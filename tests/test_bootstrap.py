@@ -149,6 +149,17 @@ def test_intervals_agree_with_scipy(kind: IntervalKind, name: str) -> None:
     assert ends == pytest.approx(tuple(found.confidence_interval), abs=2e-3)
 
 
+def test_bca_counts_ties_up_to_rounding() -> None:
+    """A mean of few values has replicates equal to it; their last digits, up or down, must not move the interval."""
+    values = np.array([0.1, 0.1, 0.7, 0.7, 0.7, 0.3, 0.3, 0.1])
+    sample = Sample(None, values, np.arange(8), 8)
+    drawn = bootstrap([mean_correctness(sample)], 8, 2_000, 0)[0]
+    left_out = jackknife(mean_correctness(sample), 8)
+    ends = [interval(drawn + shift, "bca", values.mean(), left_out) for shift in (-1e-15, 0.0, 1e-15)]
+    assert (np.abs(drawn - values.mean()) < 1e-12).sum() > 100
+    np.testing.assert_allclose(ends, np.broadcast_to(ends[0], (3, 2)), atol=1e-9)
+
+
 def test_the_jackknife_leaves_out_each_unit_or_groups_of_them() -> None:
     values = np.random.default_rng(0).random(2_500)
     few = Sample(None, values[:40], np.arange(40), 40)

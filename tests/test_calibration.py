@@ -29,8 +29,9 @@ from conrad_bench.leaderboards.calibration import (
     SmoothECE,
     mass_groups,
 )
-from conrad_bench.leaderboards.metrics import Metric, Sample, groups, rank_keys
+from conrad_bench.leaderboards.metrics import Metric, Sample, groups
 from conrad_bench.leaderboards.null_band import null_band
+from conrad_bench.leaderboards.ranking import rank_keys
 
 quick = settings(deadline=None, max_examples=40)
 

@@ -93,7 +93,7 @@ def test_mean_correctness(rows: Rows) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(rows_binary, st.randoms())
+@given(all_rows, st.randoms())
 def test_the_order_of_rows_changes_no_digit(rows: Rows, random: Random) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)

@@ -14,6 +14,7 @@ from scipy.stats import kendalltau, somersd, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from test_metrics import Rows, rows_binary, sample
 
+from conrad_bench.leaderboards import ranking
 from conrad_bench.leaderboards.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.discrimination import AUPRC, AUROC, Kendall, Pearson, SomersD, Spearman
 from conrad_bench.leaderboards.metrics import Metric, Sample
@@ -23,6 +24,7 @@ quick = settings(deadline=None, max_examples=50)
 coarse = st.integers(0, 4).map(lambda c: c / 4)
 digits = st.floats(0, 1).map(lambda x: float(f"{x:.9g}"))
 mixed = st.lists(st.tuples(coarse | digits, coarse | digits, st.integers(0, 5)), min_size=1, max_size=50)
+ORDERED = (Spearman(), AUROC(), AUPRC(), AURC(), ExcessAURC(), AUGRC(), CoverageAtRisk())
 few = st.lists(st.tuples(coarse, coarse, st.integers(0, 2)), min_size=1, max_size=6)
 
 
@@ -103,22 +105,21 @@ def test_augrc_is_a_function_of_auroc_and_accuracy(rows: Rows) -> None:
 
 
 @quick
-@given(st.lists(st.tuples(digits, digits, st.integers(0, 5)), min_size=60, max_size=80), st.data())
-def test_many_levels_and_few_give_the_same_numbers(rows: Rows, data: st.DataObject) -> None:
-    """Above 48 levels claims are gathered, below they are multiplied: copies of the sample lie on both sides."""
+@given(mixed, st.data())
+def test_all_ways_to_sum_by_level_give_the_same_numbers(rows: Rows, data: st.DataObject) -> None:
+    """Claims are gathered, or summed by a sparse or a dense matrix; in blocks of any size."""
     weights = np.array([data.draw(st.lists(st.integers(0, 3), min_size=6, max_size=6)) for _ in range(3)], float)
     assume((weights.sum(axis=1) > 0).all())
-    gathered, dense = sample(rows), sample(rows)
-    assume(gathered.ranking.size > 48)
-    cell = dense.ranking.level * 6 + dense.ranking.unit
-    shape = (dense.ranking.size, 6)
-    dense.ranking._cells = (
-        np.bincount(cell, minlength=shape[0] * 6).reshape(shape).astype(float),
-        np.bincount(cell, dense.ranking.correctness, shape[0] * 6).reshape(shape),
-    )
-    for metric in (Spearman(), AURC(), AUGRC(), CoverageAtRisk()):
-        a, b = (metric.statistic(each)(weights) for each in (gathered, dense))
-        np.testing.assert_allclose(a, b, atol=1e-9)
+    found = []
+    # Pairs of unit and level for each claim that make a dense matrix, claims by level that make any, cells of a block.
+    for dense, tied, cells in ((0, 10**9, 2**15), (0, 10**9, 21), (0, 0, 2**15), (10**9, 0, 2**15)):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, number in (("_DENSE", dense), ("_TIED", tied), ("_BLOCK_CELLS", cells)):
+                patch.setattr(ranking, name, number)
+            each = sample(rows)
+            found.append([metric.statistic(each)(weights) for metric in ORDERED])
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, atol=1e-9)
 
 
 def test_linearised_replicates_have_the_interval_of_exact_ones() -> None:
