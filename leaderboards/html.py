@@ -6,25 +6,17 @@ JavaScript, without which the page shows everything. All text that comes from th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
-from conrad_bench.leaderboards import plots, tables
+from conrad_bench.leaderboards import plots, wording
+from conrad_bench.leaderboards.html_table import Cell, estimate_cell, table
 from conrad_bench.types import STATUSES
 
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """The page may load nothing, whatever its text says."""
-
-
-class Cell(NamedTuple):
-    """A cell of a table: its HTML, and what it is sorted by (None: last)."""
-
-    html: str
-    value: float | str | None
-    kind: str = ""
-    """Classes of the cell."""
 
 
 def page(board: dict[str, Any]) -> str:
@@ -55,12 +47,12 @@ def page(board: dict[str, Any]) -> str:
 def _header(board: dict[str, Any]) -> Iterator[str]:
     yield f"<header><h1>{escape(board['title'])}</h1>"
     if board["phantom"]:
-        yield f'<p class="note">{escape(tables.PHANTOM)}</p>'
+        yield f'<p class="note">{escape(wording.PHANTOM)}</p>'
     if board.get("caveats"):
         said = "".join(f"<li>{escape(caveat)}</li>" for caveat in board["caveats"])
-        yield f'<div class="note">{escape(tables.CAVEATS)}<ul>{said}</ul></div>'
+        yield f'<div class="note">{escape(wording.CAVEATS)}<ul>{said}</ul></div>'
     commit = f", commit <code>{escape(board['commit'][:12])}</code>" if board["commit"] else ""
-    yield f'<p class="meta">conrad-bench {escape(board["version"])}{commit}. {escape(tables.interval_note(board))}</p>'
+    yield f'<p class="meta">conrad-bench {escape(board["version"])}{commit}. {escape(wording.interval_note(board))}</p>'
     yield "</header>"
     options = "".join(f"<option>{escape(task)}</option>" for task in board["tasks"])
     yield (
@@ -74,7 +66,7 @@ def _header(board: dict[str, Any]) -> Iterator[str]:
 
 
 def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]) -> Iterator[str]:
-    rows = list(tables.ranked(board, task))
+    rows = list(wording.ranked(board, task))
     about = board["tasks"][task]
     yield f'<section class="task" data-task="{escape(task)}" aria-labelledby="task-{number}">'
     yield f'<h2 id="task-{number}">{escape(task)}</h2>'
@@ -86,7 +78,7 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
         left = "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items())
         yield f" Left out of the data: {escape(left)}."
     yield "</p>"
-    metrics = tables.columns(board, rows, headline=True)
+    metrics = wording.columns(board, rows, headline=True)
     yield _scores(board, task, rows, metrics)
     yield from _more(board, task, rows)
     if any("difference" in row for row in rows):
@@ -131,7 +123,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     """Return the main table of a task."""
     comparisons = board["tasks"][task].get("comparisons", {})
     ranks, letters = comparisons.get("ranks", {}), comparisons.get("letters", {})
-    header = [("method", "text"), *((tables.column_title(board, task, metric), "") for metric in metrics)]
+    header = [("method", "text"), *((wording.column_title(board, task, metric), "") for metric in metrics)]
     header += [("distinct", ""), ("n", ""), ("clusters", ""), ("unparsed", "")]
     worst = any(row.get("worst_case") for row in rows)
     header += [("worst case", "text")] if worst else []
@@ -140,30 +132,32 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
         cells = []
         for metric in metrics:
             rank = ranks.get(metric, {}).get(row["method"])
-            cells.append(_estimate(row["metrics"].get(metric), rank, letters.get(metric, {}).get(row["method"], "")))
+            cells.append(
+                estimate_cell(row["metrics"].get(metric), rank, letters.get(metric, {}).get(row["method"], ""))
+            )
         collapse = row.get("collapse")
         distinct = f"{collapse['distinct']:,}" if collapse else "–"
         share = f'<span class="ci">largest {collapse["largest_mass"]:.0%}</span>' if collapse else ""
         cells.append(Cell(distinct + share, collapse["distinct"] if collapse else None))
         cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
         cells.append(Cell(f"{row['unparsed_rate']:.1%}", row["unparsed_rate"]))
-        cells += [Cell(escape(tables.worst_text(board, task, row)), "", "text prose")] if worst else []
+        cells += [Cell(escape(wording.worst_text(board, task, row)), "", "text prose")] if worst else []
         lines.append((row["method"], cells))
     note = " Ranks are intervals; methods that share a letter cannot be told apart." if ranks else ""
-    return _table(
+    return table(
         f"All methods on {task}, lowest ECE first; the buttons in the header sort.{note}", header, lines, "main"
     )
 
 
 def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the table of the metrics that are not in the main one."""
-    metrics = tables.columns(board, rows, headline=False)
+    metrics = wording.columns(board, rows, headline=False)
     if not metrics:
         return
-    header = [("method", "text"), *((tables.column_title(board, task, metric), "") for metric in metrics)]
-    lines = [(row["method"], [_estimate(row["metrics"].get(metric)) for metric in metrics]) for row in rows]
+    header = [("method", "text"), *((wording.column_title(board, task, metric), "") for metric in metrics)]
+    lines = [(row["method"], [estimate_cell(row["metrics"].get(metric)) for metric in metrics]) for row in rows]
     yield f"<details><summary>{len(metrics)} more metrics on {escape(task)}</summary>"
-    yield _table(f"More metrics on {task}; without brackets: not resampled", header, lines, "more")
+    yield table(f"More metrics on {task}; without brackets: not resampled", header, lines, "more")
     yield "</details>"
 
 
@@ -179,19 +173,19 @@ def _forest(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     low, high = min(0.0, *ends), max(0.0, *ends)
     if high - low < 1e-9:
         low, high = -0.01, 0.01
-    lower = tables.metric_info(board, metric)["better"] == "lower"
+    lower = wording.metric_info(board, metric)["better"] == "lower"
     lines = []
     for method, _, estimate in found:
         good = None
         if estimate["low"] is not None and estimate["high"] is not None:
             sides = (estimate["high"] < 0, estimate["low"] > 0)
             good = None if not any(sides) else sides[0] == lower
-        cell = _estimate(estimate, signed=True)
+        cell = estimate_cell(estimate, signed=True)
         lines.append((method, [cell, Cell(plots.strip(estimate, low, high, good), None, "strip-cell")]))
     bases = ", ".join(sorted({base for _, base, _ in found}))
     header = [("method", "text"), ("difference", ""), (plots.strip_axis(low, high), "plot")]
-    caption = f"{tables.column_title(board, task, metric)}: difference to {bases}"
-    return _table(caption, header, lines, "forest")
+    caption = f"{wording.column_title(board, task, metric)}: difference to {bases}"
+    return table(caption, header, lines, "forest")
 
 
 def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
@@ -210,14 +204,14 @@ def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
     lines = []
     for pair in pairs:
         names = [Cell(escape(pair[side]), pair[side], "text") for side in ("a", "b")]
-        label = tables.column_label(board, task, pair["metric"])
-        tests = [Cell(_p(pair[key]), pair[key]) for key in ("p", "p_holm")]
+        label = wording.column_label(board, task, pair["metric"])
+        tests = [Cell(escape(wording.p_text(pair[key])), pair[key]) for key in ("p", "p_holm")]
         lines.append(
-            (label, [*names, _estimate(pair, signed=True), *tests, Cell(f"{pair['n_units']:,}", pair["n_units"])])
+            (label, [*names, estimate_cell(pair, signed=True), *tests, Cell(f"{pair['n_units']:,}", pair["n_units"])])
         )
     caption = f"Every two methods of {task} against each other: paired differences, permutation p, Holm-adjusted p"
     yield f"<details><summary>All {len(pairs):,} paired comparisons on {escape(task)}</summary>"
-    yield _table(caption, header, lines, "pairs", filtered=False)
+    yield table(caption, header, lines, "pairs", filtered=False)
     yield "</details>"
 
 
@@ -225,38 +219,38 @@ def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
     rows = [row for row in board.get("subgroups", []) if row["task"] == task]
     if not rows:
         return
-    metrics = tables.columns(board, rows, headline=True)
+    metrics = wording.columns(board, rows, headline=True)
     column = rows[0]["subgroup"]["column"]
     header = [
         ("method", "text"),
         (column, "text"),
-        *((tables.column_title(board, task, metric), "") for metric in metrics),
+        *((wording.column_title(board, task, metric), "") for metric in metrics),
     ]
     header += [("n", ""), ("clusters", ""), ("warning", "text")]
     lines = []
     for row in rows:
         about = row["subgroup"]
         cells = [Cell(escape(about["value"]), about["value"], "text")]
-        cells += [_estimate(row["metrics"].get(metric)) for metric in metrics]
+        cells += [estimate_cell(row["metrics"].get(metric)) for metric in metrics]
         cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
         cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text prose"))
         lines.append((row["method"], cells))
     yield f"<h3>By {escape(column)} on {escape(task)}</h3>"
-    yield _table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
+    yield table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
 
 
 def _reliability(row: dict[str, Any], label: str) -> str:
     header = [("confidence", ""), (f"mean {label}", ""), ("claims", "")]
     lines = [
-        (f"{point['confidence']:.3f}", [_estimate(point["correctness"]), Cell(f"{point['n']:,}", point["n"])])
+        (f"{point['confidence']:.3f}", [estimate_cell(point["correctness"]), Cell(f"{point['n']:,}", point["n"])])
         for point in row["reliability"]
     ]
-    ece = tables.estimate_text(row["metrics"].get("ece")).replace("-", "−")
-    numbers = _table(f"Groups of {row['method']}", header, lines, "points", filtered=False, sortable=False)
+    ece = wording.estimate_text(row["metrics"].get("ece")).replace("-", "−")
+    numbers = table(f"Groups of {row['method']}", header, lines, "points", filtered=False, sortable=False)
     null, chance = row.get("ece_null"), ""
     if null:
         ends = f"{null['low']:.3f} to {null['high']:.3f}"
-        chance = f'<p class="small">If calibrated, ECE would be {ends} (p: {_p(null["p"])}).</p>'
+        chance = f'<p class="small">If calibrated, ECE would be {ends} (p: {escape(wording.p_text(null["p"]))}).</p>'
     return (
         f'<figure class="card" data-method="{escape(row["method"])}"><figcaption><h4>{escape(row["method"])}</h4>'
         f'<p class="small">ECE {ece}</p>{chance}</figcaption>'
@@ -276,8 +270,8 @@ def _curve_numbers(rows: Sequence[dict[str, Any]]) -> str:
             cells.append(Cell("–" if risk is None else f"{risk:.3f}", risk))
         lines.append((row["method"], cells))
     header = [("coverage", "text"), *((f"{coverage:.1f}", "") for coverage in wanted)]
-    table = _table("Risk at the coverage nearest to each of these", header, lines, "curves", filtered=False)
-    return f"<details><summary>Numbers</summary>{table}</details>"
+    numbers = table("Risk at the coverage nearest to each of these", header, lines, "curves", filtered=False)
+    return f"<details><summary>Numbers</summary>{numbers}</details>"
 
 
 def _flagging(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -291,13 +285,17 @@ def _flagging(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) 
     for row in rows:
         for point in row["flagging"]["thresholds"]:
             least = -1.0 if point["confidence"] is None else point["confidence"]
-            cells = [Cell(escape(tables.threshold_text(point)), f"{least:05.1f}", "text")]
-            cells += [Cell(f"{point['n']:,}", point["n"]), _estimate(point["share"]), _estimate(point["precision"])]
-            cells.append(_estimate(point.get("gain"), signed=True))
-            cells += [_estimate(point["quality"])] if about["quality"] else []
+            cells = [Cell(escape(wording.threshold_text(point)), f"{least:05.1f}", "text")]
+            cells += [
+                Cell(f"{point['n']:,}", point["n"]),
+                estimate_cell(point["share"]),
+                estimate_cell(point["precision"]),
+            ]
+            cells.append(estimate_cell(point.get("gain"), signed=True))
+            cells += [estimate_cell(point["quality"])] if about["quality"] else []
             lines.append((row["method"], cells))
     yield f"<h3>Flagging on {escape(task)}</h3>"
-    yield _table(
+    yield table(
         "What is left when only sentences with at least this confidence (of 10) are kept", header, lines, "flags"
     )
 
@@ -315,8 +313,8 @@ def _heat(row: dict[str, Any]) -> str:
         lines.append(f'<tr><th scope="row">{stated}</th>{"".join(cells)}<td style="--p:0">{count:,}</td></tr>')
     measures = tokens["measures"]
     said = ", ".join(
-        f"{words.removesuffix(' ↑').removesuffix(' ↓')} {tables.estimate_text(measures[name])}"
-        for name, words in tables.MEASURES.items()
+        f"{words.removesuffix(' ↑').removesuffix(' ↓')} {wording.estimate_text(measures[name])}"
+        for name, words in wording.MEASURES.items()
         if name in measures
     )
     name = escape(row["method"])
@@ -346,7 +344,7 @@ def _unparsed(task: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         f'<li><span class="swatch s-{status}"></span> {status.replace("_", " ")}</li>' for status in ("ok", *seen)
     )
     yield f"<h3>Unparsed claims on {escape(task)}</h3>"
-    yield _table("Claims that no metric could use, by reason", header, lines, "unparsed")
+    yield table("Claims that no metric could use, by reason", header, lines, "unparsed")
     yield f'<ul class="legend">{legend}</ul>'
 
 
@@ -358,81 +356,13 @@ def _footer(board: dict[str, Any]) -> Iterator[str]:
     if board["runs"]:
         yield "<h2>Runs</h2><ul>"
         for run in board["runs"]:
-            yield f"<li>{escape(tables.run_text(run))}</li>"
+            yield f"<li>{escape(wording.run_text(run))}</li>"
         yield "</ul>"
     yield "<h2>Metrics</h2><dl>"
     for metric in board["metrics"]:
         yield f"<dt>{escape(metric['label'])} ({metric['better']} is better)</dt>"
         yield f"<dd>{escape('; '.join(filter(None, [metric['summary'], metric['source']])))}</dd>"
     yield "</dl><h2>How these numbers were made</h2><ul>"
-    for note in tables.footnotes(board):
+    for note in wording.footnotes(board):
         yield f"<li>{escape(note)}</li>"
     yield "</ul></footer>"
-
-
-def _table(
-    caption: str,
-    header: Sequence[tuple[str, str]],
-    lines: Iterable[tuple[str, Sequence[Cell]]],
-    kind: str,
-    filtered: bool = True,
-    sortable: bool = True,
-    by: str = "",
-) -> str:
-    """Return a table in a region that scrolls sideways; the first column heads the rows.
-
-    `header` has each column's title and kind: "text", "plot" (the title is HTML) or "" for numbers. `filtered` says
-    whether rows belong to the method in the first column, `by` how the title begins of the column that sorts them.
-    """
-    heads = []
-    for title, column in header:
-        if column == "plot":
-            heads.append(f'<th scope="col">{title}</th>')
-            continue
-        text = escape(title)
-        for arrow, words in (("↓", "lower is better"), ("↑", "higher is better"), ("→ 0", "near 0 is better")):
-            spoken = f'<span aria-hidden="true">{arrow}</span><span class="hidden-text">, {words}</span>'
-            text = text.replace(f" {arrow}", f"\u00a0{spoken}")  # on one line with the word before it
-        inside = f'<button type="button">{text}</button>' if sortable else text
-        order = ' aria-sort="ascending"' if by and title.startswith(by) else ""
-        heads.append(f'<th scope="col" class="{column or "number"}"{order}>{inside}</th>')
-    body = []
-    for first, cells in lines:
-        mark = f' data-method="{escape(first)}"' if filtered else ""
-        tail = "".join(_td(cell) for cell in cells)
-        name = escape(first).replace("_", "_<wbr>").replace("+", "+<wbr>")  # where a narrow screen may break it
-        body.append(f'<tr{mark}><th scope="row" data-value="{escape(first)}">{name}</th>{tail}</tr>')
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{''.join(heads)}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _td(cell: Cell) -> str:
-    value = "" if cell.value is None else escape(str(cell.value))
-    return f'<td class="{cell.kind or "number"}" data-value="{value}">{cell.html}</td>'
-
-
-def _estimate(
-    estimate: dict[str, Any] | None, rank: Sequence[int] | None = None, letters: str = "", signed: bool = False
-) -> Cell:
-    """Return a value with its interval below it, and its rank and letters where there are any."""
-    if estimate is None or estimate["value"] is None:
-        return Cell("–", None)
-    text = _number(estimate["value"], signed)
-    if estimate["low"] is not None and estimate["high"] is not None:
-        ends = f"{_number(estimate['low'], signed)}, {_number(estimate['high'], signed)}"
-        text += f'<span class="ci">[{ends}]</span>'
-    if rank:
-        span = f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
-        text += f'<span class="rank">rank {span}{f" · {escape(letters)}" if letters else ""}</span>'
-    return Cell(text, estimate["value"], "best" if rank and list(rank) == [1, 1] else "")
-
-
-def _number(value: float, signed: bool = False) -> str:
-    return (f"{value:+z.3f}" if signed else f"{value:z.3f}").replace("-", "−")
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else "&lt;0.001" if value < 0.001 else f"{value:.3f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from conrad_bench.leaderboards import tables
+from conrad_bench.leaderboards import wording
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -43,9 +43,9 @@ def escape(text: str) -> str:
 
 
 def _table(board: dict[str, Any], task: str) -> str:
-    rows = list(tables.ranked(board, task))
-    metrics = tables.columns(board, rows, headline=True)
-    titles = [escape(tables.column_title(board, task, metric)) for metric in metrics]
+    rows = list(wording.ranked(board, task))
+    metrics = wording.columns(board, rows, headline=True)
+    titles = [escape(wording.column_title(board, task, metric)) for metric in metrics]
     unit = "clusters" if board["unit"] == "cluster" else "single claims"
     caption = f"{board['title']}: {task}. In brackets 95 % bootstrap intervals over {unit}."
     lines = [

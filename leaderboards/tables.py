@@ -6,28 +6,28 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from conrad_bench.leaderboards.wording import (
+    CAVEATS,
+    MEASURES,
+    PHANTOM,
+    column_title,
+    columns,
+    estimate_text,
+    footnotes,
+    interval_note,
+    p_text,
+    ranked,
+    run_text,
+    threshold_text,
+    worst_text,
+)
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-_ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
-MEASURES = {
-    "top": "stated is likeliest ↑",
-    "order": "rank order ↑",
-    "unimodal": "one hump ↑",
-    "malformed": "malformed ↓",
-}
-_KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa (percentile where a metric is not smooth)"}
-PHANTOM = (
-    "These numbers come from phantom images that a program drew and a tiny model trained on them. They show that the "
-    "software works; they say nothing about real radiographs or about any medical model."
-)
 
 
 WIDEST = 6
 """Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
-
-
-CAVEATS = "These runs do not belong on one leaderboard; it was made all the same (--mixed):"
 
 
 def markdown(board: dict[str, Any]) -> str:
@@ -109,11 +109,9 @@ def _shared_out(rows: list[dict[str, Any]], most: int) -> Iterator[list[dict[str
 def _null(null: dict[str, float] | None, key: str | None) -> str:
     if null is None:
         return "–"
-    return _p(null[key]) if key else estimate_text({"value": null["mean"], "low": null["low"], "high": null["high"]})
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return (
+        p_text(null[key]) if key else estimate_text({"value": null["mean"], "low": null["low"], "high": null["high"]})
+    )
 
 
 def _more_notes(board: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -179,12 +177,6 @@ def _subgroups(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> 
     return _table([*header, "n", "clusters", "warning"], body, 2)
 
 
-def run_text(run: dict[str, Any]) -> str:
-    """Return one line about a run that a leaderboard was made of."""
-    said = f"{run['name']}: {run['model']}, conrad-bench {run['version']}, commit {run['commit'] or 'unknown'}"
-    return said if run["finished"] else f"{said}, not finished"
-
-
 def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
     """Return the table of what is left above each threshold (ConRad, Table 3)."""
     quality = board["tasks"][task]["quality"]
@@ -197,13 +189,6 @@ def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> s
             line += [estimate_text(point["precision"]), estimate_text(point.get("gain"))]
             body.append([*line, estimate_text(point["quality"])] if quality else line)
     return _table(header, body, 2)
-
-
-def threshold_text(point: dict[str, Any]) -> str:
-    """Return "all", "= 10" or "≥ 6": which sentences a flagging entry keeps."""
-    if point["confidence"] is None:
-        return "all"
-    return "= 10" if point["confidence"] == 1 else f"≥ {10 * point['confidence']:.0f}"
 
 
 def _flagging_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -310,63 +295,10 @@ def _broken(method: str) -> str:
     return short if max(map(len, short.split("\n"))) <= 12 else short.replace("_", "_\n")
 
 
-def ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
-    """Return the rows of a task, lowest ECE first, those without one last."""
-
-    def key(row: dict[str, Any]) -> tuple[bool, float, str]:
-        value = row["metrics"].get("ece", {}).get("value")
-        return value is None, value or 0.0, row["method"]
-
-    return iter(sorted((row for row in board["rows"] if row["task"] == task), key=key))
-
-
-def columns(board: dict[str, Any], rows: list[dict[str, Any]], headline: bool) -> list[str]:
-    """Return the metrics that any row has, those of the main table or the others."""
-    wanted = (metric["name"] for metric in board["metrics"] if metric["headline"] == headline)
-    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
-
-
-def metric_info(board: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what the leaderboard says about a metric."""
-    return next(metric for metric in board["metrics"] if metric["name"] == name)
-
-
-def column_label(board: dict[str, Any], task: str, metric: str) -> str:
-    """Return a metric's column title; mean correctness and quality go by their scorers' labels."""
-    about = board["tasks"][task]
-    if metric == "correctness":
-        return str(about["label"])
-    if metric != "quality":
-        return str(metric_info(board, metric)["label"])
-    label = str(about["quality"]["label"])
-    return label if label != about["label"] else f"{label} (whole)"  # the same scorer judges both
-
-
-def column_title(board: dict[str, Any], task: str, metric: str) -> str:
-    """Return a metric's label with an arrow towards its better values."""
-    return f"{column_label(board, task, metric)} {_ARROWS[metric_info(board, metric)['better']]}"
-
-
-def estimate_text(estimate: dict[str, float | None] | None) -> str:
-    """Return "0.106 [0.093, 0.118]", without brackets where there is no interval and a dash where there is no value."""
-    if estimate is None or estimate["value"] is None:
-        return "–"
-    if estimate["low"] is None or estimate["high"] is None:
-        return f"{estimate['value']:z.3f}"
-    return f"{estimate['value']:z.3f} [{estimate['low']:z.3f}, {estimate['high']:z.3f}]"
-
-
 def _collapse(row: dict[str, Any]) -> str:
     if "collapse" not in row:
         return "–"
     return f"{row['collapse']['distinct']:,} ({row['collapse']['largest_mass']:.0%})"
-
-
-def worst_text(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
-    """Return a row's worst case on one line, empty where it has none."""
-    values = row.get("worst_case", {})
-    names = [metric["name"] for metric in board["metrics"] if values.get(metric["name"]) is not None]
-    return ", ".join(f"{column_label(board, task, name)} {values[name]:.3f}" for name in names)
 
 
 def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -385,33 +317,3 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
         links = [_link(row["method"], row[key]) for row in rows if key in row]
         if links:
             yield f"{title}: {', '.join(links)}."
-
-
-def interval_note(board: dict[str, Any]) -> str:
-    """Return the sentence that says what stands in brackets."""
-    unit = "clusters" if board["unit"] == "cluster" else "single claims, clusters ignored"
-    return f"In brackets: 95 % {_KINDS[board['interval']]} bootstrap, {board['replicates']:,} replicates over {unit}."
-
-
-def footnotes(board: dict[str, Any]) -> Iterator[str]:
-    """Yield the footnotes."""
-    yield (
-        f"{interval_note(board)} Seed {board['seed']}. All methods of a task share the resampling weights; the paired "
-        "differences of all methods, with intervals and p values, are in leaderboard.json."
-    )
-    yield (
-        "ECE groups claims by distinct confidence where a method has at most 21 of them, otherwise into 10 equal-width "
-        "bins closed on the right; the groups are those of all its claims and stay fixed under resampling. ECE is "
-        "never negative, so near 0 it is biased upwards and its interval cannot reach 0."
-    )
-    yield (
-        "Unparsed claims (no usable confidence, empty or cut off, or not judged by the scorer) are in no metric. Above "
-        "1 % the worst case counts each as confidence 1 with correctness 0 (correlation has none)."
-    )
-    if any("quality" in row["metrics"] for row in board["rows"]):
-        yield (
-            "The quality of whole responses is a mean over examples, each counted once, whatever the status of its "
-            "claims."
-        )
-    yield "Distinct (largest share): number of distinct confidences, and the share of claims at the commonest one."
-    yield f"conrad-bench {board['version']}, commit {board['commit']}."

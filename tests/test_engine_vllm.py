@@ -123,7 +123,7 @@ def test_while_a_gpu_holds_a_model_in_training_transformers_answers(
 ) -> None:
     """Where vLLM would be asked, its absence is met."""
     engine = VLLMEngine(model=str(base_model), dtype="float32")
-    monkeypatch.setattr("conrad_bench.engines.vllm._has_gpu", lambda: True)
+    monkeypatch.setattr("conrad_bench.engines.vllm.has_gpu", lambda: True)
     jobs, sampling = [Job(ask("Findings?"))], Sampling(max_tokens=4)
     model, _ = engine.torch_model()
     assert_same(engine.generate(jobs, sampling, None), transformers.generate(jobs, sampling, None))

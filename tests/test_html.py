@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_board import SENTENCES, board_of, frame, sentences
 
-from conrad_bench.leaderboards import plots, tables
+from conrad_bench.leaderboards import plots, wording
 from conrad_bench.leaderboards.html import page
 from conrad_bench.leaderboards.schema import Board
 
@@ -130,7 +130,7 @@ def test_no_two_of_many_methods_have_the_same_line() -> None:
 def test_one_scorer_of_sentences_and_responses_has_two_titles() -> None:
     board = full_board()
     board["tasks"]["mimic_sentence"]["quality"]["label"] = board["tasks"]["mimic_sentence"]["label"]
-    titles = [tables.column_title(board, "mimic_sentence", metric) for metric in ("correctness", "quality")]
+    titles = [wording.column_title(board, "mimic_sentence", metric) for metric in ("correctness", "quality")]
     assert titles[1] == titles[0].replace(" ↑", " (whole) ↑")
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-import os
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,16 +17,10 @@ from pydantic import Field, PrivateAttr
 
 from conrad_bench.digests import adapter_digest
 from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.engines.inputs import (
-    TextProcessor,
-    encode_unexpanded,
-    end_of_turn,
-    open_image,
-    scored_ids,
-    stop_tokens,
-)
-from conrad_bench.engines.loading import adapter_config, check_adapter, load_processor, locate
+from conrad_bench.engines.inputs import encode_unexpanded, open_image, scored_ids
+from conrad_bench.engines.loading import adapter_config, check_adapter, locate
 from conrad_bench.engines.transformers import TransformersEngine
+from conrad_bench.engines.vllm_start import Served, has_gpu, start, stop
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
 from conrad_bench.types import Prompt, Sampling
@@ -43,38 +33,6 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 _MOST_TOKENS = 128
 """Tokens whose log-probabilities vLLM gives at one position."""
-
-_CPU_CACHE = 2**30
-"""Bytes for keys and values on a CPU; $VLLM_CPU_KVCACHE_SPACE (GiB) takes their place."""
-
-_ENVIRONMENT = {
-    "VLLM_LOGGING_LEVEL": "CRITICAL",  # its errors show images and tokens of the requests at work
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-}
-_CPU_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: a start of seconds instead of a minute
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every run on the machine would share its first core
-    "TORCHDYNAMO_DISABLE": "1",  # saves compiling the gathering of log-probabilities
-}
-"""Environment variables of vLLM, for those that are not set."""
-
-
-@dataclass(slots=True)
-class _Served:
-    """A model that vLLM holds in memory."""
-
-    llm: Any
-    processor: Any
-    stop_ids: list[int]
-    """Tokens that end a response."""
-    end_id: int
-    """The one with which the chat template ends a turn."""
-    rank: int
-    """The highest rank of an adapter that it is ready for; 0: none."""
-    adapters: list[str] = field(default_factory=list)
-    """Digests of the adapters that were loaded, in that order; vLLM's number of one is its position, from 1."""
 
 
 class VLLMEngine(Engine):
@@ -109,7 +67,7 @@ class VLLMEngine(Engine):
     enforce_eager: bool = False
     """No CUDA graphs: starts sooner, takes less memory, generates more slowly. A CPU has none."""
 
-    _served: _Served | None = PrivateAttr(default=None)
+    _served: Served | None = PrivateAttr(default=None)
     _beside: TransformersEngine = PrivateAttr()
     _lent: weakref.ReferenceType[Any] | None = PrivateAttr(default=None)
     """The torch model that was handed out last."""
@@ -229,7 +187,7 @@ class VLLMEngine(Engine):
         self._stop()
         self._beside.close()
 
-    def _serve(self, adapter: Path | None) -> _Served:
+    def _serve(self, adapter: Path | None) -> Served:
         """Return the model in vLLM, started (again) where it is not ready for the adapter's rank."""
         rank = 0
         if adapter is not None:
@@ -238,57 +196,13 @@ class VLLMEngine(Engine):
             rank = next((rank for rank in _RANKS if rank >= highest), highest)
         if self._served is None or self._served.rank < rank:
             self._stop()
-            self._served = self._start(rank)
+            if has_gpu():
+                self._beside.close()
+            self._served = start(self, rank)
         return self._served
 
-    def _start(self, rank: int) -> _Served:
-        from transformers import AutoConfig
-
-        identity, gpu = self.identity(), _has_gpu()
-        if gpu:
-            self._beside.close()
-        for name, value in (_ENVIRONMENT if gpu else _ENVIRONMENT | _CPU_ENVIRONMENT).items():
-            os.environ.setdefault(name, value)
-        revision = locate(self.model, self.revision).get("revision")
-        processor = load_processor(self.model, revision, self.chat_template)
-        own = AutoConfig.from_pretrained(self.model, revision=revision).get_text_config()
-        options: dict[str, Any] = {
-            "revision": revision,
-            "tokenizer_revision": revision,
-            "dtype": identity["dtype"],
-            "max_model_len": min(self.max_model_len, getattr(own, "max_position_embeddings", self.max_model_len)),
-            "max_num_seqs": self.batch_size,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "enforce_eager": self.enforce_eager or not gpu,
-            "enable_prefix_caching": True,
-            # On a CPU the random generator of a request whose prompt was read in parts cannot be set back.
-            "enable_chunked_prefill": gpu,
-            # Defaults of the model's own, such as top_k or a repetition penalty, would change what is sampled.
-            "generation_config": "vllm",
-            "use_tqdm_on_load": False,
-        }
-        if not isinstance(processor, TextProcessor):
-            options["mm_processor_kwargs"] = {"backend": "pil"}  # pixels as in the transformers engine
-        if self.quantization == "nf4":
-            options["quantization"] = "bitsandbytes"
-        if rank:
-            # The CPU kernels give a request without an adapter the one in the last place: a second place stays empty.
-            options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 2}
-        if not gpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            options["kv_cache_memory_bytes"] = _CPU_CACHE
-        try:
-            with _quiet():
-                from vllm import LLM
-
-                llm = LLM(self.model, **options)
-        except Exception as error:
-            raise EngineError(f"vLLM cannot run the model {self.model!r}: {type(error).__name__}: {error}") from error
-        stop_ids, end_id = _stop_tokens(self.model, revision, processor)
-        return _Served(llm, processor, stop_ids, end_id, rank)
-
     def _run(
-        self, served: _Served, asked: Sequence[Any], choices: Sequence[dict[str, Any]], adapter: Path | None
+        self, served: Served, asked: Sequence[Any], choices: Sequence[dict[str, Any]], adapter: Path | None
     ) -> list[Any]:
         """Return vLLM's output for each request, under its own sampling parameters."""
         from vllm import SamplingParams
@@ -306,7 +220,7 @@ class VLLMEngine(Engine):
             raise EngineError(f"{problem}; set VLLM_LOGGING_LEVEL=ERROR to see why, data included") from error
         return outputs
 
-    def _adapter(self, served: _Served, folder: Path) -> Any:
+    def _adapter(self, served: Served, folder: Path) -> Any:
         """Return vLLM's request for an adapter, loaded as the only one. Raises ModelError."""
         from vllm.lora.request import LoRARequest
 
@@ -330,14 +244,14 @@ class VLLMEngine(Engine):
                 raise ModelError(f"{problem}: {error}") from error
         return request
 
-    def _request(self, served: _Served, prompt: Prompt) -> dict[str, Any]:
+    def _request(self, served: Served, prompt: Prompt) -> dict[str, Any]:
         """Return a prompt as vLLM takes it: token ids and images, which it puts in the place of their marks."""
         request: dict[str, Any] = {"prompt_token_ids": encode_unexpanded(served.processor, prompt)}
         if prompt.images:
             request["multi_modal_data"] = {"image": [open_image(path) for path in prompt.images]}
         return request
 
-    def _generation(self, served: _Served, output: Any, sampling: Sampling) -> Generation:
+    def _generation(self, served: Served, output: Any, sampling: Sampling) -> Generation:
         (written,) = output.outputs
         ids, stopped = tuple(written.token_ids), written.finish_reason == "stop"
         if written.finish_reason not in ("stop", "length"):
@@ -371,7 +285,7 @@ class VLLMEngine(Engine):
             adapter_digest(adapter)
             if adapter_config(adapter, self.model).get("alora_invocation_tokens"):
                 return True
-        if self._lent is None or not _has_gpu():
+        if self._lent is None or not has_gpu():
             return False
         gc.collect()  # a model that was trained is held in circles
         return self._lent() is not None
@@ -384,24 +298,18 @@ class VLLMEngine(Engine):
 
     def _make_room(self) -> None:
         """Free vLLM's memory where it would leave the transformers engine too little."""
-        if _has_gpu():
+        if has_gpu():
             self._stop()
 
     def _stop(self) -> None:
-        if self._served is None:
-            return
-        from vllm.distributed import cleanup_dist_env_and_memory
-
-        self._served.llm.llm_engine.engine_core.shutdown()
-        self._served = None
-        gc.collect()
-        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":  # what ran in this process
-            cleanup_dist_env_and_memory()
+        if self._served is not None:
+            stop(self._served)
+            self._served = None
 
     def _check(self) -> None:
         """Raise MissingExtra or ConfigError if something lacks that these options need."""
         _version()
-        if self.quantization == "nf4" and not _has_gpu():
+        if self.quantization == "nf4" and not has_gpu():
             raise ConfigError("quantization: nf4 needs a GPU with engine vllm; set it to none, or engine: transformers")
         if self.quantization == "nf4" and find_spec("vllm_bnb_plugin") is None:
             raise MissingExtra("quantization: nf4 with engine vllm needs its plugin: pip install vllm-bnb-plugin")
@@ -424,36 +332,3 @@ def _restriction(choices: Sequence[str]) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
     return StructuredOutputsParams(choice=list(choices))
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what libraries say to their own developers while vLLM starts."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.set_verbosity(level)
-
-
-def _stop_tokens(model: str, revision: str | None, processor: Any) -> tuple[list[int], int]:
-    """Return the tokens that end a response, and the one with which the chat template ends a turn."""
-    from transformers import AutoConfig, GenerationConfig
-
-    try:
-        defaults = GenerationConfig.from_pretrained(model, revision=revision)
-    except OSError:  # a checkpoint without generation_config.json
-        defaults = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model, revision=revision))
-    stop_ids = stop_tokens(defaults, processor.tokenizer)
-    end_id = end_of_turn(processor, stop_ids)
-    return sorted(stop_ids | {end_id}), end_id
