@@ -1,0 +1,81 @@
+"""A Ray cluster of two nodes, both on this machine, that is joined by its address; one of them is lost on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_cluster import WORKER, ask, calls
+from test_cluster import pytestmark as pytestmark
+
+from conrad_bench.cluster import Cluster
+from conrad_bench.model import Model
+from conrad_bench.progress import Reporter
+from conrad_bench.registry import Registry
+from conrad_bench.store import RolloutStore
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(status.parent.name))
+    return found
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start two nodes with a CPU each, and return the address of the first and the process that keeps the second."""
+    if not RAY.is_file():
+        pytest.skip("ray is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(32).hex())
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    first = ["--head", f"--port={address.partition(':')[2]}", "--include-dashboard=false", "--disable-usage-stats"]
+    started = []
+    with open(tmp_path / "ray.log", "wb") as log:
+        for where in (first, [f"--address={address}"]):
+            command = [str(RAY), "start", *where, "--num-cpus=1", "--block"]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+            until = time.monotonic() + 60
+            while (tmp_path / "ray.log").read_text().count("--block") < len(started) and time.monotonic() < until:
+                time.sleep(0.2)
+        yield address, started[1]
+        for process in started:
+            process.terminate()
+            process.wait(30)
+
+
+def test_the_other_nodes_finish_what_a_lost_one_was_at(
+    nodes: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    address, second = nodes
+    plugin, log = tmp_path / "worker.py", tmp_path / "worker.log"
+    plugin.write_text(WORKER)
+    engine = Registry([plugin]).create("engines", "worker", {"log": log, "batch_size": 2})
+    with RolloutStore(tmp_path / "rollouts") as store, Cluster(address, plugins=[plugin]) as cluster:
+        assert str(cluster.share) == "2 replicas with 1 CPU each"
+        model = Model(engine, store, Reporter(quiet=True), pool=cluster)
+        model.generate(ask(*(f"{n} of the first" for n in range(8))))
+        assert len({process for process, _ in calls(log)}) == 2
+        for process in children(second.pid):
+            os.kill(process, signal.SIGKILL)
+        texts = [f"{n} of the second" for n in range(8)]
+        assert [response.text for response in model.generate(ask(*texts))] == [f"{text}!" for text in texts]
+        assert len(store) == 16
