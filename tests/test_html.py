@@ -115,7 +115,7 @@ def test_tables_have_captions_headers_and_plots_their_texts() -> None:
         "The band around the diagonal", "Risk and coverage on mimic_report", "difference to verbalized",
         "Flagging on mimic_sentence", "Probabilities of the confidence answers", "Unparsed claims on mimic_report",
         "All 3 paired comparisons", "rank 2–3 · b", "By view on mimic_report", "fewer than 30 clusters",
-        "ECE would be 0.010 to 0.070 (p: &lt;0.001)", "a: tiny, conrad-bench 0.1.0, commit abc, not finished",
+        "ECE would be 0.010 to 0.070 (p: &lt; 0.001)", "a: tiny, conrad-bench 0.1.0, commit abc, not finished",
         "no confidence",
     ],
 )  # fmt: skip
