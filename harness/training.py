@@ -49,13 +49,17 @@ def train_on_ray(
     with their class and text, and whatever a call raises. Raises TrainingError for others, and if workers keep dying.
     """
     import ray
+    from ray.exceptions import RayActorError
     from ray.train import WorkerGroupError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     for name in ("ray.train", "ray.data"):  # what Ray prints of a failure could quote a prompt
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     work = ray.put(ray.cloudpickle.dumps((trainer, dict(data), sorted(calls))))
+    # The desk must not be lost with another node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     for attempt in itertools.count(1):
-        desk = ray.remote(num_cpus=0)(_Desk).remote()
+        desk = ray.remote(num_cpus=0, scheduling_strategy=here)(_Desk).remote()
         try:
             with ExitStack() as stages:
                 run = _Run(partial(_fit, share, {"recipe": recipe, "work": work, "desk": desk}))
@@ -65,7 +69,7 @@ def train_on_ray(
                 failure = ray.get(desk.failure.remote())
                 if failure is not None:
                     raise failure.error()
-                if not isinstance(run.error, WorkerGroupError):
+                if not isinstance(run.error, (WorkerGroupError, RayActorError)):  # Ray's own actor can be lost, too
                     raise TrainingError(f"Ray could not run the training ({type(run.error).__name__})") from run.error
                 if attempt > RETRIES:  # no worker said why it ended: one was killed, or its node was lost
                     raise TrainingError(
