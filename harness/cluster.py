@@ -233,8 +233,6 @@ class Cluster:
 
     def _beside_trainings(self) -> Share | None:
         """Return the replicas that have room beside the trainings at work, or None."""
-        if not self._trainings:
-            return self.share
         free, gpus = self._free(), self.share.gpus
         for cpus in (self.share.cpus, 1):
             room = min(self.share.replicas, _room(free, cpus, gpus))
@@ -242,7 +240,7 @@ class Cluster:
                 return Share(room, cpus, gpus)
         return None
 
-    def _free(self) -> list[Mapping[str, float]]:
+    def _free(self) -> Sequence[Mapping[str, float]]:
         """Return the resources of the nodes without those of the trainings at work, a node filled before the next."""
         free = [dict(node) for node in self._nodes]
         for share in self._trainings:
@@ -250,7 +248,7 @@ class Cluster:
                 node = next(node for node in free if _room([node], share.cpus, share.gpus))
                 node["CPU"] -= share.cpus
                 node["GPU"] = node.get("GPU", 0) - share.gpus
-        return list(free)
+        return free
 
 
 @contextmanager

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
 from conrad_bench.elicitation import LEVELS
-from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
-from conrad_bench.methods.base import TRAINING, Judge, Method
-from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.errors import ConfigError, ConradBenchError, StorageError
+from conrad_bench.fits import fit, fit_side_by_side
+from conrad_bench.judging import make_judge, response_qualities
+from conrad_bench.methods.base import TRAINING, Method
+from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, is_phantom, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.trainers.settings import GRPOSettings, LevelSettings, sharing_problem
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
+from conrad_bench.types import Estimate, Example, Score
 
 if TYPE_CHECKING:
     from conrad_bench.cluster import Cluster
     from conrad_bench.model import Model
     from conrad_bench.progress import Reporter
-    from conrad_bench.tasks.base import Loaded, Scorer, Task
+    from conrad_bench.tasks.base import Loaded, Task
 
 
 def run(
@@ -66,8 +65,8 @@ def run(
 def _check_sharing(plan: Plan, workers: int) -> None:
     """Raise ConfigError if the training workers cannot share a method's steps."""
     for name, method in plan.methods.items():
-        learner = _learner(method)
-        if isinstance(learner, (GRPOSettings, LevelSettings)) and (problem := sharing_problem(learner, workers)):
+        learns = learner(method)
+        if isinstance(learns, (GRPOSettings, LevelSettings)) and (problem := sharing_problem(learns, workers)):
             raise ConfigError(f"method {name!r}: {problem}")
 
 
@@ -117,7 +116,7 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         model = Model(plan.engine, store, reporter, pool=cluster)
-        unfit = {} if cluster is None else _fit_side_by_side(plan, data, model, out, reporter, cluster)
+        unfit = {} if cluster is None else fit_side_by_side(plan, data, model, out, reporter, cluster)
         for task_name in plan.config.tasks:
             for name in plan.methods:
                 if records_path(out, name, task_name).is_file():
@@ -147,41 +146,6 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     return board
 
 
-def _fit_side_by_side(
-    plan: Plan, data: dict[str, Loaded], model: Model, out: Path, reporter: Reporter, cluster: Cluster
-) -> dict[tuple[str, str], Exception]:
-    """Fit the methods that learn, several at once, and return what went wrong, by (method, task fitted on).
-
-    A fit that is alone, or has to be, is left to the method's turn, as are the maps of recalibrated methods.
-    """
-    from conrad_bench.progress import NamedReporter
-    from conrad_bench.records import records_path
-
-    wanted = {
-        (name.partition("+")[0], plan.tasks[task_name].fit_on or task_name): learner
-        for task_name in plan.config.tasks
-        for name, method in plan.methods.items()
-        if TRAINING in (learner := _learner(method)).needs
-        and not learner.asks_while_training()
-        and not records_path(out, name, task_name).is_file()
-    }
-    places = [place for place in wanted if not (_artifact(out, *place) / "artifact.json").is_file()]
-    if len(places) < 2:
-        return {}
-    fitted = replace(plan, methods={**plan.methods, **{name: wanted[name, task] for name, task in places}})
-    names = [f"{name} on {task}" for name, task in places]
-    reporter.say(f"fitting side by side: {', '.join(names)}")
-    jobs = [
-        partial(_fit, fitted, *place, data, replace(model, reporter=NamedReporter(reporter, name)), out)
-        for name, place in zip(names, places, strict=True)
-    ]
-    found = {place: error for place, error in zip(places, cluster.side_by_side(jobs), strict=True) if error is not None}
-    for error in found.values():
-        if isinstance(error, StorageError):
-            raise error
-    return found
-
-
 def _evaluate(
     plan: Plan,
     name: str,
@@ -205,113 +169,12 @@ def _evaluate(
         fit_on = task.fit_on or task_name
         if (name.partition("+")[0], fit_on) in unfit:
             raise unfit[name.partition("+")[0], fit_on]
-        artifact = _fit(plan, name, fit_on, data, model, out)
+        artifact = fit(plan, name, fit_on, data, model, out)
     estimates = method.estimate(task, test, model, judge, artifact)
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
     rows = record_rows(name, task, test, estimates, scores, qualities)
     write_records(records_path(out, name, task_name), rows)
-
-
-def make_judge(plan: Plan, task: Task, model: Model) -> Judge:
-    """Return the function that judges claims by the task's scorer."""
-    scorer = plan.scorers[task.name]
-
-    def judge(examples: Sequence[Example], claims: Sequence[Sequence[Claim]]) -> list[list[Score]]:
-        pairs = [(e, c) for e, found in zip(examples, claims, strict=True) for c in found]
-        scores = iter(scored(plan, scorer, pairs, task.granularity, model))
-        return [[next(scores) for _ in found] for found in claims]
-
-    return judge
-
-
-def scored(
-    plan: Plan, scorer: Scorer, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model
-) -> list[Score]:
-    """Return the scores of claims; a scorer that asks a model gets its engine, behind the same store."""
-    if scorer.name not in plan.judges:
-        return scorer.score(pairs, granularity)
-    return scorer.score(pairs, granularity, replace(model, engine=plan.judges[scorer.name], adapter=None))
-
-
-def response_qualities(
-    plan: Plan, task: Task, examples: Sequence[Example], estimates: Sequence[Estimate], model: Model
-) -> list[dict[str, float | None]]:
-    """Return, for each example of a task that has a quality scorer, the record columns of its response's quality.
-
-    `quality` is that of the whole response, `quality_6`, `quality_8` and `quality_10` that of what is left when only
-    the claims with at least that confidence are kept (ConRad, section 4, Confidence-Based Flagging).
-    """
-    from conrad_bench.records import QUALITY, QUALITY_ABOVE
-
-    if task.name not in plan.qualities:
-        return [{} for _ in examples]
-    columns: list[dict[str, float | None]] = [dict.fromkeys(QUALITY) for _ in examples]
-    for column, least in {"quality": None, **QUALITY_ABOVE}.items():
-        places, pairs = [], []
-        for i, (example, estimate) in enumerate(zip(examples, estimates, strict=True)):
-            if least is not None and all(claim.confidence is None for claim in estimate.claims):
-                continue  # nothing was stated that claims could be kept by
-            kept = [c for c in estimate.claims if least is None or (c.confidence or 0.0) >= least - 1e-9]
-            columns[i][column] = 0.0
-            if any(claim.text for claim in kept):
-                places.append(i)
-                pairs.append((example, Claim(" ".join(claim.text for claim in kept if claim.text), (0, 0))))
-        scores = scored(plan, plan.qualities[task.name], pairs, "report", model)
-        for i, score in zip(places, scores, strict=True):
-            columns[i][column] = score.value
-    return columns
-
-
-def _fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: Model, out: Path) -> Path:
-    """Return the artifact of a method, fitting it on a task's examples unless a complete one is there.
-
-    artifact.json is written last: a folder without it is a fit that was interrupted, which the trainer continues from
-    its last checkpoint.
-    """
-    method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
-    folder = _artifact(out, name, task_name)
-    inner = name.partition("+")[0]
-    if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
-        fitted = plan if inner in plan.methods else replace(plan, methods={**plan.methods, inner: method.method})
-        _fit(fitted, inner, task_name, data, model, out)
-    marker = folder / "artifact.json"
-    train, validation = loaded.split("train"), loaded.split("validate")
-    if not marker.is_file():
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        method.fit(task, train, validation, model, make_judge(plan, task, model), folder)
-        content = {
-            "method": name,
-            "task": task_name,
-            "options": method.model_dump(mode="json"),
-            "model": model.engine.identity(),
-            "fitted_on": _ids_digest([*train, *validation]),
-            "clusters": len({e.cluster for e in (*train, *validation)}),
-        }
-        write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
-    elif json.loads(marker.read_text(encoding="utf-8"))["fitted_on"] != _ids_digest([*train, *validation]):
-        raise DataError(
-            f"{folder} was fitted on other examples than the data root holds now; remove it to fit again, or restore "
-            "the data"
-        )
-    return folder
-
-
-def _artifact(out: Path, name: str, task_name: str) -> Path:
-    """Return the folder of what a method learned on a task."""
-    return out / "artifacts" / f"{name}@{task_name}"
-
-
-def _learner(method: Method) -> Method:
-    """Return the method itself, without a recalibrator."""
-    return method.method if isinstance(method, Recalibrated) else method
-
-
-def _ids_digest(examples: Sequence[Example]) -> str:
-    """Return a digest of which examples (and whose) a fit has seen."""
-    lines = sorted(f"{e.split} {e.cluster} {e.id}" for e in examples)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def record_rows(

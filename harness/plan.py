@@ -15,7 +15,7 @@ from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, wi
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import ConfigError, DataError, PlanError
 from conrad_bench.methods.base import TRAINING, Method
-from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.storage import storage_errors
@@ -155,7 +155,7 @@ def _mismatches(
         missing = sorted(method.requirements() - engine.provides)
         if missing:
             yield f"method {name!r} needs {', '.join(missing)}, which engine {engine.name!r} does not provide"
-        granularities = (method.method if isinstance(method, Recalibrated) else method).granularities
+        granularities = learner(method).granularities
         for task in tasks.values():
             problem = method.problem(task.granularity)
             if task.granularity not in granularities:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.fits import artifact_folder
 from conrad_bench.plan import Plan, check_overlap, load_task
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         store = stack.enter_context(RolloutStore(out / "rollouts")) if begun else _Nothing()
         model = Model(plan.engine, store, reporter)
         planned: set[str] = set()
-        fits: set[str] = set()
+        fits: set[Path] = set()
         data = {name: load_task(plan, name, reporter) for name in plan.tasks}
         for name in plan.config.tasks:
             task = plan.tasks[name]
@@ -57,8 +58,8 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
             }
             for method_name, method in plan.methods.items():
                 done = records_path(out, method_name, name).is_file()
-                artifact = f"{method_name}@{source}"
-                fitted = artifact in fits or (out / "artifacts" / artifact / "artifact.json").is_file()
+                artifact = artifact_folder(out, method_name, source)
+                fitted = artifact in fits or (artifact / "artifact.json").is_file()
                 fits.add(artifact)
                 for step in method.steps(task, train, validation, test):
                     there = None

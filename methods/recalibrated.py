@@ -97,3 +97,8 @@ class Recalibrated(Method):
             )
             for estimate in estimates
         ]
+
+
+def learner(method: Method) -> Method:
+    """Return the method itself, without its recalibrator."""
+    return method.method if isinstance(method, Recalibrated) else method

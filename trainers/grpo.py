@@ -13,7 +13,6 @@ marker and the number only.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ from conrad_bench.trainers.confidence_tokens import confidence_mask
 from conrad_bench.trainers.group import Draws, gathered, place
 from conrad_bench.trainers.head import MaskedHead
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
-from conrad_bench.trainers.tracking import Report
+from conrad_bench.trainers.tracking import Report, log_line
 
 hush_imports()
 from transformers import LogitsProcessor, TrainerCallback  # noqa: E402
@@ -261,10 +260,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         kept = ("loss", "grad_norm", "reward", "reward_std", "parse_rate", "entropy", "learning_rate")
         values = {name: float(logs[name]) for name in kept if name in logs}
         self._report(state.global_step, values)
-        line = {"step": state.global_step, **{name: float(f"{value:.6g}") for name, value in values.items()}}
         if state.is_world_process_zero:
             with open(self._log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(log_line(state.global_step, values))
         if self._idle is None or float(logs["grad_norm"]) != 0.0:
             self._idle = None
             return

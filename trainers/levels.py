@@ -13,7 +13,6 @@ The malformed term matters: all rewards are negative, and without it the policy 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from conrad_bench.trainers.group import add_up, place, wait_for_all
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_problem
-from conrad_bench.trainers.tracking import tracked
+from conrad_bench.trainers.tracking import log_line, tracked
 
 Objective = Callable[[torch.Tensor, Sequence[float]], torch.Tensor]
 """From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to the loss."""
@@ -166,8 +165,7 @@ def train_levels(
             rate = optimizer.param_groups[0]["lr"]
             values = {"loss": total, "grad_norm": norm, "parse_rate": parsed, "learning_rate": rate}
             report(step + 1, values)
-            line = {"step": step + 1, **{name: float(f"{value:.6g}") for name, value in values.items()}}
-            lines.append(json.dumps(line) + "\n")
+            lines.append(log_line(step + 1, values))
             advance(1)
             if parsed < 0.5 and step >= steps // 2:
                 raise TrainingError(

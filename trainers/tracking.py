@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ PROJECT = "conrad-bench"
 
 Report = Callable[[int, Mapping[str, float]], None]
 """Takes the number of a training step, from 1, and the numbers of this step by their names."""
+
+
+def log_line(step: int, values: Mapping[str, float]) -> str:
+    """Return the line of training.jsonl about a step, its numbers with six significant digits."""
+    return json.dumps({"step": step, **{name: float(f"{value:.6g}") for name, value in values.items()}}) + "\n"
 
 
 @contextmanager

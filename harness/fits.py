@@ -1,0 +1,106 @@
+"""Fits: what methods learn before they estimate, one after another, or side by side on a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conrad_bench.errors import DataError, StorageError
+from conrad_bench.judging import make_judge
+from conrad_bench.methods.base import TRAINING
+from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.plan import Plan
+from conrad_bench.storage import storage_errors, write_text
+from conrad_bench.types import Example
+
+if TYPE_CHECKING:
+    from conrad_bench.cluster import Cluster
+    from conrad_bench.model import Model
+    from conrad_bench.progress import Reporter
+    from conrad_bench.tasks.base import Loaded
+
+
+def fit_side_by_side(
+    plan: Plan, data: dict[str, Loaded], model: Model, out: Path, reporter: Reporter, cluster: Cluster
+) -> dict[tuple[str, str], Exception]:
+    """Fit the methods that learn, several at once, and return what went wrong, by (method, task fitted on).
+
+    A fit that is alone, or has to be, is left to the method's turn, as are the maps of recalibrated methods.
+    """
+    from conrad_bench.progress import NamedReporter
+    from conrad_bench.records import records_path
+
+    wanted = {
+        (name.partition("+")[0], plan.tasks[task_name].fit_on or task_name): learns
+        for task_name in plan.config.tasks
+        for name, method in plan.methods.items()
+        if TRAINING in (learns := learner(method)).needs
+        and not learns.asks_while_training()
+        and not records_path(out, name, task_name).is_file()
+    }
+    places = [place for place in wanted if not (artifact_folder(out, *place) / "artifact.json").is_file()]
+    if len(places) < 2:
+        return {}
+    fitted = replace(plan, methods={**plan.methods, **{name: wanted[name, task] for name, task in places}})
+    names = [f"{name} on {task}" for name, task in places]
+    reporter.say(f"fitting side by side: {', '.join(names)}")
+    jobs = [
+        partial(fit, fitted, *place, data, replace(model, reporter=NamedReporter(reporter, name)), out)
+        for name, place in zip(names, places, strict=True)
+    ]
+    found = {place: error for place, error in zip(places, cluster.side_by_side(jobs), strict=True) if error is not None}
+    for error in found.values():
+        if isinstance(error, StorageError):
+            raise error
+    return found
+
+
+def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: Model, out: Path) -> Path:
+    """Return the artifact of a method, fitting it on a task's examples unless a complete one is there.
+
+    artifact.json is written last: a folder without it is a fit that was interrupted, which the trainer continues from
+    its last checkpoint.
+    """
+    method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
+    folder = artifact_folder(out, name, task_name)
+    inner = name.partition("+")[0]
+    if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
+        fitted = plan if inner in plan.methods else replace(plan, methods={**plan.methods, inner: method.method})
+        fit(fitted, inner, task_name, data, model, out)
+    marker = folder / "artifact.json"
+    train, validation = loaded.split("train"), loaded.split("validate")
+    if not marker.is_file():
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        method.fit(task, train, validation, model, make_judge(plan, task, model), folder)
+        content = {
+            "method": name,
+            "task": task_name,
+            "options": method.model_dump(mode="json"),
+            "model": model.engine.identity(),
+            "fitted_on": _ids_digest([*train, *validation]),
+            "clusters": len({e.cluster for e in (*train, *validation)}),
+        }
+        write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    elif json.loads(marker.read_text(encoding="utf-8"))["fitted_on"] != _ids_digest([*train, *validation]):
+        raise DataError(
+            f"{folder} was fitted on other examples than the data root holds now; remove it to fit again, or restore "
+            "the data"
+        )
+    return folder
+
+
+def artifact_folder(out: Path, name: str, task_name: str) -> Path:
+    """Return the folder of what a method learned on a task."""
+    return out / "artifacts" / f"{name}@{task_name}"
+
+
+def _ids_digest(examples: Sequence[Example]) -> str:
+    """Return a digest of which examples (and whose) a fit has seen."""
+    lines = sorted(f"{e.split} {e.cluster} {e.id}" for e in examples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
