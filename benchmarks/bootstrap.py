@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conrad_bench.leaderboards.board import BoardContext, build
-from conrad_bench.leaderboards.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.catalogue import BUILT_IN
-from conrad_bench.leaderboards.metrics import Metric, Sample
+from conrad_bench.leaderboards.board.build import BoardContext, build
+from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
+from conrad_bench.leaderboards.metrics.base import Metric, Sample
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 
 STUDIES, PATIENTS, METHODS, REPLICATES = 2_347, 289, 8, 10_000
 TASK = "task"

@@ -16,12 +16,12 @@ import time
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from conrad_bench.leaderboards.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.calibration import ECE, Brier, DebiasedECE
-from conrad_bench.leaderboards.comparisons import permutation_p
-from conrad_bench.leaderboards.discrimination import AUROC, Pearson
-from conrad_bench.leaderboards.metrics import FloatArray, IntArray, Metric, Sample
-from conrad_bench.leaderboards.null_band import null_band
+from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
+from conrad_bench.leaderboards.inference.comparisons import permutation_p
+from conrad_bench.leaderboards.inference.null_band import null_band
+from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Metric, Sample
+from conrad_bench.leaderboards.metrics.calibration import ECE, Brier, DebiasedECE
+from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 
 STUDIES, PATIENTS = 2_347, 289
 ICCS = (0.05, 0.1, 0.2)

@@ -3,7 +3,7 @@
     python benchmarks/rollouts.py --engine vllm|transformers [--prompts 256] [--rounds 5] [--replicas 2]
 
 The rollout stage is what a run does: prompts of the phantom world's studies (one or two images each) through
-`conrad_bench.model.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine
+`conrad_bench.rollouts.model.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine
 holds, or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
 (nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading the
 model is left out. `--replicas N` measures N replicas on Ray beside one on Ray instead, each from its first answered
@@ -24,11 +24,11 @@ from typing import Any
 from conrad_bench.config import load_config
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.inputs import open_image
-from conrad_bench.model import Call, Model
 from conrad_bench.plan import load_task, make_plan
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.model import Call, Model
+from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import Prompt, Sampling
 
 SAMPLING = Sampling(max_tokens=128)
@@ -96,7 +96,7 @@ def staged(engine: Engine, folder: Path) -> Callable[[Sequence[Prompt]], int]:
 
 def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
     """Return the rate of replicas on Ray, each of which has answered one batch before."""
-    from conrad_bench.cluster import Cluster
+    from conrad_bench.cluster.cluster import Cluster
 
     size = engine.batch_size
     batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]

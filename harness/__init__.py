@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.leaderboards.metrics import Metric, Sample, Statistic
+    from conrad_bench.leaderboards.metrics.base import Metric, Sample, Statistic
     from conrad_bench.methods.base import Judge, Method, Step
-    from conrad_bench.model import Model
     from conrad_bench.registry import register_engine, register_method, register_metric, register_scorer, register_task
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Loaded, Scorer, Task
     from conrad_bench.types import Claim, Estimate, Example, Message, Prompt, Response, Sampling, Score
 
@@ -21,9 +21,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "conrad_bench.engines.base": ("Engine",),
-    "conrad_bench.leaderboards.metrics": ("Metric", "Sample", "Statistic"),
+    "conrad_bench.leaderboards.metrics.base": ("Metric", "Sample", "Statistic"),
     "conrad_bench.methods.base": ("Judge", "Method", "Step"),
-    "conrad_bench.model": ("Model",),
+    "conrad_bench.rollouts.model": ("Model",),
     "conrad_bench.registry": (
         "register_engine",
         "register_method",

@@ -19,9 +19,9 @@ from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.types import Example
 
 if TYPE_CHECKING:
-    from conrad_bench.cluster import Cluster
-    from conrad_bench.model import Model
+    from conrad_bench.cluster.cluster import Cluster
     from conrad_bench.progress import Reporter
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Loaded
 
 

@@ -11,7 +11,7 @@ from conrad_bench.plan import Plan
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Scorer, Task
 
 

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
-from conrad_bench.elicitation import LEVELS
 from conrad_bench.errors import ConfigError, ConradBenchError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.base import TRAINING, Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, is_phantom, load_task, make_plan
+from conrad_bench.reading.elicitation import LEVELS
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.trainers.settings import GRPOSettings, LevelSettings, sharing_problem
 from conrad_bench.types import Estimate, Example, Score
 
 if TYPE_CHECKING:
-    from conrad_bench.cluster import Cluster
-    from conrad_bench.model import Model
+    from conrad_bench.cluster.cluster import Cluster
     from conrad_bench.progress import Reporter
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Loaded, Task
 
 
@@ -52,7 +52,7 @@ def run(
 
         return preview(plan, out, reporter)
     if (out / "manifest.json").is_file() and (out / "leaderboard.json").is_file():
-        from conrad_bench.leaderboards.board import FORMAT
+        from conrad_bench.leaderboards.board.build import FORMAT
 
         board = dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
         if board["format"] == FORMAT:
@@ -87,11 +87,11 @@ def check_folder(out: Path, config: RunConfig) -> None:
 
 
 def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None) -> dict[str, Any]:
-    from conrad_bench.leaderboards.board import write_leaderboard
+    from conrad_bench.leaderboards.board.build import write_leaderboard
     from conrad_bench.manifest import CONTEXT_FORMAT, data_fingerprint
-    from conrad_bench.model import Model
     from conrad_bench.records import records_path
-    from conrad_bench.store import RolloutStore
+    from conrad_bench.rollouts.model import Model
+    from conrad_bench.rollouts.store import RolloutStore
 
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ def record_rows(
 def context(plan: Plan, data: dict[str, Loaded]) -> Any:
     """Return what the leaderboard says beside the records."""
     import conrad_bench
-    from conrad_bench.leaderboards.board import BoardContext
+    from conrad_bench.leaderboards.board.build import BoardContext
     from conrad_bench.manifest import git_commit
 
     # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.

@@ -25,7 +25,7 @@ from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.types import Example
 
 if TYPE_CHECKING:
-    from conrad_bench.leaderboards.metrics import Metric
+    from conrad_bench.leaderboards.metrics.base import Metric
     from conrad_bench.progress import Reporter
 
 PHANTOM_MODEL = "phantom"
@@ -71,7 +71,7 @@ class Plan:
 
 def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
     """Return every metric that works, with its options. Raises ConfigError for options that do not fit."""
-    from conrad_bench.leaderboards.catalogue import in_order
+    from conrad_bench.leaderboards.metrics.catalogue import in_order
 
     return in_order(registry.create("metrics", name, config.section(name)) for name in registry.available("metrics"))
 

@@ -31,9 +31,9 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     same plan will have generated. It is None where the prompts are not known beforehand. `unique` is the number of
     different responses that the base model writes for all steps together.
     """
-    from conrad_bench.model import Model
     from conrad_bench.records import records_path
-    from conrad_bench.store import RolloutStore
+    from conrad_bench.rollouts.model import Model
+    from conrad_bench.rollouts.store import RolloutStore
 
     steps: list[dict[str, Any]] = []
     tasks: dict[str, Any] = {}

@@ -31,7 +31,7 @@ from conrad_bench.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.leaderboards.metrics import Metric
+    from conrad_bench.leaderboards.metrics.base import Metric
     from conrad_bench.methods.base import Method
     from conrad_bench.tasks.base import Scorer, Task
 
@@ -332,7 +332,7 @@ def _base(kind: Kind) -> type[BaseModel]:
 
         return Engine
     if kind == "metrics":
-        from conrad_bench.leaderboards.metrics import Metric
+        from conrad_bench.leaderboards.metrics.base import Metric
 
         return Metric
     from conrad_bench.tasks.base import Scorer, Task

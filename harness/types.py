@@ -55,7 +55,7 @@ class Prompt:
     messages: tuple[Message, ...]
     images: tuple[str, ...] = ()
     elicit: str | None = None
-    """Name of the elicitation format that the answer should follow (see `conrad_bench.elicitation`), or None."""
+    """Name of the elicitation format that the answer should follow (see `conrad_bench.reading.elicitation`), or None."""
     prefix: str = ""
     """The start of the model's answer, to be continued (a report written before, and the confidence marker)."""
     prefix_ids: tuple[int, ...] = ()

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.calibration import ECE
-from conrad_bench.leaderboards.discrimination import AUROC, Pearson
-from conrad_bench.leaderboards.metrics import FloatArray, IntArray, Sample, Statistic
+from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
+from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Sample, Statistic
+from conrad_bench.leaderboards.metrics.calibration import ECE
+from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 from conrad_bench.records import read_records
 
 if TYPE_CHECKING:

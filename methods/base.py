@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling, Score, Status
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 LOGPROBS = "logprobs"

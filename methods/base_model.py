@@ -12,7 +12,7 @@ from conrad_bench.methods.base import Judge, Method, Step, respond
 from conrad_bench.types import Estimate, Example, Sampling
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from conrad_bench.elicitation import p_true_question
 from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
+from conrad_bench.reading.elicitation import p_true_question
 from conrad_bench.types import Estimate, Example, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 OPTIONS = ("True", "False")

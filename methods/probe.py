@@ -17,7 +17,7 @@ from conrad_bench.trainers.settings import Tracker, tracker_problem
 from conrad_bench.types import Estimate, Example, Granularity, Sampling
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 

@@ -15,7 +15,7 @@ from conrad_bench.trainers.recalibrators import Kind, fit_recalibrator, load_rec
 from conrad_bench.types import Estimate, Example, Granularity
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 FILE = "recalibrator.json"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.methods.base import SAMPLING, Judge, Method, Responses, Step, respond
-from conrad_bench.sentences import sentence_spans
+from conrad_bench.reading.sentences import sentence_spans
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Response, Sampling
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 

@@ -12,7 +12,7 @@ from conrad_bench.trainers.settings import LevelSettings, tracker_problem
 from conrad_bench.types import Estimate, Example, Granularity
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.elicitation import LEVELS, MARKER, elicit_at, read_level, separator
 from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import Judge, Responses, Step, respond
+from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, read_level, separator
 from conrad_bench.trainers.settings import LevelSettings, level_steps
 from conrad_bench.types import END, Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
     from conrad_bench.trainers.levels import Objective
     from conrad_bench.trainers.prefix import Written
@@ -45,7 +45,7 @@ def written_claims(
     Raises TrainingError where not one claim could be judged.
     """
     from conrad_bench.engines.inputs import tokenize
-    from conrad_bench.trainers.confidence_tokens import marker_ids
+    from conrad_bench.trainers.masks import marker_ids
     from conrad_bench.trainers.prefix import Written
 
     marker = marker_ids(tokenizer, separator(task.granularity))

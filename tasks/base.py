@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from conrad_bench.types import Claim, Example, Granularity, Prompt, Response, Score, Split
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
 
 
 class Scorer(BaseModel):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from conrad_bench.elicitation import report_claim
+from conrad_bench.reading.elicitation import report_claim
 from conrad_bench.tasks.base import Loaded, Task
-from conrad_bench.tasks.openi import Views, load_openi
+from conrad_bench.tasks.layouts.openi import Views, load_openi
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from conrad_bench.elicitation import sentence_claims
+from conrad_bench.reading.elicitation import sentence_claims
 from conrad_bench.tasks.base import Loaded, Task
-from conrad_bench.tasks.mimic_cxr import Views, load_mimic_cxr
+from conrad_bench.tasks.layouts.mimic_cxr import Views, load_mimic_cxr
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from conrad_bench.errors import DataError
-from conrad_bench.tasks.vqa import Item, VqaTask, attributes, check_rows, text
+from conrad_bench.tasks.layouts.vqa import Item, VqaTask, attributes, check_rows, text
 from conrad_bench.types import Split
 
 EXPECTED = """expected:

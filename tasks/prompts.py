@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conrad_bench.elicitation import INSTRUCTIONS
+from conrad_bench.reading.elicitation import INSTRUCTIONS
 
 FINDINGS = "Write the findings of this chest X-ray."
 SHORT_ANSWER = "Answer in one word or a short phrase."

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 
 from conrad_bench.errors import DataError
 from conrad_bench.tasks.base import Loaded
-from conrad_bench.tasks.vqa import Item, VqaTask, attributes, hub_items, hub_splits, loaded, read_rows, text
+from conrad_bench.tasks.layouts.vqa import Item, VqaTask, attributes, hub_items, hub_splits, loaded, read_rows, text
 from conrad_bench.types import Split
 
 EXPECTED = """expected:

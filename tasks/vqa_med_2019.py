@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from conrad_bench.errors import DataError
-from conrad_bench.tasks.vqa import ALTERNATIVES, Item, VqaTask, attributes
+from conrad_bench.tasks.layouts.vqa import ALTERNATIVES, Item, VqaTask, attributes
 from conrad_bench.types import Split
 
 EXPECTED = """expected:

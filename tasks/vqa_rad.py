@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from conrad_bench.errors import DataError
-from conrad_bench.tasks.vqa import Item, VqaTask, attributes, read_rows, text
+from conrad_bench.tasks.layouts.vqa import Item, VqaTask, attributes, read_rows, text
 from conrad_bench.types import Split
 
 EXPECTED = """expected:

@@ -29,7 +29,7 @@ def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig
 
-    from conrad_bench.trainers.phantom_tokenizer import IMAGE_TOKENS, build_processor, build_tokenizer, save
+    from conrad_bench.trainers.phantom.tokenizer import IMAGE_TOKENS, build_processor, build_tokenizer, save
 
     tokenizer = build_tokenizer(CORPUS * 4, vocab_size=560)
     vocab = tokenizer.get_vocab()

@@ -25,10 +25,10 @@ from test_board import board_of, frame, row_of
 from test_metrics import Rows, all_rows, sample
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.bootstrap import bootstrap
-from conrad_bench.leaderboards.calibration import Brier, LogScore
-from conrad_bench.leaderboards.catalogue import BUILT_IN
-from conrad_bench.leaderboards.metrics import FloatArray, Sample
+from conrad_bench.leaderboards.inference.bootstrap import bootstrap
+from conrad_bench.leaderboards.metrics.base import FloatArray, Sample
+from conrad_bench.leaderboards.metrics.calibration import Brier, LogScore
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.records import read_records, records_path, write_records
 
 NAN = float("nan")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conrad_bench.elicitation import (
+from conrad_bench.engines.base import Job
+from conrad_bench.engines.transformers import TransformersEngine
+from conrad_bench.reading.elicitation import (
     EXPRESSIONS,
     answer_claim,
     p_true_question,
@@ -17,8 +19,6 @@ from conrad_bench.elicitation import (
     report_claim,
     two_stage_question,
 )
-from conrad_bench.engines.base import Job
-from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.tasks.phantom import grammar, questions, render, world
 from conrad_bench.tasks.phantom.green import phantom_green
 from conrad_bench.tasks.phantom.mimic_layout import wording

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from conrad_bench.leaderboards.bootstrap import IntervalKind, bootstrap, interval, jackknife, weight_blocks
-from conrad_bench.leaderboards.calibration import ECE, Brier
-from conrad_bench.leaderboards.discrimination import AUROC, Pearson
-from conrad_bench.leaderboards.metrics import CORRECTNESS, FloatArray, Sample
+from conrad_bench.leaderboards.inference.bootstrap import IntervalKind, bootstrap, interval, jackknife, weight_blocks
+from conrad_bench.leaderboards.metrics.base import CORRECTNESS, FloatArray, Sample
+from conrad_bench.leaderboards.metrics.calibration import ECE, Brier
+from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 
 ece, pearson, mean_correctness = ECE().statistic, Pearson().statistic, CORRECTNESS.statistic
 METRICS = (ECE(), Pearson(), Brier(), AUROC(), CORRECTNESS)

@@ -15,7 +15,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 from test_metrics import Rows, all_rows, rows_binary, sample
 
-from conrad_bench.leaderboards.calibration import (
+from conrad_bench.leaderboards.inference.null_band import null_band
+from conrad_bench.leaderboards.metrics.base import Metric, Sample, groups
+from conrad_bench.leaderboards.metrics.calibration import (
     ECE,
     Brier,
     BrierDiscrimination,
@@ -29,9 +31,7 @@ from conrad_bench.leaderboards.calibration import (
     SmoothECE,
     mass_groups,
 )
-from conrad_bench.leaderboards.metrics import Metric, Sample, groups
-from conrad_bench.leaderboards.null_band import null_band
-from conrad_bench.leaderboards.ranking import rank_keys
+from conrad_bench.leaderboards.metrics.ranking import rank_keys
 
 quick = settings(deadline=None, max_examples=40)
 

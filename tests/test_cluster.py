@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrad_bench.cluster import LOCAL, Cluster, Share, allot
+from conrad_bench.cluster.cluster import LOCAL, Cluster, Share, allot
 from conrad_bench.engines.base import Engine
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
-from conrad_bench.model import Model
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import END, Message, Prompt, Sampling
 
 # Ray Train warns of its own defaults when it is first used, and Ray leaves sockets to the interpreter's end.

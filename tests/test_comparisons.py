@@ -14,17 +14,17 @@ from scipy.stats import norm
 from test_board import board_of, frame, row_of
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.calibration import ECE, Brier
-from conrad_bench.leaderboards.comparisons import (
+from conrad_bench.leaderboards.inference.comparisons import (
     detectable,
     holm,
     letter_display,
     permutation_p,
     rank_intervals,
 )
-from conrad_bench.leaderboards.discrimination import AUROC, Pearson
-from conrad_bench.leaderboards.metrics import Metric, Sample
-from conrad_bench.leaderboards.tables import markdown
+from conrad_bench.leaderboards.metrics.base import Metric, Sample
+from conrad_bench.leaderboards.metrics.calibration import ECE, Brier
+from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
+from conrad_bench.leaderboards.pages.tables import markdown
 
 TASK = "mimic_report"
 

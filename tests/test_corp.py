@@ -7,8 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from test_metrics import Rows, all_rows, sample
 
-from conrad_bench.leaderboards.calibration import Brier, BrierDiscrimination, BrierMiscalibration, BrierUncertainty
-from conrad_bench.leaderboards.metrics import FloatArray, Sample
+from conrad_bench.leaderboards.metrics.base import FloatArray, Sample
+from conrad_bench.leaderboards.metrics.calibration import (
+    Brier,
+    BrierDiscrimination,
+    BrierMiscalibration,
+    BrierUncertainty,
+)
 
 scoring = pytest.importorskip("model_diagnostics.scoring", reason="model-diagnostics is not installed")
 PARTS = (BrierMiscalibration(), BrierDiscrimination(), BrierUncertainty(), Brier())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrad_bench.elicitation import (
+from conrad_bench.reading.elicitation import (
     EXPRESSIONS,
     answer_claim,
     confidence_spans,

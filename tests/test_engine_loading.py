@@ -16,11 +16,11 @@ import pytest
 import torch
 from plain_gemma3 import MARKER, ask, assert_same, inputs_of, plain_logprobs, write_adapter
 
-from conrad_bench.digests import adapter_digest
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import tokenize
 from conrad_bench.engines.transformers import TransformersEngine, halving
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
+from conrad_bench.rollouts.digests import adapter_digest
 from conrad_bench.types import END, Prompt, Sampling
 
 LEVELS = [str(level) for level in range(11)]

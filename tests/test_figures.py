@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conrad_bench.leaderboards.figures import before_after, reliability_diagram
+from conrad_bench.leaderboards.pages.figures import before_after, reliability_diagram
 
 BOARD = {
     "model": "tiny $x_1",

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_board import CONTEXT
 
-from conrad_bench.leaderboards.board import BoardContext
-from conrad_bench.leaderboards.flagging import above, trend
-from conrad_bench.leaderboards.rows import task_rows
+from conrad_bench.leaderboards.board.build import BoardContext
+from conrad_bench.leaderboards.board.flagging import above, trend
+from conrad_bench.leaderboards.board.rows import task_rows
 from conrad_bench.records import QUALITY_ABOVE
 
 LEAST = (None, 0.6, 0.8, 1.0)

@@ -17,11 +17,11 @@ from conrad_bench.engines.inputs import encode
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import EngineError, MissingExtra, ModelError, PlanError
 from conrad_bench.methods.base import LOGPROBS
-from conrad_bench.model import Model
 from conrad_bench.progress import Reporter
-from conrad_bench.store import RolloutStore
-from conrad_bench.tasks.green import GREEN_CHAT, Green, GreenCounts, ReportJudge, green_prompt, parse_green
-from conrad_bench.tasks.precision_green import PrecisionGreen, parse_verdict, precision_prompt
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
+from conrad_bench.tasks.scorers.green import GREEN_CHAT, Green, GreenCounts, ReportJudge, green_prompt, parse_green
+from conrad_bench.tasks.scorers.precision_green import PrecisionGreen, parse_verdict, precision_prompt
 from conrad_bench.types import END, Claim, Example, Granularity, Message, Prompt, Sampling, Score
 
 KINDS = (

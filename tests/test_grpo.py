@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from conrad_bench.elicitation import read_level, report_claim
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, TrainingError
+from conrad_bench.reading.elicitation import read_level, report_claim
 from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.prompts import FINDINGS, report_text
 from conrad_bench.trainers import grpo
 from conrad_bench.trainers.adapters import LANGUAGE_LAYERS, invocation
-from conrad_bench.trainers.confidence_tokens import confidence_mask, level_ids, marker_ids
 from conrad_bench.trainers.conrad import train_conrad
+from conrad_bench.trainers.masks import confidence_mask, level_ids, marker_ids
 from conrad_bench.trainers.prefix import Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings

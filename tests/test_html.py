@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from test_board import SENTENCES, board_of, frame, sentences
 
-from conrad_bench.leaderboards import plots, wording
-from conrad_bench.leaderboards.html import page
-from conrad_bench.leaderboards.schema import Board
+from conrad_bench.leaderboards.board.schema import Board
+from conrad_bench.leaderboards.pages import plots, wording
+from conrad_bench.leaderboards.pages.html import page
 
 VOID = {"meta", "wbr", "link", "br", "input", "img", "hr"}
 HOSTILE = "<script>alert('x')</script>\"&"

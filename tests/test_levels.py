@@ -20,8 +20,8 @@ from conrad_bench.tasks.phantom import grammar, render, world
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.trainers import levels
 from conrad_bench.trainers.adapters import language_lora
-from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
 from conrad_bench.trainers.levels import expected_reward, level_log_probabilities, supervised, train_levels
+from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
 from conrad_bench.trainers.prefix import Written, prefill
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings

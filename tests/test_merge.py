@@ -21,11 +21,11 @@ from test_board import CONTEXT, SENTENCES, board_of, frame, sentences
 from test_cli import conrad_bench, refused
 
 from conrad_bench.errors import ConfigError, DataError, StorageError
-from conrad_bench.leaderboards import schema
-from conrad_bench.leaderboards.board import BoardContext, build, context_of, write_leaderboard
-from conrad_bench.leaderboards.latex import escape, tex
-from conrad_bench.leaderboards.merge import leaderboard, load_run, merge, run_names
-from conrad_bench.leaderboards.outputs import csv_text
+from conrad_bench.leaderboards.board import schema
+from conrad_bench.leaderboards.board.build import BoardContext, build, context_of, write_leaderboard
+from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run, merge, run_names
+from conrad_bench.leaderboards.pages.latex import escape, tex
+from conrad_bench.leaderboards.pages.outputs import csv_text
 from conrad_bench.records import records_path, write_records
 
 
@@ -242,7 +242,7 @@ def test_empty_and_damaged_runs_are_named(tmp_path: Path) -> None:
 
 
 def test_subgroups_come_with_by(tmp_path: Path) -> None:
-    pytest.importorskip("conrad_bench.leaderboards.subgroups", reason="no subgroups in this version")
+    pytest.importorskip("conrad_bench.leaderboards.board.subgroups", reason="no subgroups in this version")
     data = frame("conrad")
     run = a_run(tmp_path / "a", [data.assign(view=["AP", "PA"] * (len(data) // 2))])
     done = conrad_bench("leaderboard", str(run), "--out", "out", "--by", "view", cwd=tmp_path)

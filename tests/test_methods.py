@@ -136,7 +136,7 @@ def test_the_eleven_probabilities_fit_what_was_stated(everything: Run) -> None:
 
 
 def test_sequence_probability_is_the_mean_of_the_stored_probabilities(everything: Run) -> None:
-    from conrad_bench.store import RolloutStore
+    from conrad_bench.rollouts.store import RolloutStore
 
     frame = everything.records("sequence_probability", "mimic_report")
     with RolloutStore(everything.out / "rollouts") as store:

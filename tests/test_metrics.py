@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from conrad_bench.leaderboards.catalogue import BUILT_IN
-from conrad_bench.leaderboards.metrics import Metric, Quality, Sample, by_level, collapse, groups
+from conrad_bench.leaderboards.metrics.base import Metric, Quality, Sample, by_level, collapse, groups
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.registry import Registry
 
 METRICS = tuple(metric for metric in BUILT_IN if metric.per == "claim")

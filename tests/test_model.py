@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, DataError, ModelError
-from conrad_bench.model import GREEDY, Model
 from conrad_bench.progress import Reporter
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.model import GREEDY, Model
+from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import END, Message, Prompt, Sampling
 
 SHORT = Sampling(max_tokens=5)

@@ -15,11 +15,11 @@ import pytest
 from test_cluster import WORKER, ask, calls
 from test_cluster import pytestmark as pytestmark
 
-from conrad_bench.cluster import Cluster
-from conrad_bench.model import Model
+from conrad_bench.cluster.cluster import Cluster
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
 
 RAY = Path(sys.executable).with_name("ray")
 

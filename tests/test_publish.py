@@ -22,10 +22,10 @@ from test_merge import a_run
 from test_run import SAID, Toy
 
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board import BoardContext
-from conrad_bench.leaderboards.merge import leaderboard
-from conrad_bench.leaderboards.publish import SUBGROUPS, band, publish
-from conrad_bench.leaderboards.verify import verify
+from conrad_bench.leaderboards.board.build import BoardContext
+from conrad_bench.leaderboards.bundles.merge import leaderboard
+from conrad_bench.leaderboards.bundles.publish import SUBGROUPS, band, publish
+from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.records import read_records, write_records
 from conrad_bench.storage import file_sha256
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conrad_bench.errors import ConfigError, MissingExtra
-from conrad_bench.tasks.radeval import PER_PAIR, REFUSED, RadEval
+from conrad_bench.tasks.scorers.radeval import PER_PAIR, REFUSED, RadEval
 from conrad_bench.types import Claim, Example, Score
 
 DATA = Path(os.environ.get("CONRAD_BENCH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -14,11 +14,11 @@ from scipy.stats import kendalltau, somersd, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from test_metrics import Rows, rows_binary, sample
 
-from conrad_bench.leaderboards import ranking
-from conrad_bench.leaderboards.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.discrimination import AUPRC, AUROC, Kendall, Pearson, SomersD, Spearman
-from conrad_bench.leaderboards.metrics import Metric, Sample
-from conrad_bench.leaderboards.selective import AUGRC, AURC, CoverageAtRisk, ExcessAURC, risk_coverage
+from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
+from conrad_bench.leaderboards.metrics import ranking
+from conrad_bench.leaderboards.metrics.base import Metric, Sample
+from conrad_bench.leaderboards.metrics.discrimination import AUPRC, AUROC, Kendall, Pearson, SomersD, Spearman
+from conrad_bench.leaderboards.metrics.selective import AUGRC, AURC, CoverageAtRisk, ExcessAURC, risk_coverage
 
 quick = settings(deadline=None, max_examples=50)
 coarse = st.integers(0, 4).map(lambda c: c / 4)

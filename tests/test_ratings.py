@@ -20,7 +20,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import roc_auc_score
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.bootstrap import weight_blocks
+from conrad_bench.leaderboards.inference.bootstrap import weight_blocks
 from conrad_bench.leaderboards.ratings import (
     agreement,
     all_accepted,

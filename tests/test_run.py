@@ -429,7 +429,7 @@ def rollouts(out: Path) -> list[dict[str, Any]]:
 METRIC = '''
 import numpy as np
 from conrad_bench import Metric, register_metric
-from conrad_bench.leaderboards.metrics import mean_of
+from conrad_bench.leaderboards.metrics.base import mean_of
 
 @register_metric
 class Overconfidence(Metric):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrad_bench.tasks.sections import (
+from conrad_bench.tasks.layouts.sections import (
     HAND_SET_RANGE,
     HAND_SET_SECTION,
     findings,

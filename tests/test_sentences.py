@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conrad_bench.sentences import sentence_spans
+from conrad_bench.reading.sentences import sentence_spans
 from conrad_bench.tasks.phantom import grammar, world
 from conrad_bench.tasks.phantom.writing import wording
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conrad_bench.errors import StorageError
-from conrad_bench.store import RolloutStore, Row
+from conrad_bench.rollouts.store import RolloutStore, Row
 
 
 def key(number: int) -> str:
@@ -132,7 +132,7 @@ APPEND_FOR_EVER = """
 import sys
 from pathlib import Path
 from test_store import row
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.store import RolloutStore
 
 store = RolloutStore(Path(sys.argv[1]))
 number = len(store)
@@ -252,7 +252,7 @@ def test_a_temporary_file_left_behind_is_removed(folder: Path) -> None:
 
 
 def test_a_second_process_is_refused_until_the_first_is_done(folder: Path) -> None:
-    script = "import sys; from pathlib import Path; from conrad_bench.store import RolloutStore\n"
+    script = "import sys; from pathlib import Path; from conrad_bench.rollouts.store import RolloutStore\n"
     script += "RolloutStore(Path(sys.argv[1]))"
     with RolloutStore(folder):
         other = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
@@ -297,7 +297,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_store import row
 from conrad_bench.errors import StorageError
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.store import RolloutStore
 
 store = RolloutStore(Path(sys.argv[1]) / "rollouts")
 try:
@@ -326,7 +326,7 @@ def test_a_read_only_folder_is_a_storage_error(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from conrad_bench.errors import StorageError
-from conrad_bench.store import RolloutStore
+from conrad_bench.rollouts.store import RolloutStore
 
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:

@@ -8,7 +8,7 @@ import pytest
 from test_board import CONTEXT, board_of, frame, row_of
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.subgroups import subgroup_rows
+from conrad_bench.leaderboards.board.subgroups import subgroup_rows
 
 TASK = "mimic_report"
 

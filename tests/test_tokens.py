@@ -16,9 +16,9 @@ from PIL import Image
 from scipy.stats import ConstantInputWarning, rankdata, spearmanr
 from test_board import CONTEXT
 
-from conrad_bench.leaderboards.figures import token_heat_map
-from conrad_bench.leaderboards.rows import task_rows
-from conrad_bench.leaderboards.tokens import STEP, order, ranks, tokens, unimodal
+from conrad_bench.leaderboards.board.rows import task_rows
+from conrad_bench.leaderboards.board.tokens import STEP, order, ranks, tokens, unimodal
+from conrad_bench.leaderboards.pages.figures import token_heat_map
 from conrad_bench.records import LEVEL_PROBABILITIES
 
 few = st.sampled_from([0.0, 0.005, 0.01, 0.02, 0.1])

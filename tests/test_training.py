@@ -21,10 +21,10 @@ from test_levels import World as Claims
 from test_levels import fit as fit_levels
 from test_tracking import curves, logged, needs_tensorboard
 
-from conrad_bench.cluster import LOCAL, Cluster
+from conrad_bench.cluster.cluster import LOCAL, Cluster
 from conrad_bench.errors import ConfigError
-from conrad_bench.model import Model
 from conrad_bench.progress import Reporter
+from conrad_bench.rollouts.model import Model
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.group import Draws
 from conrad_bench.trainers.levels import expected_reward, supervised, train_levels

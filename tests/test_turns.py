@@ -12,14 +12,14 @@ import pytest
 from test_cluster import ask
 from test_cluster import pytestmark as pytestmark
 
-from conrad_bench.cluster import LOCAL, Cluster
+from conrad_bench.cluster.cluster import LOCAL, Cluster
+from conrad_bench.cluster.turns import Turns
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import TrainingError
-from conrad_bench.model import Model
 from conrad_bench.progress import NamedReporter, Reporter
 from conrad_bench.registry import Registry
-from conrad_bench.store import RolloutStore
-from conrad_bench.turns import Turns
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
 
 
 def test_the_next_job_begins_when_one_steps_aside_and_one_works_at_a_time() -> None:

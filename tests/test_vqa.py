@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conrad_bench.elicitation import INSTRUCTIONS
 from conrad_bench.engines.inputs import open_image
 from conrad_bench.errors import DataError
-from conrad_bench.tasks import vqa
+from conrad_bench.reading.elicitation import INSTRUCTIONS
+from conrad_bench.tasks.layouts import vqa
+from conrad_bench.tasks.layouts.vqa import Item, VqaTask, disjoint, hub_items, loaded, with_validation
 from conrad_bench.tasks.path_vqa import PathVqa
 from conrad_bench.tasks.phantom import mimic_layout, questions, render, vqa_layout, world
+from conrad_bench.tasks.scorers.vqa_match import VqaMatch, tokens
 from conrad_bench.tasks.slake import Slake
-from conrad_bench.tasks.vqa import Item, VqaTask, disjoint, hub_items, loaded, with_validation
-from conrad_bench.tasks.vqa_match import VqaMatch, tokens
 from conrad_bench.tasks.vqa_med_2019 import VqaMed2019, alternatives
 from conrad_bench.tasks.vqa_rad import VqaRad
 from conrad_bench.types import Claim, Example, Response

@@ -11,11 +11,11 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.model import Model
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import validated
-from conrad_bench.store import RolloutStore
-from conrad_bench.tasks.vqa_match import VqaMatch, closed_match, polarity, token_f1, tokens
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
+from conrad_bench.tasks.scorers.vqa_match import VqaMatch, closed_match, polarity, token_f1, tokens
 from conrad_bench.types import Claim, Example, Sampling
 
 texts = st.text(max_size=30) | st.text("yesno ,.the a1-#有是不没", max_size=12)

@@ -30,13 +30,13 @@ from conrad_bench import (
     register_scorer,
     register_task,
 )
-from conrad_bench.elicitation import report_claim
 from conrad_bench.engines.base import Generation
 from conrad_bench.errors import TrainingError
+from conrad_bench.reading.elicitation import report_claim
 
 if TYPE_CHECKING:
     from conrad_bench.methods.base import Judge
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
 from conrad_bench.types import Claim
 
 

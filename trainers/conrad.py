@@ -52,9 +52,9 @@ def train_conrad(
     from transformers.utils import logging
     from trl import GRPOConfig
 
-    from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
     from conrad_bench.trainers.group import place, share_random_state, wait_for_all
     from conrad_bench.trainers.grpo import ConditionalTrainer, JointTrainer, Watch
+    from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
     from conrad_bench.trainers.tracking import tracked
 
     conditional = settings.mode == "conditional"

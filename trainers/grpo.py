@@ -23,9 +23,9 @@ import torch
 
 from conrad_bench.engines.loading import hush_imports
 from conrad_bench.errors import TrainingError
-from conrad_bench.trainers.confidence_tokens import confidence_mask
 from conrad_bench.trainers.group import Draws, gathered, place
 from conrad_bench.trainers.head import MaskedHead
+from conrad_bench.trainers.masks import confidence_mask
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.tracking import Report, log_line
 

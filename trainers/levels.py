@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from conrad_bench.elicitation import LEVELS
 from conrad_bench.engines.inputs import stop_tokens
 from conrad_bench.engines.loading import hush_imports
 from conrad_bench.errors import ConfigError, TrainingError
+from conrad_bench.reading.elicitation import LEVELS
 from conrad_bench.storage import write_bytes, write_text
 from conrad_bench.trainers.adapters import language_lora, save_adapter
-from conrad_bench.trainers.confidence_tokens import ending_ids, level_ids, marker_ids
 from conrad_bench.trainers.group import add_up, place, wait_for_all
+from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
 from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_problem

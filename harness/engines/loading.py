@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.digests import adapter_digest, files_digest
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
+from conrad_bench.rollouts.digests import adapter_digest, files_digest
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
-from conrad_bench.digests import adapter_digest
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.inputs import encode_unexpanded, open_image, scored_ids
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
@@ -23,6 +22,7 @@ from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.engines.vllm_start import Served, has_gpu, start, stop
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
+from conrad_bench.rollouts.digests import adapter_digest
 from conrad_bench.types import Prompt, Sampling
 
 Item = TypeVar("Item")

@@ -16,7 +16,7 @@ from conrad_bench.tasks.phantom.grammar import Fact, read, sentences
 from conrad_bench.types import Claim, Example, Granularity, Score
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
 
 
 def _read_all(text: str) -> tuple[set[Fact], int]:

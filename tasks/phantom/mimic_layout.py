@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.errors import DataError
+from conrad_bench.tasks.layouts.sections import HAND_SET_RANGE, HAND_SET_SECTION
 from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.phantom.world import Scanner, Study
 from conrad_bench.tasks.phantom.writing import impression, whole_folder, wording
-from conrad_bench.tasks.sections import HAND_SET_RANGE, HAND_SET_SECTION
 
 METADATA_COLUMNS = (
     "dicom_id",

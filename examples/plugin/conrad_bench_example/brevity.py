@@ -13,7 +13,7 @@ from conrad_bench.methods.base import Judge, Method
 from conrad_bench.types import Estimate, Example
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 

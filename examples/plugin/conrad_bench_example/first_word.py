@@ -9,7 +9,7 @@ from conrad_bench.tasks.base import Scorer
 from conrad_bench.types import Claim, Example, Granularity, Score
 
 if TYPE_CHECKING:
-    from conrad_bench.model import Model
+    from conrad_bench.rollouts.model import Model
 
 
 class FirstWord(Scorer):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conrad_bench.elicitation import INSTRUCTIONS, report_claim
 from conrad_bench.errors import DataError
+from conrad_bench.reading.elicitation import INSTRUCTIONS, report_claim
 from conrad_bench.tasks.base import Loaded, Task
 from conrad_bench.types import Claim, Example, Message, Prompt, Response
 

@@ -1,0 +1,1 @@
+"""Ray: replicas that answer, workers that train, and the turns they take."""

@@ -1,0 +1,266 @@
+"""Ray: what of a cluster goes to replicas of the engine, and what to trainings, on one machine or several."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from conrad_bench import __version__
+from conrad_bench.cluster.replicas import Recipe, Replicas
+from conrad_bench.cluster.turns import Turns
+from conrad_bench.errors import ConfigError, MissingExtra
+
+if TYPE_CHECKING:
+    from conrad_bench.engines.base import Engine
+    from conrad_bench.rollouts.model import Call, Reporter
+
+LOCAL = "local"
+"""The address that starts Ray on this machine, for this process alone."""
+
+_OBJECT_STORE = 512 * 2**20
+"""Bytes of shared memory for a local Ray: prompts and answers are small, images are read where they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many replicas there are, and what Ray gives to each."""
+
+    replicas: int
+    cpus: int
+    gpus: float
+
+    def of(self, what: str) -> str:
+        """Return it for a person: "8 replicas with 1 GPU each"."""
+        each = f"{self.gpus:g} GPU" if self.gpus else f"{self.cpus} CPU"
+        return f"{self.replicas} {what}{'s' * (self.replicas > 1)} with {each} each"
+
+    def __str__(self) -> str:
+        return self.of("replica")
+
+
+def allot(
+    nodes: Sequence[Mapping[str, float]],
+    replicas: int | None,
+    gpus_per_replica: float,
+    what: str = "replica",
+    remedy: str = "lower --replicas or --gpus-per-replica, or add nodes before the run begins",
+) -> Share:
+    """Return how the replicas of an engine are spread over nodes, each given by its Ray resources ("CPU", "GPU").
+
+    `replicas` None: as many as have room, with `gpus_per_replica` GPUs each, or with 2 CPUs each where no node has a
+    GPU (one replica on a single CPU). Raises ConfigError if the nodes have too little room.
+    """
+    if any(node.get("GPU", 0) for node in nodes):
+        room, wanted = _room(nodes, 1, gpus_per_replica), f"{gpus_per_replica:g} GPUs and a CPU"
+        cpus, gpus = 1, gpus_per_replica
+    else:
+        cpus = 2 if _room(nodes, 2, 0) >= (replicas or 1) else 1
+        room, wanted, gpus = _room(nodes, cpus, 0), "a CPU", 0.0
+    if room < (replicas or 1):
+        raise ConfigError(f"Ray sees room for {room} {what}(s) with {wanted} each, not for {replicas or 1}; {remedy}")
+    return Share(replicas or room, cpus, gpus)
+
+
+def _room(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: float) -> int:
+    """Return how many replicas fit; a replica lies on one node, and a part of a GPU on one GPU."""
+    total = 0
+    for node in nodes:
+        room = int(node.get("CPU", 0)) // cpus
+        if gpus:
+            on_gpus = int(node.get("GPU", 0))
+            room = min(room, on_gpus * math.floor(1 / gpus + 1e-9) if gpus < 1 else on_gpus // int(gpus))
+        total += room
+    return total
+
+
+class Cluster:
+    """A `conrad_bench.rollouts.model.Pool` of replicas on Ray, started or joined by `with` and left at its end."""
+
+    share: Share
+    """The replicas, once Ray was started or joined."""
+    training: Share
+    """The workers of a training, while no replicas are at work."""
+
+    def __init__(
+        self,
+        address: str,
+        replicas: int | None = None,
+        gpus_per_replica: float = 1,
+        plugins: Sequence[Path] = (),
+        train_workers: int = 1,
+    ) -> None:
+        """Describe the cluster; nothing is started, and ray is not imported.
+
+        `address` is `LOCAL`, or what `ray.init` takes to join a cluster that runs: "auto", or host:port. `plugins` are
+        the plugin files of this run, which every replica loads too. Each of the `train_workers` has one GPU, where
+        there are GPUs. Raises MissingExtra without ray, ConfigError for values that Ray cannot use.
+        """
+        if find_spec("ray") is None:
+            raise MissingExtra('--ray needs Ray: pip install "conrad-bench[ray]"')
+        if "://" in address:
+            raise ConfigError(
+                f"--ray {address}: Ray's client protocol is not supported; run the command on a node of the cluster "
+                "with --ray auto"
+            )
+        if replicas is not None and replicas < 1:
+            raise ConfigError(f"--replicas {replicas}: should be at least 1, or auto")
+        if gpus_per_replica <= 0 or (gpus_per_replica > 1 and gpus_per_replica != int(gpus_per_replica)):
+            raise ConfigError(f"--gpus-per-replica {gpus_per_replica:g}: should be a part of 1 or a whole number")
+        if train_workers < 1:
+            raise ConfigError(f"--train-workers {train_workers}: should be at least 1")
+        self.address = address
+        self._replicas = replicas
+        self.train_workers = train_workers
+        self._nodes: list[Mapping[str, float]] = []
+        self._trainings: list[Share] = []  # those at work
+        self._turns = Turns()
+        self._pool: Replicas | None = None
+        self._gpus = gpus_per_replica
+        self._plugins = tuple(path.absolute() for path in plugins)
+
+    def __enter__(self) -> Self:
+        """Start or join Ray. Raises ConfigError if that fails, or if there is too little room for the replicas."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # nor may a fit start Ray anew whose run was interrupted
+        if self.address == LOCAL and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            # Ray's ports are open to the network. With a token of our own Ray does not leave one in the home folder.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        with _silent_stderr():  # Ray's C++ part says there that it was told to be silent
+            import ray
+
+        try:
+            with _silent_stderr():
+                ray.init(
+                    address=self.address,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=_OBJECT_STORE if self.address == LOCAL else None,
+                )
+        except Exception as error:
+            raise ConfigError(f"--ray {self.address}: {error}") from error
+        try:
+            self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self.share = allot(self._nodes, self._replicas, self._gpus)
+            self.training = allot(self._nodes, self.train_workers, 1, "training worker", "lower --train-workers")
+        except BaseException:
+            ray.shutdown(wait_for_processes=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave Ray, and end what was started: the replicas of this run, and a local Ray."""
+        import ray
+
+        self._end_replicas()
+        ray.shutdown(wait_for_processes=True)
+
+    def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
+        """Yield (index, result) of each call as soon as a replica of the engine has answered it, in any order.
+
+        `engine` itself loads nothing. The replicas stay for the next request, until another engine is asked or a
+        training begins. Raises what `conrad_bench.cluster.replicas.Replicas.run` raises.
+        """
+        share, recipe = self._replicas_now(), self._recipe(engine)
+        pool = self._pool
+        if pool is None or (pool.recipe, pool.cpus, pool.gpus) != (recipe, share.cpus, share.gpus):
+            self._end_replicas()
+            pool = self._pool = Replicas(recipe, share.cpus, share.gpus)
+        yield from pool.run(calls, share.replicas)
+
+    def train(
+        self,
+        engine: Engine,
+        trainer: Callable[..., None],
+        data: Mapping[str, Any],
+        calls: Mapping[str, Callable[..., Any]],
+        reporter: Reporter,
+    ) -> None:
+        """Train on the workers of `training`, once they have room; see `conrad_bench.cluster.training.train_on_ray`."""
+        from conrad_bench.cluster.training import train_on_ray
+
+        share = self.training
+        if self._turns.taken():
+            self._turns.wait_for(lambda: _room(self._free(), share.cpus, share.gpus) >= share.replicas)
+        self._end_replicas()
+        self._trainings.append(share)
+        try:
+            with self._turns.aside():
+                train_on_ray(self._recipe(engine), share, trainer, data, calls, reporter)
+        finally:
+            self._trainings.remove(share)
+
+    def side_by_side(self, fits: Sequence[Callable[[], object]]) -> list[Exception | None]:
+        """Run fits and return the error that each ended with. While one trains here, the next ones go on.
+
+        They answer their requests one after another, in their order, on what the trainings at work leave free. A fit
+        whose training itself asks for answers must not be among them: it could wait for another such one for ever.
+        """
+        return self._turns.run(fits)
+
+    def _end_replicas(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _recipe(self, engine: Engine) -> Recipe:
+        return Recipe(engine.name, engine.model_dump(), engine.identity(), self._plugins, os.getcwd(), __version__)
+
+    def _replicas_now(self) -> Share:
+        """Return the replicas that can work now: all, or those that have room beside the trainings at work.
+
+        A fit waits until one has. A training that asks would wait for itself: raises ConfigError.
+        """
+        if self._turns.taken():
+            self._turns.wait_for(lambda: self._beside_trainings() is not None)
+        share = self._beside_trainings()
+        if share is None:
+            raise ConfigError("a judge of rollouts needs room for a replica beside the training: lower --train-workers")
+        return share
+
+    def _beside_trainings(self) -> Share | None:
+        """Return the replicas that have room beside the trainings at work, or None."""
+        free, gpus = self._free(), self.share.gpus
+        for cpus in (self.share.cpus, 1):
+            room = min(self.share.replicas, _room(free, cpus, gpus))
+            if room:
+                return Share(room, cpus, gpus)
+        return None
+
+    def _free(self) -> Sequence[Mapping[str, float]]:
+        """Return the resources of the nodes without those of the trainings at work, a node filled before the next."""
+        free = [dict(node) for node in self._nodes]
+        for share in self._trainings:
+            for _ in range(share.replicas):
+                node = next(node for node in free if _room([node], share.cpus, share.gpus))
+                node["CPU"] -= share.cpus
+                node["GPU"] = node.get("GPU", 0) - share.gpus
+        return free
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send what is written to the process's standard error, by C++ too, nowhere."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(nowhere)
+        os.close(saved)

@@ -1,0 +1,317 @@
+"""The model as methods see it: an engine behind a store, so that nothing is generated twice.
+
+Every request has a key, the sha256 of all that determines its answer: the engine's identity (model, commit or weight
+hash, dtype, quantization), the adapter's files, the exact messages and prefix, the images' bytes, the sampling
+parameters with their seed, and the sample index. What the store lacks is cut into batches in an order that the requests
+alone determine, and each batch is committed when it is answered: one after the other in this process, in any order by a
+`Pool`. A run that was killed loses what was in the making, and goes on with the very batches that it would have had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.rollouts.digests import adapter_digest, file_digest
+from conrad_bench.types import Claim, Prompt, Response, Sampling
+
+GREEDY = Sampling()
+
+Row = dict[str, Any]
+Payload = TypeVar("Payload")
+
+_IMAGE_LENGTH = 1024
+"""Characters that an image counts for when requests of similar length are put into one batch."""
+
+
+class Store(Protocol):
+    """Where answers are kept: rows by key."""
+
+    def read(self, keys: Sequence[str], /) -> dict[str, Row]:
+        """Return the rows of those keys that there are."""
+
+    def append(self, rows: Sequence[Row], /) -> None:
+        """Commit rows: they are all there after a crash, or none is."""
+
+
+class Reporter(Protocol):
+    """Who is told about progress."""
+
+    def stage(self, name: str, /, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Begin a stage of `total` steps; the function it yields is told how many were done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One batch of work for an engine: a method of `conrad_bench.engines.base.Engine` and its arguments."""
+
+    method: Literal["generate", "score", "hidden"]
+    arguments: tuple[Any, ...]
+
+    def run(self, engine: Engine) -> Any:
+        """Return the engine's answers, one for each prompt."""
+        return getattr(engine, self.method)(*self.arguments)
+
+
+class Pool(Protocol):
+    """Where calls are answered when not in this process."""
+
+    def run(self, engine: Engine, calls: Sequence[Call], /) -> Generator[tuple[int, Any], None, None]:
+        """Yield (index, result) of each call as it is answered, in any order, by copies of the engine."""
+
+    def train(
+        self,
+        engine: Engine,
+        trainer: Callable[..., None],
+        data: Mapping[str, Any],
+        calls: Mapping[str, Callable[..., Any]],
+        reporter: Reporter,
+        /,
+    ) -> None:
+        """Run a trainer where the pool says; see `Model.train`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One engine's model, optionally under a LoRA adapter."""
+
+    engine: Engine
+    store: Store
+    reporter: Reporter
+    adapter: Path | None = None
+    """Folder of the adapter, or None for the base model."""
+    pool: Pool | None = None
+    """Answers what the store lacks; None: the engine does, in this process."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Response]:
+        """Return one response to each prompt, in the order of the prompts."""
+        return [responses[0] for responses in self.sample(prompts, 1, sampling)]
+
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Response]]:
+        """Return n responses to each prompt; sample i is the same for every n > i.
+
+        Raises ConfigError for several samples at temperature 0: they would all be the same.
+        """
+        if n > 1 and sampling.temperature == 0:
+            raise ConfigError(f"{n} samples of each response need a temperature above 0; set the method's temperature")
+        keys = self.keys(prompts, sampling, n)
+        requests = {
+            key: (prompt, sample) for prompt, row in zip(prompts, keys, strict=True) for sample, key in enumerate(row)
+        }
+
+        def call(batch: Mapping[str, tuple[Prompt, int]]) -> Call:
+            # 60 bits of the key: the seed depends neither on the order of requests nor on the batch.
+            jobs = [Job(prompt, int(key[:15], 16)) for key, (prompt, _) in batch.items()]
+            return Call("generate", (jobs, sampling, self.adapter))
+
+        def stored(key: str, generation: Generation) -> Row:
+            return {**_row(key, "generate", requests[key][1]), **asdict(generation)}
+
+        rows = self._answers("generate", requests, lambda request: _length(request[0]), call, stored)
+        return [[_response(rows[key]) for key in row] for row in keys]
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str] | Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Return the natural-log probability of each continuation of each prompt, shape (prompts, continuations).
+
+        `continuations` are texts for all prompts, or one sequence of texts for each. A text that ends with
+        `conrad_bench.types.END` includes the end-of-turn token, so that "1" + END and "10" + END exclude each other.
+        """
+        each = _for_each(continuations, len(prompts))
+        keys = self._keys("score", prompts, [{"continuations": list(texts)} for texts in each])
+        requests = dict(zip(keys, zip(prompts, each, strict=True), strict=True))
+
+        def call(batch: Mapping[str, tuple[Prompt, Any]]) -> Call:
+            return Call("score", (*zip(*batch.values(), strict=True), self.adapter))
+
+        def stored(key: str, scores: list[float]) -> Row:
+            return {**_row(key, "score"), "values": scores}
+
+        rows = self._answers("score", requests, lambda request: _length(request[0]), call, stored)
+        return [list(rows[key]["values"]) for key in keys]
+
+    def hidden(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        layer: int,
+        at: Literal["last", "mean"],
+    ) -> NDArray[np.float32]:
+        """Return hidden states of the responses, shape (len(prompts), hidden size).
+
+        `layer` indexes the model's hidden states (0: the embeddings, -1: the last); "last" is the state at the
+        response's last token, "mean" the mean over its tokens.
+        """
+        answers = [response.token_ids for response in responses]
+        details = [{"layer": layer, "at": at, "answer": list(answer)} for answer in answers]
+        keys = self._keys("hidden", prompts, details)
+        requests = dict(zip(keys, zip(prompts, answers, strict=True), strict=True))
+
+        def call(batch: Mapping[str, tuple[Prompt, tuple[int, ...]]]) -> Call:
+            return Call("hidden", (*zip(*batch.values(), strict=True), layer, at, self.adapter))
+
+        def stored(key: str, state: NDArray[np.float32]) -> Row:
+            return {**_row(key, "hidden"), "values": state.tolist()}
+
+        def length(request: tuple[Prompt, tuple[int, ...]]) -> int:
+            return _length(request[0]) + len(request[1])
+
+        rows = self._answers("hidden states", requests, length, call, stored)
+        return np.array([rows[key]["values"] for key in keys], dtype=np.float32)
+
+    def token_spans(self, response: Response, claim: Claim) -> tuple[int, int]:
+        """Return the first and the end index of the response's tokens that a claim's text covers, if only in part."""
+        start, end = claim.span
+        offsets = self.engine.offsets([response.token_ids])[0]
+        covered = [i for i in range(len(response.token_ids)) if offsets[i] < end and offsets[i + 1] > start]
+        return (covered[0], covered[-1] + 1) if covered else (0, 0)
+
+    def keys(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, n: int = 1) -> list[list[str]]:
+        """Return the keys of the n responses to each prompt. Loads no model; raises DataError for a missing image."""
+        details = asdict(sampling)
+        if not sampling.choices:
+            del details["choices"]
+        if sampling.temperature == 0:
+            details |= {"top_p": 1.0, "seed": 0}  # greedy decoding knows neither
+        columns = [self._keys("generate", prompts, [{**details, "sample": i}] * len(prompts)) for i in range(n)]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def count_missing(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, n: int = 1) -> int:
+        """Return how many responses `sample` would have to generate. Loads no model."""
+        keys = {key for row in self.keys(prompts, sampling, n) for key in row}
+        return len(keys - self.store.read(sorted(keys)).keys())
+
+    def adapted(self, folder: Path) -> Model:
+        """Return the same model under the LoRA adapter in `folder`. Raises ModelError if there is none."""
+        adapter_digest(folder)
+        return replace(self, adapter=folder)
+
+    def torch_model(self) -> tuple[Any, Any]:
+        """Return (a freshly loaded torch model without adapter, its processor), in this process."""
+        return self.engine.torch_model()
+
+    def tokenizer(self) -> Any:
+        """Return the model's tokenizer; loads no weights."""
+        return self.engine.tokenizer()
+
+    def train(
+        self, trainer: Callable[..., None], data: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]]
+    ) -> None:
+        """Run `trainer(torch_model=..., processor=..., stage=..., **data, **calls)` on a freshly loaded torch model.
+
+        The trainer is a function of a module. With a pool it runs in workers of the pool, all with the same `data`,
+        which travel there, in one process group of torch; they share the work, and call the functions `calls` in this
+        process. `stage(label, total)` is a context manager that yields a function to report progress with.
+        """
+        if self.pool is not None:
+            self.pool.train(self.engine, trainer, data, calls, self.reporter)
+            return
+        torch_model, processor = self.engine.torch_model()
+        trainer(torch_model=torch_model, processor=processor, stage=self.reporter.stage, **data, **calls)
+
+    def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return the key of each request. Raises DataError for an image file that is missing."""
+        shared = {
+            "engine": self.engine.identity(),
+            "adapter": None if self.adapter is None else adapter_digest(self.adapter),
+            "kind": kind,
+        }
+        keys = []
+        for prompt, detail in zip(prompts, details, strict=True):
+            asked = {
+                "messages": [[message.role, message.text] for message in prompt.messages],
+                "prefix": prompt.prefix,
+                "prefix_ids": list(prompt.prefix_ids),
+                "images": [_image_digest(path) for path in prompt.images],
+            }
+            canonical = json.dumps({**shared, **asked, **detail}, sort_keys=True, separators=(",", ":"))
+            keys.append(hashlib.sha256(canonical.encode()).hexdigest())
+        return keys
+
+    def _answers(
+        self,
+        stage: str,
+        requests: Mapping[str, Payload],
+        length: Callable[[Payload], int],
+        call: Callable[[Mapping[str, Payload]], Call],
+        stored: Callable[[str, Any], Row],
+    ) -> dict[str, Row]:
+        """Return the row of every request: read from the store, or answered in committed batches and then read.
+
+        `call` turns a batch of requests into the engine's work, `stored` an answer into a row.
+        """
+        rows = self.store.read(list(requests))
+        # Longest first, so that a batch that does not fit into memory is met at the start.
+        missing = sorted(requests.keys() - rows.keys(), key=lambda key: (-length(requests[key]), key))
+        if not missing:
+            return rows
+        size = self.engine.batch_size
+        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+        calls = [call({key: requests[key] for key in batch}) for batch in batches]
+        with self.reporter.stage(stage, total=len(missing)) as advance, closing(self._run(calls)) as results:
+            for index, answers in results:
+                batch = batches[index]
+                self.store.append([stored(key, answer) for key, answer in zip(batch, answers, strict=True)])
+                advance(len(batch))
+        # Read back, so that a run that goes on and one that resumes see the same floats.
+        return rows | self.store.read(missing)
+
+    def _run(self, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
+        """Return the results of the calls with their indices: in their order, or as they come from the pool."""
+        if self.pool is not None:
+            return self.pool.run(self.engine, calls)
+        return ((index, call.run(self.engine)) for index, call in enumerate(calls))
+
+
+def _for_each(continuations: Sequence[str] | Sequence[Sequence[str]], prompts: int) -> list[Sequence[str]]:
+    shared = [text for text in continuations if isinstance(text, str)]
+    return [shared] * prompts if len(shared) == len(continuations) else list(continuations)
+
+
+def _length(prompt: Prompt) -> int:
+    """Return a proxy of a prompt's number of tokens."""
+    texts = sum(len(message.text) for message in prompt.messages) + len(prompt.prefix)
+    return texts + _IMAGE_LENGTH * len(prompt.images)
+
+
+def _image_digest(path: str) -> str:
+    try:
+        return file_digest(Path(path))
+    except OSError as error:
+        raise DataError(f"image {path} cannot be read ({error.strerror}); check the data root") from error
+
+
+def _row(key: str, kind: str, sample: int = 0) -> Row:
+    return {
+        "key": key,
+        "kind": kind,
+        "sample": sample,
+        "text": None,
+        "token_ids": None,
+        "logprobs": None,
+        "finish_reason": None,
+        "values": None,
+    }
+
+
+def _response(row: Row) -> Response:
+    logprobs = row["logprobs"]
+    return Response(
+        key=row["key"],
+        text=row["text"],
+        token_ids=tuple(row["token_ids"]),
+        logprobs=None if logprobs is None else tuple(logprobs),
+        finish_reason=row["finish_reason"],
+        sample=row["sample"],
+    )

@@ -1,0 +1,1 @@
+"""The leaderboard as data: rows, subgroups and their schema."""

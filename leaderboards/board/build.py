@@ -1,0 +1,216 @@
+"""The leaderboard of a run: records in, leaderboard.json, leaderboard.md and figures out.
+
+`leaderboard.json` (format 2) has no times in it and is the same bytes for the same records and context: keys sorted,
+numbers rounded to 9 significant digits, null where a number is undefined. Its `rows`, one for each task and method:
+
+- `n`, `n_clusters`: claims with status `ok` and their clusters: what `metrics` are computed on
+- `claims`, `unparsed`, `unparsed_rate`: all claims; those of another status, counted by status; their share
+- `metrics`: {metric: {value, low, high}}, the interval being the 95 % bootstrap, or null where the row has one
+  resampling unit only, the metric is undefined in more than half of the replicates, or it is not resampled
+- `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `conrad_bench.leaderboards.inference.null_band` draws it
+- `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness 0
+  (for mean correctness: as 0). Correlation has no worst case: adding such a claim need not lower it
+- `collapse`: number of distinct confidences, entropy in nats, share of the commonest
+- `reliability`, `grouping`: the points of the reliability diagram, by `level` or by `bin`: for each
+  group its index, mean confidence, mean correctness with interval, and number of claims
+- `risk_coverage`: mean risk (1 - correctness) of the most confident claims, at 20 coverages
+- `difference`: {baseline, n_units, metrics}: this method minus the baseline under the same resampling weights, both
+  restricted to the examples in which both have an `ok` claim (for `quality`: a response of known quality)
+- `flagging` (tasks whose claims are sentences): precision and quality of what is left above a threshold, as
+  `conrad_bench.leaderboards.board.flagging` describes it
+- `tokens` (records with the probabilities of the confidence answers): how ordered these are, as
+  `conrad_bench.leaderboards.board.tokens` describes it
+- `figure`, `before_after`, `token_figure`: paths of the figures in the run folder, each with a .png beside the .svg
+
+Each task has its `comparisons` of all pairs of methods (`conrad_bench.leaderboards.inference.comparisons`), and in `missing` the
+number of examples that a method lacks and another one has.
+
+The metric `quality` (tasks with a scorer of whole responses) is a mean over examples, each counted once, whatever the
+status of its claims; the other metrics are over `ok` claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from conrad_bench.errors import DataError
+from conrad_bench.leaderboards.board.rounding import rounded
+from conrad_bench.leaderboards.board.rows import BASELINE, task_rows
+from conrad_bench.leaderboards.inference.bootstrap import IntervalKind
+from conrad_bench.leaderboards.metrics.base import Metric
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
+from conrad_bench.records import read_records, records_path
+from conrad_bench.registry import Registry
+from conrad_bench.types import Granularity
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 2
+TRAINED_TO_STATE = ("conrad", "conrad_exact", "sft")
+"""Methods whose stated confidences are drawn beside the baseline's: what training has changed (ConRad, Figure 2)."""
+
+
+class BoardContext(BaseModel):
+    """What a leaderboard says about its run beside the records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    data: str
+    """The data set's name, or "phantom (synthetic)"."""
+    phantom: bool
+    scorers: dict[str, tuple[str, str]]
+    """For each task: the scorer's name and its column label."""
+    quality: dict[str, tuple[str, str]] = {}
+    """For each task with a scorer of whole responses: that scorer's name and its column label."""
+    granularities: dict[str, Granularity] = {}
+    """For each task: what its claims are; "report" where it says nothing."""
+    methods: dict[str, str]
+    """One line about each method."""
+    version: str
+    commit: str
+    seed: int = 0
+    """Seed of the bootstrap."""
+    replicates: int = 10_000
+    unit: Literal["cluster", "claim"] = "cluster"
+    """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
+    interval: IntervalKind = "percentile"
+    """Kind of the bootstrap intervals; with "bca", metrics that are no smooth functions of means keep "percentile"."""
+    metrics: tuple[Metric, ...] = BUILT_IN
+    """The metrics, in the order of the tables' columns."""
+    left_out: dict[str, dict[str, int]] = {}
+    """For each task: how many items of the data are no examples, by reason."""
+    baseline: str = BASELINE
+    """The method that the others are compared with, where a task has it."""
+    runs: list[dict[str, Any]] = []
+    """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
+    caveats: list[str] = []
+    """Why these runs do not belong on one leaderboard, where they were merged all the same."""
+
+
+def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
+    """Return the content of leaderboard.json from the records of each (task, method).
+
+    The frames are as `read_records` returns them, of tasks that the context names.
+    """
+    tasks: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for task in sorted({task for task, _ in records}):
+        frames = {method: frame for (of, method), frame in sorted(records.items()) if of == task}
+        scorer, label = context.scorers[task]
+        quality = context.quality.get(task)
+        granularity = context.granularities.get(task, "report")
+        tasks[task] = {
+            "scorer": scorer,
+            "label": label,
+            "quality": {"scorer": quality[0], "label": quality[1]} if quality else None,
+            "granularity": granularity,
+            "left_out": context.left_out.get(task, {}),
+        }
+        found, about = task_rows(task, frames, context)
+        tasks[task] |= about
+        rows += found
+    for row in rows:
+        row.update(_figures(row, rows))
+    data = context.data if not context.phantom or "phantom (synthetic)" in context.data else "phantom (synthetic)"
+    board = {
+        "format": FORMAT,
+        "title": f"Confidence of {context.model} on {data}",
+        **context.model_dump(exclude={"scorers", "quality", "granularities", "left_out", "metrics"}),
+        "data": data,
+        # A list, since its order is that of the tables' columns.
+        "metrics": [
+            {
+                "name": metric.name,
+                "label": metric.label,
+                "summary": metric.summary,
+                "better": metric.better,
+                "range": metric.range,
+                "source": metric.source,
+                "headline": metric.headline,
+                "options": metric.model_dump(mode="json"),
+            }
+            for metric in context.metrics
+        ],
+        "tasks": tasks,
+        "rows": rows,
+    }
+    return dict(rounded(board))
+
+
+def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
+    """Write the leaderboard of the records in a run folder into that folder; return the content of leaderboard.json.
+
+    Raises DataError when there are no records or a file is not what its name says, StorageError when a file is damaged
+    or cannot be written.
+    """
+    from conrad_bench.leaderboards.pages.outputs import write_files
+
+    board = build(run_records(run, context.scorers), context)
+    write_files(run, board)
+    return board
+
+
+def run_records(run: Path, tasks: Container[str]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the records in a run folder by (task, method).
+
+    Raises DataError when there are none, a file is not what its name says or is about none of the `tasks`, StorageError
+    when a file is damaged.
+    """
+    records = {}
+    for path in sorted((run / "records").glob("*.parquet")):
+        frame = read_records(path)
+        task, method = str(frame["task"].iloc[0]), str(frame["method"].iloc[0])
+        if path != records_path(run, method, task):
+            raise DataError(f"{path} holds the records of {method}@{task}; rename it or move it away")
+        if task not in tasks:
+            raise DataError(f"{path} holds records of task {task!r}, which is not a task of this run; move it away")
+        records[task, method] = frame
+    if not records:
+        raise DataError(f"{run / 'records'} holds no records; run the methods first")
+    return records
+
+
+def context_of(board: Mapping[str, Any]) -> BoardContext:
+    """Return the context that the content of a leaderboard.json was built with.
+
+    One of an older format gets the built-in metrics. Raises ConfigError for a metric that is not installed.
+    """
+    tasks = board["tasks"]
+    return BoardContext(
+        **{name: board[name] for name in BoardContext.model_fields if name in board and name != "metrics"},
+        metrics=installed(board["metrics"]) if board["format"] == FORMAT else BUILT_IN,
+        scorers={name: (task["scorer"], task["label"]) for name, task in tasks.items()},
+        quality={
+            name: (task["quality"]["scorer"], task["quality"]["label"])
+            for name, task in tasks.items()
+            if task["quality"]
+        },
+        granularities={name: task["granularity"] for name, task in tasks.items()},
+        left_out={name: task["left_out"] for name, task in tasks.items()},
+    )
+
+
+def installed(metrics: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:
+    """Return metrics by `name` and `options`. Raises ConfigError for one that is not installed."""
+    registry = Registry()
+    return tuple(registry.create("metrics", metric["name"], metric["options"]) for metric in metrics)
+
+
+def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the paths of a row's figures in the run folder."""
+    cell = f"{row['method']}@{row['task']}"
+    paths = {}
+    if "reliability" in row:
+        paths["figure"] = f"figures/reliability_{cell}.svg"
+        before = [r for r in rows if (r["task"], r["method"]) == (row["task"], BASELINE) and "reliability" in r]
+        if before and row["method"] in TRAINED_TO_STATE:
+            paths["before_after"] = f"figures/before_after_{cell}.svg"
+    if "tokens" in row:
+        paths["token_figure"] = f"figures/tokens_{cell}.svg"
+    return paths

@@ -1,0 +1,118 @@
+"""Subgroups: the rows of a leaderboard for the examples with each value of an attribute (view, sex, age, finding).
+
+Each subgroup has its own intervals. A column of numbers with more than five distinct ones is cut into bands: at the
+conventional ages for `age`, else at the terciles of the examples, so that all methods have the same bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from conrad_bench.errors import DataError
+from conrad_bench.leaderboards.board.rounding import rounded
+from conrad_bench.leaderboards.board.rows import task_rows
+from conrad_bench.records import RESERVED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from conrad_bench.leaderboards.board.build import BoardContext
+
+FEW_CLUSTERS = 30
+"""A subgroup of fewer clusters has a warning: its intervals are too narrow."""
+MISSING = "(missing)"
+"""The subgroup of the examples without a value."""
+_MOST_VALUES = 30
+_CATEGORIES = 5
+AGES = (40, 60, 80)
+"""Where bands of ages begin; the first one begins at 0."""
+
+
+def subgroup_rows(
+    frames: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext, column: str
+) -> list[dict[str, Any]]:
+    """Return the rows of every task's subgroups by a column of the records.
+
+    `frames` has the records of each (task, method). A row is as in leaderboard.json, with `subgroup`: its `column`,
+    `value`, and a `warning` or None. Tasks whose records lack the column have no rows. Raises DataError where no task
+    or not every method of a task has it, where it is no attribute, or where it has too many values to be one of groups.
+    """
+    if column in RESERVED:
+        raise DataError(f"subgroups by {column!r}: this column is no attribute of examples; name one such as view")
+    rows: list[dict[str, Any]] = []
+    having = {task for (task, _), frame in frames.items() if column in frame}
+    if not having:
+        known = sorted({str(name) for frame in frames.values() for name in frame.columns} - set(RESERVED))
+        raise DataError(f"subgroups by {column!r}: no records have this column (columns: {', '.join(known) or 'none'})")
+    for task in sorted(having):
+        of_task = {method: frame for (name, method), frame in sorted(frames.items()) if name == task}
+        lacking = [method for method, frame in of_task.items() if column not in frame]
+        if lacking:
+            raise DataError(f"subgroups by {column!r}: the records of {', '.join(lacking)} on {task} lack this column")
+        names, bands = _bands(of_task, column, task)
+        for name in names:
+            chosen = {method: frame[bands[method] == name] for method, frame in of_task.items()}
+            found, _ = task_rows(task, {m: frame for m, frame in chosen.items() if len(frame)}, context)
+            for row in found:
+                warning = None
+                if row["n_clusters"] < FEW_CLUSTERS:
+                    warning = f"fewer than {FEW_CLUSTERS} clusters: the intervals are too narrow"
+                rows.append(rounded({**row, "subgroup": {"column": column, "value": name, "warning": warning}}))
+    return rows
+
+
+def _bands(frames: Mapping[str, pd.DataFrame], column: str, task: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the subgroups in order, and each record's name, an array for each method."""
+    import pandas as pd
+
+    # Numbers that one file has as text make them all text.
+    everything = pd.concat([frame[["example", column]] for frame in frames.values()])
+    values = everything.drop_duplicates("example")[column].dropna()
+    numeric = pd.api.types.is_numeric_dtype(everything[column]) and not pd.api.types.is_bool_dtype(values)
+    if numeric and (values.nunique() > _CATEGORIES or column == "age"):
+        edges = np.unique(AGES if column == "age" else np.quantile(values, (1 / 3, 2 / 3)))
+        names = age_names() if column == "age" else _band_names(edges)
+        # Ages from 40 belong to the band that starts at 40; a tercile itself to the band that it ends.
+        side: Any = "right" if column == "age" else "left"
+        bands = {
+            method: _named(frame[column].to_numpy(np.float64), edges, names, side) for method, frame in frames.items()
+        }
+    else:
+        order = sorted(values.unique())
+        if len(order) > _MOST_VALUES:
+            raise DataError(
+                f"subgroups by {column!r}: {len(order)} distinct values on {task}; a column of at most "
+                f"{_MOST_VALUES} values, or of numbers, makes subgroups"
+            )
+        text = {value: f"{value:g}" if numeric else str(value) for value in order}
+        names = list(text.values())
+        bands = {
+            method: frame[column].map(lambda v: text.get(v, MISSING)).to_numpy(object)
+            for method, frame in frames.items()
+        }
+    there = set().union(*(set(found) for found in bands.values()))
+    return [name for name in (*names, MISSING) if name in there], bands
+
+
+def _named(values: Any, edges: Any, names: list[str], side: Any) -> Any:
+    """Return the band's name of each value (n,)."""
+    named = np.array(names, object)[np.searchsorted(edges, values, side).clip(max=len(names) - 1)]
+    named[np.isnan(values)] = MISSING
+    return named
+
+
+def _band_names(edges: Any) -> list[str]:
+    """Name the bands that end at each edge, and the one above the last: "up to 0.2", "0.2 to 0.5", "above 0.5"."""
+    ends = [f"{edge:.3g}" for edge in edges]
+    middle = [f"{low} to {high}" for low, high in pairwise(ends)]
+    return [f"up to {ends[0]}", *middle, f"above {ends[-1]}"]
+
+
+def age_names() -> list[str]:
+    """Return the names of the bands of ages, the youngest first."""
+    middle = [f"{low}-{high - 1}" for low, high in pairwise(AGES)]
+    return [f"under {AGES[0]}", *middle, f"{AGES[-1]} and over"]

@@ -1,0 +1,1 @@
+"""Several runs on one board, public bundles, and their verification."""

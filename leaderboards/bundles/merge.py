@@ -1,0 +1,285 @@
+"""One leaderboard of several runs: `conrad-bench leaderboard`.
+
+Everything is computed from the records anew, so that methods of different runs on the same examples are compared under
+the same resampling weights. Rows keep the method's name where it belongs to one run, or where all runs that have it
+have the same records for it. Otherwise (seeds, models), all rows of the task are named "method [run]", after the run's
+folder, and each is compared with the baseline of its own run. Seeds are not averaged: their rows stand side by side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.leaderboards.board.build import FORMAT, BoardContext, build, context_of, installed, run_records
+from conrad_bench.leaderboards.board.schema import read_board
+from conrad_bench.leaderboards.pages.outputs import write_files
+from conrad_bench.manifest import CONTEXT_FORMAT
+from conrad_bench.records import RESERVED
+from conrad_bench.registry import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Records = dict[tuple[str, str], "pd.DataFrame"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run folder (or a published bundle) as a leaderboard needs it."""
+
+    folder: Path
+    context: BoardContext
+    records: Records
+    fingerprints: dict[str, str]
+    """Task -> digest of its examples."""
+    format: int
+    """Of its leaderboard.json; the present one where it has none yet."""
+    manifest: dict[str, Any] | None
+    """None where the run did not finish."""
+
+
+def load_run(folder: Path) -> Finished:
+    """Read a run folder or a bundle, finished or not.
+
+    Raises DataError if it holds no run or no records or a file is not as conrad-bench writes it, ConfigError for a
+    metric that is not installed, StorageError for a damaged records file.
+    """
+    said, old, made = (folder / name for name in ("context.json", "leaderboard.json", "manifest.json"))
+    if not (said.is_file() or old.is_file()):
+        raise DataError(f"{folder} holds no run (neither context.json nor leaderboard.json); name a folder of `run`")
+    board = read_board(old) if old.is_file() else None
+    manifest = _json(made, _Manifest) if made.is_file() else None
+    data = manifest.get("data", {}) if manifest else {}
+    fingerprints = {task: str(entry.get("fingerprint")) for task, entry in data.items()}
+    try:
+        if said.is_file():
+            content = _json(said, _Said)
+            if content["format"] != CONTEXT_FORMAT:
+                raise DataError(f"{said} has format {content['format']}, this version reads {CONTEXT_FORMAT}")
+            fingerprints, described = content.get("fingerprints", {}), content["context"]
+            context = BoardContext.model_validate({**described, "metrics": installed(described["metrics"])})
+        else:
+            assert board is not None
+            context = context_of(board)
+    except ConfigError as error:
+        raise ConfigError(f"{said if said.is_file() else old}: {error}") from error
+    except (ValidationError, KeyError, TypeError):
+        raise DataError(f"{said} is not as this version writes it; run the same command again") from None
+    format = FORMAT if board is None else int(board["format"])
+    return Finished(folder, context, run_records(folder, context.scorers), fingerprints, format, manifest)
+
+
+def leaderboard(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    baseline: str | None = None,
+    by: str | None = None,
+    mixed: bool = False,
+) -> tuple[dict[str, Any], Path]:
+    """Write the leaderboard of some runs into `out`; return the content of leaderboard.json, and the folder.
+
+    Without `out`, the leaderboard of a single run is written into its own folder. `by` adds the rows of subgroups.
+    Raises ConfigError for a baseline or column that no run has, DataError for runs that do not belong together (unless
+    `mixed`).
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError("a run is named twice; name each once")
+    if out is None and (len(folders) > 1 or (folders[0] / "bundle.json").is_file()):
+        raise ConfigError("name a folder for this leaderboard with --out")
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder")
+    runs = [load_run(folder) for folder in folders]
+    context, records = merge(runs, mixed)
+    context = by_this_version(context)
+    if baseline is not None:
+        names = sorted({method.partition(" [")[0] for _, method in records})
+        if baseline not in names:
+            raise ConfigError(f"--baseline: {unknown('method', baseline, names)}")
+        context = context.model_copy(update={"baseline": baseline})
+    if by is not None:
+        columns = sorted({str(column) for frame in records.values() for column in frame.columns} - set(RESERVED))
+        if by not in columns:
+            raise ConfigError(f"--by: {unknown('column', by, columns)}")
+    board = build(records, context)
+    if by is not None:
+        from conrad_bench.leaderboards.board.subgroups import subgroup_rows
+
+        board["subgroups"] = subgroup_rows(records, context, by)
+    folder = out or folders[0]
+    write_files(folder, board)
+    return board, folder
+
+
+def by_this_version(context: BoardContext) -> BoardContext:
+    """Return the context of a leaderboard that this version computes from records that another may have made."""
+    import conrad_bench
+    from conrad_bench.manifest import git_commit
+
+    return context.model_copy(update={"version": conrad_bench.__version__, "commit": git_commit()})
+
+
+def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, Records]:
+    """Return the context and the records of one leaderboard of all runs.
+
+    The bootstrap's settings are those of the first run. Raises DataError, naming the runs, for tasks with other data or
+    scorers in one run than in another, other formats of leaderboard.json, or phantom beside real data; `mixed` allows
+    all of these but the scorers.
+    """
+    first = runs[0].context
+    if len(runs) == 1:
+        return first, runs[0].records
+    problems = list(_scorer_problems(runs))
+    if not mixed and (found := _data_problems(runs, {run.folder: str(run.folder) for run in runs})):
+        problems += [*found, "--mixed puts them together all the same"]
+    if problems:
+        raise DataError("these runs do not belong on one leaderboard:\n" + "\n".join(f"  - {p}" for p in problems))
+    names = dict(zip((run.folder for run in runs), run_names([run.folder for run in runs]), strict=True))
+    models = list(dict.fromkeys(run.context.model for run in runs))
+    records: Records = {}
+    for task in sorted({task for run in runs for task, _ in run.records}):
+        having = [run for run in runs if any(of == task for of, _ in run.records)]
+        other_data = len({run.fingerprints.get(task) for run in having}) > 1
+        records |= _merged_task(task, having, names, other_data or len(models) > 1)
+    context = first.model_copy(
+        update={
+            "model": ", ".join(models),
+            "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
+            "phantom": any(run.context.phantom for run in runs),
+            "caveats": _data_problems(runs, names),
+            **{
+                field: _union([getattr(run.context, field) for run in runs])
+                for field in ("scorers", "quality", "granularities", "methods", "left_out")
+            },
+            "runs": [
+                {
+                    "name": names[run.folder],
+                    "model": run.context.model,
+                    "version": run.context.version,
+                    "commit": run.context.commit,
+                    "finished": run.manifest is not None,
+                }
+                for run in runs
+            ],
+        }
+    )
+    return context, records
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the folders' paths that differ from each other, "/" written as "_"."""
+    paths = [folder.resolve().parts[1:] for folder in folders]
+    for depth in range(1, 1 + max(map(len, paths))):
+        names = ["_".join(path[-depth:]) for path in paths]
+        if len(set(names)) == len(names) and all(names):
+            return names
+    return [f"run{number}" for number in range(1, 1 + len(folders))]
+
+
+def _merged_task(task: str, runs: Sequence[Finished], names: Mapping[Path, str], label: bool) -> Records:
+    """Return a task's records from all runs under the names of its rows; `label`: always with the run's name."""
+    found: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    for run in runs:
+        for (of, method), frame in run.records.items():
+            if of == task:
+                found.setdefault(method, []).append((names[run.folder], frame))
+    shared = {method: _same([frame for _, frame in frames]) for method, frames in found.items()}
+    labelled = label or not all(shared.values())
+    records: Records = {}
+    for method, frames in found.items():
+        # A baseline that all runs share, record for record, is one row.
+        if not labelled or (not label and shared[method] and len(frames) == len(runs)):
+            records[task, method] = frames[0][1]
+        else:
+            records |= {(task, f"{method} [{name}]"): frame for name, frame in frames}
+    return records
+
+
+def _same(frames: Sequence[pd.DataFrame]) -> bool:
+    """Tell whether records are the same; the rollout's key aside, which holds the seed."""
+    sorted_frames = [
+        frame.drop(columns="response").sort_values(["example", "claim"]).reset_index(drop=True) for frame in frames
+    ]
+    return all(frame.equals(sorted_frames[0]) for frame in sorted_frames[1:])
+
+
+def _scorer_problems(runs: Sequence[Finished]) -> list[str]:
+    problems = []
+    for task in sorted({task for run in runs for task in run.context.scorers}):
+        scorers = {
+            (run.context.scorers[task][0], run.context.quality.get(task, ("none", ""))[0])
+            for run in runs
+            if task in run.context.scorers
+        }
+        if len(scorers) > 1:
+            said = " and ".join(sorted(f"{scorer} (quality: {quality})" for scorer, quality in scorers))
+            problems.append(f"task {task!r} was judged by different scorers: {said}; their numbers do not compare")
+    return problems
+
+
+def _data_problems(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[str]:
+    """Return what differs between the runs, which go by these names."""
+    problems = []
+    formats = {run.format for run in runs}
+    if len(formats) > 1:
+        said = ", ".join(f"{names[run.folder]}: {run.format}" for run in runs)
+        problems.append(f"their leaderboard.json have different formats ({said}); the older ones can be written anew")
+    if len({run.context.phantom for run in runs}) > 1:
+        problems.append("some are about phantom data, others about real data")
+    if len({run.context.unit for run in runs}) > 1:
+        problems.append("their intervals draw different units (bootstrap.unit: cluster and example)")
+    for task in sorted({task for run in runs for task, _ in run.records}):
+        having = [run for run in runs if any(of == task for of, _ in run.records)]
+        if len({run.fingerprints.get(task) for run in having}) > 1:
+            said = ", ".join(f"{names[run.folder]}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
+            problems.append(f"task {task!r} had different data (fingerprints {said})")
+    return problems
+
+
+def _union(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for mapping in reversed(mappings) for key, value in mapping.items()}
+
+
+class _Said(BaseModel):
+    """context.json, as far as it can be checked without its metrics."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int
+    context: dict[str, Any]
+    fingerprints: dict[str, str] = {}
+
+
+class _Manifest(BaseModel):
+    """manifest.json, as far as leaderboards and bundles read it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    versions: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    methods: dict[str, dict[str, Any]] = {}
+    data: dict[str, dict[str, Any]] = {}
+    rollouts: dict[str, Any] = {}
+    seconds: dict[str, float] | float = {}
+
+
+def _json(path: Path, form: type[BaseModel]) -> dict[str, Any]:
+    """Return the content of a JSON file. Raises DataError, naming file and key, if it has not the form."""
+    again = "; run the same command again to write it anew"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        form.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"]) or "the whole file"
+        raise DataError(f"{path}: {where}: {first['msg']}{again}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON{again}") from error
+    return dict(content)

@@ -1,0 +1,1 @@
+"""What is inferred from metrics: intervals, comparisons, null bands."""

@@ -1,0 +1,1 @@
+"""Metrics: calibration, discrimination, selective prediction."""

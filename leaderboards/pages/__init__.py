@@ -1,0 +1,1 @@
+"""The leaderboard as pages: Markdown, HTML, LaTeX, csv, figures."""

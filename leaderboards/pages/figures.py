@@ -1,0 +1,177 @@
+"""Reliability diagrams with histograms, alone or before beside after, and heat maps of the confidence answers.
+
+Every figure comes as SVG and PNG bytes; equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.leaderboards.metrics.base import BINS
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# After Okabe and Ito's palette, which colour-blind readers can tell apart.
+_BLUE, _SKY, _ORANGE, _GREY = "#0072B2", "#A6D5F2", "#D55E00", "#595959"
+_IN_SQUARE: Any = {"ha": "center", "va": "center", "fontsize": 7}
+_STYLE: Any = {
+    "svg.hashsalt": "conrad-bench",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+}
+
+
+def reliability_diagram(row: dict[str, Any], board: dict[str, Any]) -> dict[str, bytes]:
+    """Draw the diagram of one leaderboard row that has `reliability` points; return {".svg": ..., ".png": ...}.
+
+    A point is a distinct confidence (or a bin): its mean correctness with the 95 % interval of the leaderboard.
+    """
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+        figure.suptitle(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}", fontsize=11)
+        upper.set_title(_numbers(row), fontsize=10)
+        _reliability(upper, row)
+        upper.set_ylabel(f"mean {board['tasks'][row['task']]['label']}")
+        _histogram(lower, row)
+        lower.set(ylabel="claims", ylim=(0, 1.2 * _largest(row)))
+        _legend(figure, [upper])
+
+    return _files(draw, 5.4, 6.4)
+
+
+def before_after(board: dict[str, Any], task: str, before: str, after: str) -> dict[str, bytes]:
+    """Draw the diagrams of two methods side by side on common axes, as Figure 2 of the ConRad paper does.
+
+    `board` is the content of leaderboard.json; the rows of both methods need `reliability` points. Returns
+    {".svg": ..., ".png": ...}.
+    """
+    rows = [next(r for r in board["rows"] if (r["task"], r["method"]) == (task, name)) for name in (before, after)]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3.2, 1))
+        figure.suptitle(f"{after} against {before} on {task}\n{board['model']}, {board['data']}", fontsize=11)
+        for (upper, lower), row, when in zip(axes.T, rows, ("before", "after"), strict=True):
+            upper.set_title(f"{when}: {row['method']}\n{_numbers(row)}", fontsize=10)
+            _reliability(upper, row)
+            _histogram(lower, row)
+        axes[0, 0].set_ylabel(f"mean {board['tasks'][task]['label']}")
+        axes[1, 0].set(ylabel="claims", ylim=(0, 1.2 * max(_largest(row) for row in rows)))
+        _legend(figure, axes[0])
+
+    return _files(draw, 9.4, 6.6)
+
+
+def token_heat_map(row: dict[str, Any], board: dict[str, Any]) -> dict[str, bytes]:
+    """Draw the mean probability of each confidence answer for each stated one, from a leaderboard row with `tokens`.
+
+    Rows of the map are stated confidences, with their number of claims; a level that is never stated has an empty row.
+    Returns {".svg": ..., ".png": ...}.
+    """
+    import numpy as np
+
+    tokens = row["tokens"]
+    matrix = np.array([[np.nan if p is None else p for p in line] for line in tokens["matrix"]])
+    measures = {name: estimate["value"] for name, estimate in tokens["measures"].items()}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figure.suptitle(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}", fontsize=11)
+        axes.set_title(
+            f"stated is likeliest {measures['top']:.0%}, one hump {measures['unimodal']:.0%}, "
+            f"rank order {measures['order']:.2f}",
+            fontsize=10,
+        )
+        axes.set_facecolor("#E6E6E6")  # seen where a level was never stated
+        # Squares, not an image: an SVG would hold pixels.
+        squares = axes.pcolormesh(matrix, cmap="Blues", vmin=0, vmax=1, edgecolor="white", linewidth=0.5)
+        for (stated, answer), p in np.ndenumerate(matrix):
+            if p >= 0.005:
+                axes.text(answer + 0.5, stated + 0.5, f"{p:.2f}", color="white" if p > 0.6 else "black", **_IN_SQUARE)
+        for stated, count in enumerate(tokens["counts"]):
+            if not count:
+                axes.text(len(matrix) / 2, stated + 0.5, "never stated", color=_GREY, **_IN_SQUARE)
+        places = np.arange(len(matrix)) + 0.5
+        axes.set_xticks(places, [str(level) for level in range(len(matrix))])
+        axes.set_yticks(places, [f"{level} (n = {n:,})" for level, n in enumerate(tokens["counts"])])
+        axes.set(xlabel="confidence answer", ylabel="stated confidence (number of claims)")
+        axes.tick_params(length=0)
+        figure.colorbar(squares, ax=axes, label="mean probability")
+
+    return _files(draw, 6.6, 5.2)
+
+
+def _files(draw: Callable[[Figure], None], width: float, height: float) -> dict[str, bytes]:
+    """Return the files of a figure that `draw` draws, of this size in inches."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    files = {}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc must not change the figure
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=metadata)
+            files[suffix] = buffer.getvalue()
+    return files
+
+
+def _numbers(row: dict[str, Any]) -> str:
+    ece = row["metrics"]["ece"]["value"]
+    return f"ECE {ece:.3f}, n = {row['n']:,} claims, {row['n_clusters']:,} clusters"
+
+
+def _largest(row: dict[str, Any]) -> int:
+    return max(int(point["n"]) for point in row["reliability"])
+
+
+def _reliability(axes: Axes, row: dict[str, Any]) -> None:
+    points = row["reliability"]
+    x = [point["confidence"] for point in points]
+    y = [point["correctness"]["value"] for point in points]
+    axes.plot((0, 1), (0, 1), color=_GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    sizes = [15 + 165 * point["n"] / _largest(row) for point in points]
+    axes.scatter(
+        x, y, s=sizes, color=_SKY, edgecolor=_BLUE, label=f"mean of a {row['grouping']} (area: number of claims)"
+    )
+    bounded = [point for point in points if point["correctness"]["low"] is not None]
+    # Not `errorbar`: a percentile interval need not contain the mean, and errorbar refuses negative lengths.
+    lows, highs = ([point["correctness"][end] for point in bounded] for end in ("low", "high"))
+    axes.vlines([p["confidence"] for p in bounded], lows, highs, color=_BLUE, zorder=3, label="95 % interval")
+    axes.text(0.99, 0.02, "overconfident", transform=axes.transAxes, ha="right", color=_GREY)
+    axes.text(0.01, 0.98, "underconfident", transform=axes.transAxes, va="top", color=_GREY)
+    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+    axes.grid(alpha=0.25)
+
+
+def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Put one legend below the panels, where it hides no point."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries.update(zip(map(str, labels), handles, strict=True))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+
+
+def _histogram(axes: Axes, row: dict[str, Any]) -> None:
+    points = row["reliability"]
+    counts = [point["n"] for point in points]
+    if row["grouping"] == "level":
+        x, width = [point["confidence"] for point in points], 0.05
+    else:
+        x, width = [(point["group"] + 0.5) / BINS for point in points], 1 / BINS
+    bars = axes.bar(x, counts, width=width, color=_ORANGE, edgecolor="white")
+    axes.bar_label(bars, labels=[f"{n:,}" for n in counts], fontsize=7, padding=1)
+    axes.set_xlabel("stated confidence")
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)

@@ -1,0 +1,82 @@
+"""The files of a leaderboard, all written from the content of leaderboard.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conrad_bench.leaderboards.board.rows import BASELINE
+from conrad_bench.leaderboards.board.schema import Board
+from conrad_bench.leaderboards.pages import figures, html, latex, tables
+from conrad_bench.storage import write_bytes, write_text
+
+
+def write_files(folder: Path, board: dict[str, Any]) -> None:
+    """Write leaderboard.md, .csv, .tex, .html, .json and figures/ into a folder. Raises StorageError.
+
+    Raises ValueError (pydantic's) where the board is not as `schema.Board` says.
+    """
+    Board.model_validate(board)
+    for row in board["rows"]:
+        if "figure" in row:
+            _write_figure(folder / row["figure"], figures.reliability_diagram(row, board))
+        if "before_after" in row:
+            drawn = figures.before_after(board, row["task"], BASELINE, row["method"])
+            _write_figure(folder / row["before_after"], drawn)
+        if "token_figure" in row:
+            _write_figure(folder / row["token_figure"], figures.token_heat_map(row, board))
+    for name, render in RENDERED.items():
+        write_text(folder / name, render(board))
+    # The JSON comes last: where it is, the rest is.
+    write_text(folder / "leaderboard.json", json_text(board))
+
+
+def json_text(board: Mapping[str, Any]) -> str:
+    """Return the text of leaderboard.json."""
+    return json.dumps(board, indent=1, allow_nan=False) + "\n"
+
+
+def csv_text(board: Mapping[str, Any]) -> str:
+    """Return the text of leaderboard.csv: a line for each row (and subgroup), a column for each number.
+
+    A metric m has the columns m, m_low and m_high; a cell is empty where there is no number.
+    """
+    rows = [*board["rows"], *board.get("subgroups", [])]
+    metrics = [metric["name"] for metric in board["metrics"] if any(metric["name"] in row["metrics"] for row in rows)]
+    statuses = sorted({status for row in rows for status in row["unparsed"]})
+    header = ["task", "method", *(["subgroup", "subgroup_value"] if board.get("subgroups") else [])]
+    header += ["n", "n_clusters", "claims", "unparsed_rate", *(f"unparsed_{status}" for status in statuses)]
+    header += ["distinct", "entropy", "largest_mass"]
+    for metric in metrics:
+        header += [metric, f"{metric}_low", f"{metric}_high"]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, header, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        line = {key: row[key] for key in ("task", "method", "n", "n_clusters", "claims", "unparsed_rate")}
+        line |= {f"unparsed_{status}": row["unparsed"].get(status, 0) for status in statuses}
+        line |= row.get("collapse", {})
+        if "subgroup" in row:
+            line |= {"subgroup": row["subgroup"]["column"], "subgroup_value": row["subgroup"]["value"]}
+        for metric, estimate in row["metrics"].items():
+            line |= {metric: estimate["value"], f"{metric}_low": estimate["low"], f"{metric}_high": estimate["high"]}
+        writer.writerow({key: "" if line.get(key) is None else line[key] for key in header})
+    return buffer.getvalue()
+
+
+RENDERED = {
+    "leaderboard.md": tables.markdown,
+    "leaderboard.csv": csv_text,
+    "leaderboard.tex": latex.tex,
+    "leaderboard.html": html.page,
+}
+"""The files that hold text, and what makes them of leaderboard.json; the same board gives the same bytes."""
+
+
+def _write_figure(path: Path, files: Mapping[str, bytes]) -> None:
+    for suffix, data in files.items():
+        write_bytes(path.with_suffix(suffix), data)

@@ -1,0 +1,319 @@
+"""A leaderboard as a Markdown page and as console tables, from the content of leaderboard.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from conrad_bench.leaderboards.pages.wording import (
+    CAVEATS,
+    MEASURES,
+    PHANTOM,
+    column_title,
+    columns,
+    estimate_text,
+    footnotes,
+    interval_note,
+    p_text,
+    ranked,
+    run_text,
+    threshold_text,
+    worst_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+WIDEST = 6
+"""Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
+
+
+def markdown(board: dict[str, Any]) -> str:
+    """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
+    lines = [f"# {board['title']}", ""]
+    if board["phantom"]:
+        lines += [PHANTOM, ""]
+    if board.get("caveats"):
+        lines += [f"**{CAVEATS}**", "", *(f"- {caveat}" for caveat in board["caveats"]), ""]
+    for task in board["tasks"]:
+        rows = list(ranked(board, task))
+        lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
+        lines += [f"### More metrics on {task}", ""]
+        for part in _shared_out(rows, WIDEST):
+            lines += [_more(board, task, part), ""]
+        lines += [*_more_notes(board, rows), ""]
+        if board["tasks"][task]["comparisons"]["pairs"]:
+            lines += [f"### Comparisons on {task}", "", _ranks(board, task, rows), "", *_rank_notes(board, task), ""]
+        parts = [row for row in board.get("subgroups", []) if row["task"] == task]
+        if parts:
+            lines += [f"### By {parts[0]['subgroup']['column']} on {task}", "", _subgroups(board, task, parts), ""]
+        flagged = [row for row in rows if "flagging" in row]
+        if flagged:
+            lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
+        with_tokens = [row for row in rows if "tokens" in row]
+        if with_tokens:
+            lines += [f"### Confidence answers on {task}", "", _tokens(with_tokens), "", *_token_notes(with_tokens), ""]
+    lines += ["## Methods", "", *(f"- `{name}`: {text}" for name, text in board["methods"].items()), ""]
+    if board.get("runs"):
+        lines += ["## Runs", "", *(f"- {run_text(run)}" for run in board["runs"]), ""]
+    lines += ["## How these numbers were made", "", *(f"- {note}" for note in footnotes(board)), ""]
+    return "\n".join(lines)
+
+
+def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    metrics = columns(board, rows, headline=True)
+    ranks = board["tasks"][task]["comparisons"]["ranks"]
+    worst = any("worst_case" in row for row in rows)
+    header = ["method", *(column_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
+    header += ["n", "clusters", "unparsed", *(["worst case"] if worst else [])]
+    body = []
+    for row in rows:
+        cells = [row["method"]]
+        for metric in metrics:
+            clear = ranks.get(metric, {}).get(row["method"]) == [1, 1]
+            cells.append(_bold(estimate_text(row["metrics"].get(metric)), clear))
+        cells.append(_collapse(row))
+        cells += [f"{row['n']:,}", f"{row['n_clusters']:,}", f"{row['unparsed_rate']:.1%}"]
+        body.append([*cells, worst_text(board, task, row)] if worst else cells)
+    return _table(header, body, 1)
+
+
+def _bold(cell: str, best: bool) -> str:
+    value, space, bounds = cell.partition(" ")
+    return f"**{value}**{space}{bounds}" if best else cell
+
+
+def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of the metrics that the main one leaves out, a line each."""
+    header = ["metric", *(row["method"] for row in rows)]
+    body = [
+        [column_title(board, task, metric), *(estimate_text(row["metrics"].get(metric)) for row in rows)]
+        for metric in columns(board, rows, headline=False)
+    ]
+    for title, key in (("ECE if calibrated", None), ("p of calibration", "p")):
+        nulls = [row.get("ece_null") for row in rows]
+        if any(nulls):
+            body.append([title, *(_null(null, key) for null in nulls)])
+    return _table(header, body, 1)
+
+
+def _shared_out(rows: list[dict[str, Any]], most: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows in their order, in as few parts as have at most so many rows, each about equally long."""
+    parts = -(-len(rows) // most)
+    for part in range(parts):
+        yield rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
+
+
+def _null(null: dict[str, float] | None, key: str | None) -> str:
+    if null is None:
+        return "–"
+    return (
+        p_text(null[key]) if key else estimate_text({"value": null["mean"], "low": null["low"], "high": null["high"]})
+    )
+
+
+def _more_notes(board: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a table of more metrics."""
+    yield "`conrad-bench list metrics` says what each metric is. Without brackets: not resampled."
+    if any(row.get("ece_null") for row in rows):
+        yield (
+            "ECE if calibrated: mean and middle 95 % of the ECE that a perfectly calibrated method with these "
+            "confidences and this many claims would have; p: how often it would be at least the one found."
+        )
+
+
+def _ranks(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of rank intervals and letters."""
+    found = board["tasks"][task]["comparisons"]
+    header = ["method", *(column_title(board, task, metric) for metric in found["metrics"])]
+    body = []
+    for row in rows:
+        line = [row["method"]]
+        for metric in found["metrics"]:
+            ranks = found["ranks"][metric].get(row["method"])
+            letters = found["letters"][metric].get(row["method"], "")
+            line.append("–" if ranks is None else f"{'–'.join(str(r) for r in dict.fromkeys(ranks))} {letters}")
+        body.append(line)
+    return _table(header, body, 1)
+
+
+def _rank_notes(board: dict[str, Any], task: str) -> Iterator[str]:
+    """Yield the lines under a table of ranks."""
+    about = board["tasks"][task]
+    found = about["comparisons"]
+    pairs = sum(pair["metric"] == found["metrics"][0] for pair in found["pairs"])
+    yield (
+        "Ranks that each method may have: those above it beat it, and it beats those below, by a permutation test "
+        f"that swaps whole clusters, at 0.05 after Holm's adjustment for {pairs} pair{'s' * (pairs > 1)} of methods. "
+        "Methods with a letter in common cannot be told apart. In the first table, a best value is bold where its "
+        "rank is clear."
+    )
+    power = found["power"]
+    if power:
+        yield (
+            f"A difference in ECE of {power['difference']:.3f} would have been found here with probability "
+            f"{power['power']:g} (from the bootstrap's standard error of the differences; over the pairs "
+            f"{power['low']:.3f} to {power['high']:.3f}). Smaller ones may exist."
+        )
+    if about["missing"]:
+        lacking = "; ".join(f"`{method}` {n:,}" for method, n in about["missing"].items())
+        yield f"Examples that a method lacks and others have: {lacking}. Pairs are compared on what both have."
+
+
+def _subgroups(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of the parts of a task's examples, each with intervals of its own."""
+    metrics = columns(board, rows, headline=True)
+    header = ["method", rows[0]["subgroup"]["column"], *(column_title(board, task, metric) for metric in metrics)]
+    body = [
+        [
+            *(row["method"], row["subgroup"]["value"]),
+            *(estimate_text(row["metrics"].get(metric)) for metric in metrics),
+            *(f"{row['n']:,}", f"{row['n_clusters']:,}", row["subgroup"]["warning"] or ""),
+        ]
+        for row in rows
+    ]
+    return _table([*header, "n", "clusters", "warning"], body, 2)
+
+
+def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
+    """Return the table of what is left above each threshold (ConRad, Table 3)."""
+    quality = board["tasks"][task]["quality"]
+    header = ["method", "confidence", "sentences", "share", f"{board['tasks'][task]['label']} ↑"]
+    header += ["gain over all", *([f"{quality['label']} of what is left ↑"] if quality else [])]
+    body = []
+    for row in rows:
+        for point in row["flagging"]["thresholds"]:
+            line = [row["method"], threshold_text(point), f"{point['n']:,}", estimate_text(point["share"])]
+            line += [estimate_text(point["precision"]), estimate_text(point.get("gain"))]
+            body.append([*line, estimate_text(point["quality"])] if quality else line)
+    return _table(header, body, 2)
+
+
+def _flagging_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a flagging table."""
+    yield (
+        "What is left when only the sentences with at least this confidence (of 10) are kept: their number, their "
+        "share, their mean correctness (the precision), how much that is above the precision of all sentences, and the "
+        "quality of the responses that they make up, 0 where nothing is left. All thresholds have the same resampling "
+        "weights."
+    )
+    yield ""
+    words = {
+        "rises": "yes",
+        "never falls": "no, but it never falls",
+        "flat": "no, it stays the same",
+        "falls": "no, it falls at least once",
+        None: "cannot be told, since no threshold keeps a sentence",
+    }
+    trends = [(row["method"], words[row["flagging"]["trend"]]) for row in rows]
+    yield (
+        "Precision rises with every threshold (those that keep no sentence aside): "
+        + "; ".join(f"`{method}` {said}" for method, said in trends)
+        + "."
+    )
+
+
+def _tokens(rows: list[dict[str, Any]]) -> str:
+    """Return the table of how ordered the probabilities of the confidence answers are."""
+    header = ["method", *MEASURES.values(), "n"]
+    body = [
+        [
+            row["method"],
+            *(estimate_text(row["tokens"]["measures"][name]) for name in MEASURES),
+            f"{row['tokens']['n']:,}",
+        ]
+        for row in rows
+    ]
+    return _table(header, body, 1)
+
+
+def _token_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a table of confidence answers."""
+    yield (
+        "The model's probabilities of the answers 0 to 10 where it states its confidence. Likeliest: share of claims "
+        "whose stated answer is (or ties for) the most probable one. Rank order: mean Spearman correlation between an "
+        "answer's probability and its nearness to the stated one. One hump: share of claims whose probabilities rise "
+        "up to the most probable answer and fall after it, humps of at most 0.01 aside. Malformed: mean probability of "
+        "anything else."
+    )
+    links = [_link(row["method"], row["token_figure"]) for row in rows if "token_figure" in row]
+    if links:  # a bundle has no figures
+        yield ""
+        yield f"Heat maps: {', '.join(links)}."
+
+
+def _table(header: list[str], body: list[list[str]], names: int) -> str:
+    """Return a Markdown table, the first `names` columns aligned left and the others right."""
+    import tabulate
+
+    align = ["left"] * names + ["right"] * (len(header) - names)
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in [header, *body]]
+    return tabulate.tabulate(
+        escaped[1:], escaped[0], tablefmt="github", colalign=align, disable_numparse=True, preserve_whitespace=True
+    )
+
+
+def _link(text: str, path: str) -> str:
+    # The names of methods are free: blanks and brackets would end a Markdown link.
+    return f"[{text}]({quote(path, safe='/@+')})"
+
+
+def table_for_console(board: dict[str, Any]) -> RenderableType:
+    """Return the leaderboard as rich tables that fit 80 columns."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(board["title"], style="bold")]
+    for task in board["tasks"]:
+        rows = list(ranked(board, task))
+        metrics = columns(board, rows, headline=True)
+        table = Table(title=task, title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
+        table.show_edge, table.padding, table.pad_edge = False, (0, 1, 0, 0), False
+        table.add_column("method", no_wrap=True)
+        for metric in metrics:
+            title = column_title(board, task, metric).replace("-", "-\n").replace(" ", "\n")
+            table.add_column(title, justify="right", overflow="fold")
+        table.add_column("n\nunparsed", justify="right", no_wrap=True)
+        for row in rows:
+            # A word a line: rich would shrink columns until words break, rather than wrap between them.
+            cells = [estimate_text(row["metrics"].get(metric)).replace(" ", "\n") for metric in metrics]
+            # Text, not str: rich would read the brackets of an interval as markup.
+            line = [_broken(row["method"]), *cells, f"{row['n']:,}\n{row['unparsed_rate']:.1%}"]
+            table.add_row(*(Text(cell) for cell in line))
+        parts += [Text(), table]
+    parts += [Text(), Text(f"{interval_note(board)} More in leaderboard.md.", style="dim")]
+    return Group(*parts)
+
+
+def _broken(method: str) -> str:
+    """Return a method's name on short lines: each line of a row of the console's table has another number beside it."""
+    short = method.replace("+", "\n+")
+    return short if max(map(len, short.split("\n"))) <= 12 else short.replace("_", "_\n")
+
+
+def _collapse(row: dict[str, Any]) -> str:
+    if "collapse" not in row:
+        return "–"
+    return f"{row['collapse']['distinct']:,} ({row['collapse']['largest_mass']:.0%})"
+
+
+def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines under a task's table."""
+    about = board["tasks"][task]
+    unit = f"{about['n_clusters']:,} clusters (patients; images in visual question answering)"
+    whole = about["quality"]
+    yield (
+        f"Correctness is {about['label']} (scorer `{about['scorer']}`)"
+        + (f", quality of whole responses {whole['label']} (scorer `{whole['scorer']}`)" if whole else "")
+        + f"; the claims come from {unit}."
+    )
+    if about["left_out"]:
+        yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
+    for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
+        links = [_link(row["method"], row[key]) for row in rows if key in row]
+        if links:
+            yield f"{title}: {', '.join(links)}."

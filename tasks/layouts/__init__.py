@@ -1,0 +1,1 @@
+"""Readers of official on-disk layouts."""

@@ -1,0 +1,246 @@
+"""GREEN: correctness of a radiology report as a language model judges it (Ostmeier et al. 2024).
+
+The judge reads the reference and the candidate and answers in blocks:
+
+    [Explanation]:
+    The candidate misses the effusion.
+
+    [Clinically Significant Errors]:
+    (b) Missing a finding present in the reference: 1. Small right pleural effusion.
+
+    [Clinically Insignificant Errors]:
+    None.
+
+    [Matched Findings]:
+    2. Normal heart size; No pneumothorax.
+
+    -> GREEN = matched / (matched + significant errors) = 2 / 3
+
+The prompt is radeval's, and so is the arithmetic. Reading is stricter: an answer that radeval's parser reads as 0 or 1
+because it could not read it is no score here (`parse_green`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from conrad_bench.errors import MissingExtra, PlanError
+from conrad_bench.tasks.base import Scorer
+from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Sampling, Score
+
+if TYPE_CHECKING:
+    from conrad_bench.rollouts.model import Model
+
+GREEN_MODEL = "StanfordAIMI/GREEN-RadLlama2-7b"
+
+GREEN_CHAT = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{{ ('<|user|>\n' if message['role'] == 'user' else '<|assistant|>\n') + message['content'] + eos_token + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|assistant|>\n' + eos_token + '\n<|assistant|>\n' + eos_token }}"
+    "{% endif %}"
+)
+"""Chat template (Jinja) that gives the judge the tokens that the published scorer gives it.
+
+That scorer hands over an empty answer before it asks for one, and its tokenizer adds both a beginning and an end of
+sequence. All published GREEN numbers were obtained so; an input that looks tidier is another metric.
+"""
+
+ANSWER_TOKENS = 2048
+"""The longest answer; decoding is greedy."""
+
+_HEADER = re.compile(
+    r"\[(Explanation|Clinically Significant Errors|Clinically Insignificant Errors|Matched Findings)\]:"
+)
+_NO_ERRORS = re.compile(r"(?:None|No (?:\w+ ){0,2}errors?)\b")
+# Not any "No ...": "No pleural effusion; ..." is a list of matched findings that lacks its number.
+_NO_MATCH = re.compile(r"(?:None|No match(?:es|ed|ing)?)\b")
+_MARKER = re.compile(r"(?<!\w)\(([a-z0-9])\) ")
+_COUNTED = re.compile(r"\((?P<kind>[a-f]|[1-6])\) [^:]*: (?P<count>\d+)\.(?!\d)")
+_MATCHED = re.compile(r"(\d+)\.(?!\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class GreenCounts:
+    """What the judge counted."""
+
+    significant: tuple[int, ...]
+    """Clinically significant errors by category, (a) to (f): false finding, missing finding, wrong place, wrong
+    severity, comparison that is not in the reference, omitted comparison."""
+    matched: int
+    """Findings that both reports state."""
+
+    @property
+    def score(self) -> float:
+        """GREEN in [0, 1]: matched / (matched + significant errors), 0 where nothing matched (section 3)."""
+        return self.matched / (self.matched + sum(self.significant)) if self.matched else 0.0
+
+
+def parse_green(answer: str) -> GreenCounts | str:
+    """Read the judge's answer; where it cannot be read, return the reason why (a sentence without the answer's text).
+
+    An answer in the form that the prompt asks for gives what radeval's parser gives. Both blocks that count must be
+    there once, since without that of significant errors the score would be perfect, and without that of matched
+    findings 0. Errors are lines "(a) ...: 2. ...", at most one a category, or "No ... errors" or "None". Matched
+    findings begin with their number and a full stop, or are "No match..." or "None". A block ends at the next heading,
+    not at the first blank line, so that no line of it is overlooked and no line of another block is counted.
+    """
+    headers = list(_HEADER.finditer(answer))
+    blocks: dict[str, str] = {}
+    ends = [*(header.start() for header in headers), len(answer)][1:]
+    for header, end in zip(headers, ends, strict=True):
+        if header[1] in blocks:
+            return f"the answer has two [{header[1]}] blocks"
+        blocks[header[1]] = answer[header.end() : end].strip()
+    for name in ("Clinically Significant Errors", "Matched Findings"):
+        if not blocks.get(name):
+            return f"the answer's [{name}] block is {'empty' if name in blocks else 'missing'}"
+    significant = _errors(blocks["Clinically Significant Errors"])
+    if isinstance(significant, str):
+        return significant
+    matched = _matched(blocks["Matched Findings"])
+    return matched if isinstance(matched, str) else GreenCounts(significant, matched)
+
+
+def _errors(block: str) -> tuple[int, ...] | str:
+    """Return the errors of each of the six categories, or why the block cannot be read."""
+    counts: dict[str, int] = {}
+    for line in map(str.strip, block.splitlines()):
+        markers = _MARKER.findall(line)
+        if not markers:
+            continue
+        counted = _COUNTED.match(line)
+        if counted is None:
+            return f"the line of errors ({markers[0]}) has no count"
+        if _COUNTED.search(line, counted.end()):
+            return "one line counts errors of two categories"
+        if counted["kind"] in counts:
+            return f"errors ({counted['kind']}) are counted twice"
+        counts[counted["kind"]] = int(counted["count"])
+    denied = _NO_ERRORS.match(block)
+    if not counts and not denied:
+        return "the block of significant errors has no counts"
+    if any(counts.values()) and denied:
+        return "the block of significant errors denies errors and counts some"
+    kinds = "123456" if all(kind.isdigit() for kind in counts) else "abcdef"
+    if counts.keys() - set(kinds):
+        return "errors are counted by letters and by numbers"
+    return tuple(counts.get(kind, 0) for kind in kinds)
+
+
+def _matched(block: str) -> int | str:
+    """Return the number of matched findings, or why the block cannot be read."""
+    lines = [line.strip() for line in block.splitlines()]
+    counted = [match for match in map(_MATCHED.match, lines) if match]
+    if len(counted) > 1:
+        return "the matched findings are numbered, not counted"
+    if counted and _MATCHED.match(lines[0]):
+        return int(counted[0][1])
+    return 0 if _NO_MATCH.match(block) and not counted else "the number of matched findings is missing"
+
+
+@cache
+def green_prompt() -> Callable[[str, str], str]:
+    """Return radeval's function (reference, candidate) -> prompt; both reports are cut to their first 300 words.
+
+    Its file is run by itself: importing the package around it would start downloads and change global settings. Raises
+    MissingExtra without radeval, or with one that has no such function.
+    """
+    package = importlib.util.find_spec("radeval")
+    path = Path((package and package.origin) or "").parent / "metrics" / "green_score" / "utils.py"
+    spec = importlib.util.spec_from_file_location("conrad_bench_radeval_green", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise MissingExtra("scorer 'green' takes its prompt from radeval: pip install \"conrad-bench[green]\"")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make_prompt: Callable[[str, str], str] = module.make_prompt
+    return make_prompt
+
+
+class ReportJudge(Scorer):
+    """What the scorers that ask GREEN's model share: who is asked, and how. Not a scorer by itself.
+
+    Any other option is one of the judge's engine (quantization, dtype, batch_size, ...), which checks it.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    granularities: ClassVar[frozenset[Granularity]]
+    """The claims that the scorer judges."""
+
+    model: str = Field(default=GREEN_MODEL, min_length=1)
+    """The judge: folder of a checkpoint, or a hub id."""
+    engine: str = "transformers"
+    """The engine that runs the judge."""
+    chat: Literal["green", "model"] = "green"
+    """The form of the judge's input: that of GREEN's own model, or the judge's own chat template (any other model)."""
+
+    def judge(self) -> tuple[str, dict[str, Any]]:
+        """Return the judge's engine and its options."""
+        form = {"chat_template": GREEN_CHAT} if self.chat == "green" else {}
+        return self.engine, {"model": self.model, **form, **(self.model_extra or {})}
+
+    def ask(self, reference: str, candidate: str) -> str:
+        """Return the judge's prompt."""
+        raise NotImplementedError
+
+    def read(self, answer: str) -> float | str:
+        """Return the score that an answer gives, or the reason why it gives none."""
+        raise NotImplementedError
+
+    def score(
+        self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model | None = None
+    ) -> list[Score]:
+        """Ask the judge about each claim; an empty claim is wrong without asking.
+
+        An answer that was cut off or cannot be read gives None with the reason. Raises PlanError for claims of another
+        granularity, and without a judge.
+        """
+        if granularity not in self.granularities:
+            can = ", ".join(sorted(self.granularities))
+            raise PlanError(f"scorer {self.name!r} judges at {can} level, and these claims are at {granularity} level")
+        if model is None:
+            raise PlanError(f"scorer {self.name!r} asks a judge, and none was given")
+        scores = [Score(None, "the reference is empty") if not e.reference.strip() else Score(0.0) for e, _ in pairs]
+        asked = [i for i, (e, claim) in enumerate(pairs) if e.reference.strip() and claim.text.strip()]
+        prompts = [Prompt((Message("user", self.ask(pairs[i][0].reference, pairs[i][1].text)),)) for i in asked]
+        for i, response in zip(asked, model.generate(prompts, Sampling(max_tokens=ANSWER_TOKENS)), strict=True):
+            if response.finish_reason == "length":
+                scores[i] = Score(None, f"the judge's answer was cut off after {ANSWER_TOKENS} tokens")
+                continue
+            value = self.read(response.text)
+            scores[i] = Score(None, value) if isinstance(value, str) else Score(value)
+        return scores
+
+
+class Green(ReportJudge):
+    """GREEN of whole reports."""
+
+    name: ClassVar[str] = "green"
+    summary: ClassVar[str] = "GREEN of a report, judged by GREEN-RadLlama2-7b or another model"
+    source: ClassVar[str] = "Ostmeier et al. 2024 (GREEN), section 3; ConRad, section 3"
+    label: ClassVar[str] = "GREEN"
+    granularities: ClassVar[frozenset[Granularity]] = frozenset({"report"})
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raise MissingExtra without radeval, which holds the prompt."""
+        green_prompt()
+
+    def ask(self, reference: str, candidate: str) -> str:
+        """Return radeval's GREEN prompt."""
+        return green_prompt()(reference, candidate)
+
+    def read(self, answer: str) -> float | str:
+        """Return GREEN, or the reason why the answer gives none."""
+        counts = parse_green(answer)
+        return counts if isinstance(counts, str) else counts.score

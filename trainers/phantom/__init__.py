@@ -1,0 +1,1 @@
+"""What makes the phantom world's base model."""
