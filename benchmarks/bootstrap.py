@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conrad_bench.leaderboards.board.build import BoardContext, build
+from conrad_bench.leaderboards.board.build import build
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics.base import Metric, Sample
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN

@@ -3,12 +3,11 @@
     python benchmarks/rollouts.py --engine vllm|transformers [--prompts 256] [--rounds 5] [--replicas 2]
 
 The rollout stage is what a run does: prompts of the phantom world's studies (one or two images each) through
-`conrad_bench.rollouts.model.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine
-holds, or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
+`conrad_bench.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine holds,
+or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
 (nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading the
 model is left out. `--replicas N` measures N replicas on Ray beside one on Ray instead, each from its first answered
-batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy.
-"""
+batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy."""
 
 from __future__ import annotations
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from conrad_bench.errors import DataError, StorageError
 from conrad_bench.judging import make_judge
-from conrad_bench.methods.base import TRAINING
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
 from conrad_bench.storage import storage_errors, write_text
-from conrad_bench.types import Example
+from conrad_bench.types import TRAINING, Example
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster

@@ -1,4 +1,7 @@
-"""manifest.json: what a finished run was made with. It is written last, so its presence means that the run is done."""
+"""What a run says of itself: context.json before its first method, manifest.json behind its last.
+
+The manifest is written last, so its presence means that the run is done.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,21 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from conrad_bench.methods.base import Method
+from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom
 from conrad_bench.types import Example
+
+if TYPE_CHECKING:
+    from conrad_bench.leaderboards.board.context import BoardContext
+    from conrad_bench.progress import Reporter
+    from conrad_bench.tasks.base import Loaded
 
 CONTEXT_FORMAT = 1
 """Format of context.json: what a leaderboard says beside the records, known before the first method has run."""
@@ -80,4 +91,83 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def context_file(context: BoardContext, fingerprints: Mapping[str, str]) -> str:
+    """Return the text of context.json."""
+    described = context.model_dump(mode="json", exclude={"metrics"})
+    described["metrics"] = [
+        {"name": metric.name, "options": metric.model_dump(mode="json")} for metric in context.metrics
+    ]
+    content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def board_context(plan: Plan, data: dict[str, Loaded]) -> BoardContext:
+    """Return what the leaderboard says beside the records."""
+    import conrad_bench
+    from conrad_bench.leaderboards.board.context import BoardContext
+
+    # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.
+    phantom = any(plan.source(name) == PHANTOM_DATA or is_phantom(plan.roots[name]) for name in plan.tasks) or any(
+        scorer.name == "phantom_green" for scorer in plan.scorers.values()
+    )
+    tasks = {name: plan.tasks[name] for name in plan.config.tasks}
+    sources = sorted({task.summary.partition(":")[0] for task in tasks.values()})
+    options = plan.config.bootstrap
+    return BoardContext(
+        model=plan.model_label,
+        data=PHANTOM_DATA if phantom else ", ".join(sources),
+        phantom=phantom,
+        scorers={name: (plan.scorers[name].name, plan.scorers[name].label) for name in tasks},
+        quality={
+            name: (plan.qualities[name].name, plan.qualities[name].label) for name in tasks if tasks[name].quality
+        },
+        granularities={name: task.granularity for name, task in tasks.items()},
+        methods={name: _said(name, method) for name, method in plan.methods.items()},
+        version=conrad_bench.__version__,
+        commit=git_commit(),
+        seed=plan.config.seed,
+        replicates=options.replicates,
+        unit="cluster" if options.unit == "cluster" else "claim",
+        interval=options.interval,
+        metrics=plan.metrics,
+        left_out={name: dict(data[name].left_out) for name in tasks},
+    )
+
+
+def _said(name: str, method: Method) -> str:
+    """Return one line about a method."""
+    if not isinstance(method, Recalibrated):
+        return method.summary
+    return f"{method.method.summary}; {method.recalibrator} recalibration on validation claims"
+
+
+def manifest(
+    plan: Plan, data: dict[str, Loaded], fingerprints: dict[str, str], rollouts: dict[str, int], reporter: Reporter
+) -> dict[str, Any]:
+    """Return the content of manifest.json."""
+    import conrad_bench
+
+    return {
+        "format": 1,
+        "version": conrad_bench.__version__,
+        "commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "model": plan.engine.identity(),
+        "methods": {name: method.model_dump(mode="json") for name, method in plan.methods.items()},
+        "data": {
+            name: {
+                "root": plan.source(name),
+                "fingerprint": fingerprints[name],
+                "examples": {split: len(loaded.split(split)) for split in ("train", "validate", "test")},
+                "left_out": dict(loaded.left_out),
+            }
+            for name, loaded in data.items()
+        },
+        "seed": plan.config.seed,
+        "rollouts": rollouts,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in reporter.times.items()},
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,18 @@ from conrad_bench.config import RunConfig, differences, dump_config, load_config
 from conrad_bench.errors import ConfigError, ConradBenchError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
-from conrad_bench.methods.base import TRAINING, Method
-from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import PHANTOM_DATA, Plan, check_overlap, is_phantom, load_task, make_plan
-from conrad_bench.reading.elicitation import LEVELS
+from conrad_bench.methods.recalibrated import learner
+from conrad_bench.plan import Plan, check_overlap, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.trainers.settings import GRPOSettings, LevelSettings, sharing_problem
-from conrad_bench.types import Estimate, Example, Score
+from conrad_bench.types import TRAINING
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
     from conrad_bench.progress import Reporter
     from conrad_bench.rollouts.model import Model
-    from conrad_bench.tasks.base import Loaded, Task
+    from conrad_bench.tasks.base import Loaded
 
 
 def run(
@@ -87,8 +84,8 @@ def check_folder(out: Path, config: RunConfig) -> None:
 
 
 def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None) -> dict[str, Any]:
-    from conrad_bench.leaderboards.board.build import write_leaderboard
-    from conrad_bench.manifest import CONTEXT_FORMAT, data_fingerprint
+    from conrad_bench.leaderboards.pages.outputs import write_leaderboard
+    from conrad_bench.manifest import board_context, context_file, data_fingerprint, manifest
     from conrad_bench.records import records_path
     from conrad_bench.rollouts.model import Model
     from conrad_bench.rollouts.store import RolloutStore
@@ -99,13 +96,9 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
-    about, fingerprints = context(plan, data), {name: data_fingerprint(data[name].examples) for name in data}
-    described = about.model_dump(mode="json", exclude={"metrics"})
-    described["metrics"] = [
-        {"name": metric.name, "options": metric.model_dump(mode="json")} for metric in about.metrics
-    ]
-    content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
-    write_text(out / "context.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
+    about = board_context(plan, data)
+    fingerprints = {name: data_fingerprint(loaded.examples) for name, loaded in data.items()}
+    write_text(out / "context.json", context_file(about, fingerprints))
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store, cluster or nullcontext():
         if cluster is not None:
@@ -141,8 +134,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
         advance(1)
     if failures:
         raise failures[0]
-    manifest = _manifest(plan, data, fingerprints, rollouts, reporter)
-    write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    content = manifest(plan, data, fingerprints, rollouts, reporter)
+    write_text(out / "manifest.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     return board
 
 
@@ -159,7 +152,7 @@ def _evaluate(
 
     `unfit` holds the errors of fits that were tried already; they are raised again.
     """
-    from conrad_bench.records import records_path, write_records
+    from conrad_bench.records import record_rows, records_path, write_records
 
     method, task = plan.methods[name], plan.tasks[task_name]
     judge = make_judge(plan, task, model)
@@ -175,110 +168,3 @@ def _evaluate(
     qualities = response_qualities(plan, task, test, estimates, model)
     rows = record_rows(name, task, test, estimates, scores, qualities)
     write_records(records_path(out, name, task_name), rows)
-
-
-def record_rows(
-    method: str,
-    task: Task,
-    examples: Sequence[Example],
-    estimates: Sequence[Estimate],
-    scores: Sequence[Sequence[Score]],
-    qualities: Sequence[dict[str, float | None]],
-) -> list[dict[str, object]]:
-    """Return one record for each claim. A claim whose correctness is unknown becomes `scorer_failed`."""
-    attributes = sorted({name for example in examples for name in example.attributes})
-    read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
-    rows: list[dict[str, object]] = []
-    for example, estimate, judged, quality in zip(examples, estimates, scores, qualities, strict=True):
-        if estimate.example_id != example.id:
-            raise ConradBenchError(f"method {method!r} returned its estimates in another order than the examples")
-        for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
-            failed = score.value is None and claim.status == "ok"
-            p = claim.distribution or (None,) * LEVELS
-            rows.append(
-                {
-                    "task": task.name,
-                    "method": method,
-                    "example": example.id,
-                    "cluster": example.cluster,
-                    "claim": index,
-                    "confidence": claim.confidence,
-                    "correctness": None if claim.status == "empty" else score.value,
-                    "status": "scorer_failed" if failed else claim.status,
-                    "response": estimate.response.key,
-                    **quality,
-                    **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
-                    **{name: example.attributes.get(name) for name in attributes},
-                }
-            )
-    return rows
-
-
-def context(plan: Plan, data: dict[str, Loaded]) -> Any:
-    """Return what the leaderboard says beside the records."""
-    import conrad_bench
-    from conrad_bench.leaderboards.board.build import BoardContext
-    from conrad_bench.manifest import git_commit
-
-    # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.
-    phantom = any(plan.source(name) == PHANTOM_DATA or is_phantom(plan.roots[name]) for name in plan.tasks) or any(
-        scorer.name == "phantom_green" for scorer in plan.scorers.values()
-    )
-    tasks = {name: plan.tasks[name] for name in plan.config.tasks}
-    sources = sorted({task.summary.partition(":")[0] for task in tasks.values()})
-    options = plan.config.bootstrap
-    return BoardContext(
-        model=plan.model_label,
-        data=PHANTOM_DATA if phantom else ", ".join(sources),
-        phantom=phantom,
-        scorers={name: (plan.scorers[name].name, plan.scorers[name].label) for name in tasks},
-        quality={
-            name: (plan.qualities[name].name, plan.qualities[name].label) for name in tasks if tasks[name].quality
-        },
-        granularities={name: task.granularity for name, task in tasks.items()},
-        methods={name: _said(name, method) for name, method in plan.methods.items()},
-        version=conrad_bench.__version__,
-        commit=git_commit(),
-        seed=plan.config.seed,
-        replicates=options.replicates,
-        unit="cluster" if options.unit == "cluster" else "claim",
-        interval=options.interval,
-        metrics=plan.metrics,
-        left_out={name: dict(data[name].left_out) for name in tasks},
-    )
-
-
-def _said(name: str, method: Method) -> str:
-    """Return one line about a method."""
-    if not isinstance(method, Recalibrated):
-        return method.summary
-    return f"{method.method.summary}; {method.recalibrator} recalibration on validation claims"
-
-
-def _manifest(
-    plan: Plan, data: dict[str, Loaded], fingerprints: dict[str, str], rollouts: dict[str, int], reporter: Reporter
-) -> dict[str, Any]:
-    import conrad_bench
-    from conrad_bench.manifest import git_commit, hardware, versions
-
-    return {
-        "format": 1,
-        "version": conrad_bench.__version__,
-        "commit": git_commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "model": plan.engine.identity(),
-        "methods": {name: method.model_dump(mode="json") for name, method in plan.methods.items()},
-        "data": {
-            name: {
-                "root": plan.source(name),
-                "fingerprint": fingerprints[name],
-                "examples": {split: len(loaded.split(split)) for split in ("train", "validate", "test")},
-                "left_out": dict(loaded.left_out),
-            }
-            for name, loaded in data.items()
-        },
-        "seed": plan.config.seed,
-        "rollouts": rollouts,
-        "seconds": {stage: round(seconds, 3) for stage, seconds in reporter.times.items()},
-    }

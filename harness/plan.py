@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, with_phantom_profile
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import ConfigError, DataError, PlanError
-from conrad_bench.methods.base import TRAINING, Method
+from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
@@ -22,7 +22,7 @@ from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
-from conrad_bench.types import Example
+from conrad_bench.types import TRAINING, Example
 
 if TYPE_CHECKING:
     from conrad_bench.leaderboards.metrics.base import Metric

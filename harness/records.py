@@ -28,12 +28,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import DataError, StorageError
+from conrad_bench.errors import ConradBenchError, DataError, StorageError
+from conrad_bench.reading.elicitation import LEVELS
 from conrad_bench.storage import write_bytes
-from conrad_bench.types import STATUSES
+from conrad_bench.types import STATUSES, Estimate, Example, Score
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from conrad_bench.tasks.base import Task
 
 VERSION = 1
 COLUMNS = ("task", "method", "example", "cluster", "claim", "confidence", "correctness", "status", "response")
@@ -189,3 +192,40 @@ def _refuse(wrong: pd.Series[Any], path: Path, column: str, problem: str) -> Non
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise DataError(f"{path}: column {column!r}, row {row}: {problem} ({int(wrong.sum())} such rows)")
+
+
+def record_rows(
+    method: str,
+    task: Task,
+    examples: Sequence[Example],
+    estimates: Sequence[Estimate],
+    scores: Sequence[Sequence[Score]],
+    qualities: Sequence[dict[str, float | None]],
+) -> list[dict[str, object]]:
+    """Return one record for each claim. A claim whose correctness is unknown becomes `scorer_failed`."""
+    attributes = sorted({name for example in examples for name in example.attributes})
+    read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
+    rows: list[dict[str, object]] = []
+    for example, estimate, judged, quality in zip(examples, estimates, scores, qualities, strict=True):
+        if estimate.example_id != example.id:
+            raise ConradBenchError(f"method {method!r} returned its estimates in another order than the examples")
+        for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
+            failed = score.value is None and claim.status == "ok"
+            p = claim.distribution or (None,) * LEVELS
+            rows.append(
+                {
+                    "task": task.name,
+                    "method": method,
+                    "example": example.id,
+                    "cluster": example.cluster,
+                    "claim": index,
+                    "confidence": claim.confidence,
+                    "correctness": None if claim.status == "empty" else score.value,
+                    "status": "scorer_failed" if failed else claim.status,
+                    "response": estimate.response.key,
+                    **quality,
+                    **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
+                    **{name: example.attributes.get(name) for name in attributes},
+                }
+            )
+    return rows

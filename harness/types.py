@@ -21,6 +21,19 @@ END = "\x03"
 STATUSES: tuple[Status, ...] = ("ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed")
 
 
+# What methods need and engines provide.
+LOGPROBS = "logprobs"
+"""Log-probabilities of generated or given tokens."""
+HIDDEN_STATES = "hidden_states"
+"""Hidden states of a chosen layer at chosen tokens."""
+TRAINING = "training"
+"""A differentiable torch model, and a fit on the task's training examples."""
+SAMPLING = "sampling"
+"""Several sampled responses to one prompt."""
+
+NEEDS = (LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING)
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One item of a task."""
@@ -55,7 +68,7 @@ class Prompt:
     messages: tuple[Message, ...]
     images: tuple[str, ...] = ()
     elicit: str | None = None
-    """Name of the elicitation format that the answer should follow (see `conrad_bench.reading.elicitation`), or None."""
+    """Name of the elicitation format that the answer should follow (see `reading.elicitation`), or None."""
     prefix: str = ""
     """The start of the model's answer, to be continued (a report written before, and the confidence marker)."""
     prefix_ids: tuple[int, ...] = ()

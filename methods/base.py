@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
-LOGPROBS = "logprobs"
-"""Log-probabilities of generated or given tokens."""
-HIDDEN_STATES = "hidden_states"
-"""Hidden states of a chosen layer at chosen tokens."""
-TRAINING = "training"
-"""A differentiable torch model, and a fit on the task's training examples."""
-SAMPLING = "sampling"
-"""Several sampled responses to one prompt."""
-
-NEEDS = (LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING)
-
 
 @dataclass(frozen=True, slots=True)
 class Step:

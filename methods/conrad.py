@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from conrad_bench.methods.base import LOGPROBS, SAMPLING, TRAINING, Judge, Method, Step, drawn, respond
+from conrad_bench.methods.base import Judge, Method, Step, drawn, respond
 from conrad_bench.methods.stating import read_first, state, with_distributions, written_claims
 from conrad_bench.reading.elicitation import elicit_at, separator
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.rewards import mean_log_score, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings, tracker_problem, training_steps
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Response, Sampling, Score
+from conrad_bench.types import (
+    LOGPROBS,
+    SAMPLING,
+    TRAINING,
+    Claim,
+    Estimate,
+    Example,
+    Granularity,
+    Response,
+    Sampling,
+    Score,
+)
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

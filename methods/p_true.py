@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
+from conrad_bench.methods.base import Judge, Method, Step, respond
 from conrad_bench.reading.elicitation import p_true_question
-from conrad_bench.types import Estimate, Example, Message, Prompt, Sampling
+from conrad_bench.types import LOGPROBS, Estimate, Example, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

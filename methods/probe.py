@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.errors import TrainingError
-from conrad_bench.methods.base import HIDDEN_STATES, TRAINING, Judge, Method, Responses, Step, drawn, respond
+from conrad_bench.methods.base import Judge, Method, Responses, Step, drawn, respond
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.settings import Tracker, tracker_problem
-from conrad_bench.types import Estimate, Example, Granularity, Sampling
+from conrad_bench.types import HIDDEN_STATES, TRAINING, Estimate, Example, Granularity, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

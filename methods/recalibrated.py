@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, SerializeAsAny
 
-from conrad_bench.methods.base import TRAINING, Judge, Method, Step, drawn
+from conrad_bench.methods.base import Judge, Method, Step, drawn
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.recalibrators import Kind, fit_recalibrator, load_recalibrator
-from conrad_bench.types import Estimate, Example, Granularity
+from conrad_bench.types import TRAINING, Estimate, Example, Granularity
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from conrad_bench.methods.base import SAMPLING, Judge, Method, Responses, Step, respond
+from conrad_bench.methods.base import Judge, Method, Responses, Step, respond
 from conrad_bench.reading.sentences import sentence_spans
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Response, Sampling
+from conrad_bench.types import SAMPLING, Claim, Estimate, Example, Granularity, Response, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.errors import EngineError
-from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
-from conrad_bench.types import Estimate, Example, Sampling
+from conrad_bench.methods.base import Judge, Method, Step, respond
+from conrad_bench.types import LOGPROBS, Estimate, Example, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

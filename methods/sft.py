@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from conrad_bench.methods.base import LOGPROBS, TRAINING, Judge, Method, Step, drawn
+from conrad_bench.methods.base import Judge, Method, Step, drawn
 from conrad_bench.methods.stating import level_plan, state, train_on_levels
 from conrad_bench.trainers.settings import LevelSettings, tracker_problem
-from conrad_bench.types import Estimate, Example, Granularity
+from conrad_bench.types import LOGPROBS, TRAINING, Estimate, Example, Granularity
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model

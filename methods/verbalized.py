@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from conrad_bench.methods.base import LOGPROBS, Judge, Method, Step, respond
+from conrad_bench.methods.base import Judge, Method, Step, respond
 from conrad_bench.methods.stating import with_distributions
 from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, read_stated, two_stage_question
-from conrad_bench.types import Estimate, Example, Granularity, Message, Prompt, Sampling
+from conrad_bench.types import LOGPROBS, Estimate, Example, Granularity, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -27,7 +27,7 @@ class Verbalized(Method):
     source: ClassVar[str] = "ConRad, section 3 (Verbalize Base); variants: Xiong et al. 2024, Tian et al. 2023"
 
     variant: Literal["vanilla", "punish", "linguistic", "two_stage", "cot", "top_k"] = "vanilla"
-    """How the confidence is asked for; see `conrad_bench.reading.elicitation`. two_stage asks about the finished response."""
+    """How the confidence is asked for; see `reading.elicitation`. two_stage asks about the finished response."""
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""
     restricted: bool = False

@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 
 from conrad_bench.errors import DataError, StorageError
-from conrad_bench.leaderboards.board.build import BoardContext, build, write_leaderboard
+from conrad_bench.leaderboards.board.build import build
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, Sample
 from conrad_bench.leaderboards.metrics.calibration import ECE
 from conrad_bench.leaderboards.metrics.discrimination import Pearson
+from conrad_bench.leaderboards.pages.outputs import write_leaderboard
 from conrad_bench.leaderboards.pages.tables import markdown, table_for_console
 from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY_ABOVE, read_records, records_path, write_records
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrad_bench.cluster.cluster import LOCAL, Cluster, Share, allot
+from conrad_bench.cluster.cluster import LOCAL, Cluster
+from conrad_bench.cluster.shares import Share, allot
 from conrad_bench.engines.base import Engine
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_board import CONTEXT
 
-from conrad_bench.leaderboards.board.build import BoardContext
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.flagging import above, trend
 from conrad_bench.leaderboards.board.rows import task_rows
 from conrad_bench.records import QUALITY_ABOVE

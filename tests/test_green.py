@@ -16,13 +16,12 @@ from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.inputs import encode
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import EngineError, MissingExtra, ModelError, PlanError
-from conrad_bench.methods.base import LOGPROBS
 from conrad_bench.progress import Reporter
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.tasks.scorers.green import GREEN_CHAT, Green, GreenCounts, ReportJudge, green_prompt, parse_green
 from conrad_bench.tasks.scorers.precision_green import PrecisionGreen, parse_verdict, precision_prompt
-from conrad_bench.types import END, Claim, Example, Granularity, Message, Prompt, Sampling, Score
+from conrad_bench.types import END, LOGPROBS, Claim, Example, Granularity, Message, Prompt, Sampling, Score
 
 KINDS = (
     "False report of a finding in the candidate",

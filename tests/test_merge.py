@@ -22,10 +22,11 @@ from test_cli import conrad_bench, refused
 
 from conrad_bench.errors import ConfigError, DataError, StorageError
 from conrad_bench.leaderboards.board import schema
-from conrad_bench.leaderboards.board.build import BoardContext, build, context_of, write_leaderboard
+from conrad_bench.leaderboards.board.build import build, context_of
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run, merge, run_names
 from conrad_bench.leaderboards.pages.latex import escape, tex
-from conrad_bench.leaderboards.pages.outputs import csv_text
+from conrad_bench.leaderboards.pages.outputs import csv_text, write_leaderboard
 from conrad_bench.records import records_path, write_records
 
 

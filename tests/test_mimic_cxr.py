@@ -13,7 +13,7 @@ from conrad_bench.engines.inputs import open_image
 from conrad_bench.errors import DataError
 from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.layouts.mimic_cxr import load_mimic_cxr, view_rank
-from conrad_bench.tasks.mimic_report import MimicReport
+from conrad_bench.tasks.mimic import MimicReport
 from conrad_bench.tasks.phantom import grammar, mimic_layout, world
 from conrad_bench.tasks.phantom.green import phantom_green
 from conrad_bench.types import Example, Response

@@ -17,11 +17,9 @@ from pydantic import ValidationError
 from conrad_bench.errors import DataError
 from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.base import Loaded
-from conrad_bench.tasks.iu_xray_report import IUXrayReport
-from conrad_bench.tasks.iu_xray_sentence import IUXraySentence
+from conrad_bench.tasks.iu_xray import IUXrayReport, IUXraySentence
 from conrad_bench.tasks.layouts.openi import load_openi
-from conrad_bench.tasks.mimic_report import MimicReport
-from conrad_bench.tasks.mimic_sentence import MimicSentence
+from conrad_bench.tasks.mimic import MimicReport, MimicSentence
 from conrad_bench.tasks.phantom import grammar, openi_layout, render, world
 from conrad_bench.tasks.phantom.green import phantom_green, phantom_precision_green
 from conrad_bench.tasks.phantom.writing import wording

@@ -22,7 +22,7 @@ from test_merge import a_run
 from test_run import SAID, Toy
 
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board.build import BoardContext
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.bundles.merge import leaderboard
 from conrad_bench.leaderboards.bundles.publish import SUBGROUPS, band, publish
 from conrad_bench.leaderboards.bundles.verify import verify

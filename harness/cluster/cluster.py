@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from conrad_bench import __version__
 from conrad_bench.cluster.replicas import Recipe, Replicas
+from conrad_bench.cluster.shares import Share, allot, room
+from conrad_bench.cluster.training import train_on_ray
 from conrad_bench.cluster.turns import Turns
 from conrad_bench.errors import ConfigError, MissingExtra
 
@@ -29,58 +29,6 @@ LOCAL = "local"
 
 _OBJECT_STORE = 512 * 2**20
 """Bytes of shared memory for a local Ray: prompts and answers are small, images are read where they are needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How many replicas there are, and what Ray gives to each."""
-
-    replicas: int
-    cpus: int
-    gpus: float
-
-    def of(self, what: str) -> str:
-        """Return it for a person: "8 replicas with 1 GPU each"."""
-        each = f"{self.gpus:g} GPU" if self.gpus else f"{self.cpus} CPU"
-        return f"{self.replicas} {what}{'s' * (self.replicas > 1)} with {each} each"
-
-    def __str__(self) -> str:
-        return self.of("replica")
-
-
-def allot(
-    nodes: Sequence[Mapping[str, float]],
-    replicas: int | None,
-    gpus_per_replica: float,
-    what: str = "replica",
-    remedy: str = "lower --replicas or --gpus-per-replica, or add nodes before the run begins",
-) -> Share:
-    """Return how the replicas of an engine are spread over nodes, each given by its Ray resources ("CPU", "GPU").
-
-    `replicas` None: as many as have room, with `gpus_per_replica` GPUs each, or with 2 CPUs each where no node has a
-    GPU (one replica on a single CPU). Raises ConfigError if the nodes have too little room.
-    """
-    if any(node.get("GPU", 0) for node in nodes):
-        room, wanted = _room(nodes, 1, gpus_per_replica), f"{gpus_per_replica:g} GPUs and a CPU"
-        cpus, gpus = 1, gpus_per_replica
-    else:
-        cpus = 2 if _room(nodes, 2, 0) >= (replicas or 1) else 1
-        room, wanted, gpus = _room(nodes, cpus, 0), "a CPU", 0.0
-    if room < (replicas or 1):
-        raise ConfigError(f"Ray sees room for {room} {what}(s) with {wanted} each, not for {replicas or 1}; {remedy}")
-    return Share(replicas or room, cpus, gpus)
-
-
-def _room(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: float) -> int:
-    """Return how many replicas fit; a replica lies on one node, and a part of a GPU on one GPU."""
-    total = 0
-    for node in nodes:
-        room = int(node.get("CPU", 0)) // cpus
-        if gpus:
-            on_gpus = int(node.get("GPU", 0))
-            room = min(room, on_gpus * math.floor(1 / gpus + 1e-9) if gpus < 1 else on_gpus // int(gpus))
-        total += room
-    return total
 
 
 class Cluster:
@@ -190,11 +138,9 @@ class Cluster:
         reporter: Reporter,
     ) -> None:
         """Train on the workers of `training`, once they have room; see `conrad_bench.cluster.training.train_on_ray`."""
-        from conrad_bench.cluster.training import train_on_ray
-
         share = self.training
         if self._turns.taken():
-            self._turns.wait_for(lambda: _room(self._free(), share.cpus, share.gpus) >= share.replicas)
+            self._turns.wait_for(lambda: room(self._free(), share.cpus, share.gpus) >= share.replicas)
         self._end_replicas()
         self._trainings.append(share)
         try:
@@ -235,9 +181,9 @@ class Cluster:
         """Return the replicas that have room beside the trainings at work, or None."""
         free, gpus = self._free(), self.share.gpus
         for cpus in (self.share.cpus, 1):
-            room = min(self.share.replicas, _room(free, cpus, gpus))
-            if room:
-                return Share(room, cpus, gpus)
+            replicas = min(self.share.replicas, room(free, cpus, gpus))
+            if replicas:
+                return Share(replicas, cpus, gpus)
         return None
 
     def _free(self) -> Sequence[Mapping[str, float]]:
@@ -245,7 +191,7 @@ class Cluster:
         free = [dict(node) for node in self._nodes]
         for share in self._trainings:
             for _ in range(share.replicas):
-                node = next(node for node in free if _room([node], share.cpus, share.gpus))
+                node = next(node for node in free if room([node], share.cpus, share.gpus))
                 node["CPU"] -= share.cpus
                 node["GPU"] = node.get("GPU", 0) - share.gpus
         return free

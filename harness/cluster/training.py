@@ -20,8 +20,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from conrad_bench.cluster.cluster import Share
 from conrad_bench.cluster.replicas import RETRIES, Failure, Recipe
+from conrad_bench.cluster.shares import Share
 from conrad_bench.errors import TrainingError
 from conrad_bench.rollouts.model import Reporter
 

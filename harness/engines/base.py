@@ -35,7 +35,7 @@ class Generation:
 class Engine(BaseModel):
     """Runs one model. Its fields are its options; the model is loaded on first use, so a finished run loads none.
 
-    Every call is one batch: the caller (`conrad_bench.rollouts.model.Model`) forms batches of `batch_size` and commits their
+    Every call is one batch: the caller (`conrad_bench.Model`) forms batches of `batch_size` and commits their
     results one by one. Results do not depend on what else is in a batch beyond float noise.
     """
 

@@ -19,8 +19,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.inputs import open_image
 from conrad_bench.errors import EngineError, MissingExtra, ModelError
-from conrad_bench.methods.base import LOGPROBS, SAMPLING
-from conrad_bench.types import END, Prompt, Sampling
+from conrad_bench.types import END, LOGPROBS, SAMPLING, Prompt, Sampling
 
 if TYPE_CHECKING:
     import openai

@@ -25,8 +25,7 @@ from conrad_bench.engines.inputs import (
 )
 from conrad_bench.engines.loading import Adapters, load, load_tokenizer, locate
 from conrad_bench.errors import EngineError
-from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
-from conrad_bench.types import END, Prompt, Sampling
+from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 if TYPE_CHECKING:
     import torch

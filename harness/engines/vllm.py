@@ -13,17 +13,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
-from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.base import Generation, Job
 from conrad_bench.engines.inputs import encode_unexpanded, open_image, scored_ids
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
 from conrad_bench.engines.transformers import TransformersEngine
-from conrad_bench.engines.vllm_start import Served, has_gpu, start, stop
+from conrad_bench.engines.vllm_start import Served, VLLMOptions, has_gpu, start, stop
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
-from conrad_bench.methods.base import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING
 from conrad_bench.rollouts.digests import adapter_digest
-from conrad_bench.types import Prompt, Sampling
+from conrad_bench.types import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,7 +34,7 @@ _MOST_TOKENS = 128
 """Tokens whose log-probabilities vLLM gives at one position."""
 
 
-class VLLMEngine(Engine):
+class VLLMEngine(VLLMOptions):
     """Runs a model with vLLM; what vLLM does not do, a transformers engine beside it does for the same model.
 
     vLLM generates and scores, under the base model and under LoRA adapters. The transformers engine returns hidden
@@ -47,25 +46,6 @@ class VLLMEngine(Engine):
     name = "vllm"
     summary = "vLLM on GPUs or a CPU; hidden states, training and activated LoRA through transformers"
     provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
-
-    batch_size: int = 128
-    """Requests that are worked on at once; what is killed loses no more."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """"auto": bfloat16 on a GPU, float32 on a CPU."""
-    quantization: Literal["none", "nf4"] = "none"
-    """"nf4": 4-bit weights through bitsandbytes, on a GPU only."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model."""
-    chat_template: str | None = None
-    """Chat template (Jinja) in place of the checkpoint's own: for models whose tokenizer has none, or another one."""
-    max_model_len: int = Field(8192, ge=1)
-    """Longest prompt and response together, in tokens (an image of a Gemma3 counts 256); at most the model's own."""
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    """Share of the GPU's memory that vLLM takes for weights, keys and values."""
-    tensor_parallel_size: int = Field(1, ge=1)
-    """GPUs that share the model."""
-    enforce_eager: bool = False
-    """No CUDA graphs: starts sooner, takes less memory, generates more slowly. A CPU has none."""
 
     _served: Served | None = PrivateAttr(default=None)
     _beside: TransformersEngine = PrivateAttr()

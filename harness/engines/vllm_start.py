@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from conrad_bench.engines.base import Engine
 from conrad_bench.engines.inputs import TextProcessor, end_of_turn, stop_tokens
 from conrad_bench.engines.loading import load_processor, locate
 from conrad_bench.errors import EngineError
-
-if TYPE_CHECKING:
-    from conrad_bench.engines.vllm import VLLMEngine
 
 _CPU_CACHE = 2**30
 """Bytes for keys and values on a CPU; $VLLM_CPU_KVCACHE_SPACE (GiB) takes their place."""
@@ -34,6 +34,29 @@ _CPU_ENVIRONMENT = {
 """Environment variables of vLLM, for those that are not set."""
 
 
+class VLLMOptions(Engine):
+    """What vLLM is started with."""
+
+    batch_size: int = 128
+    """Requests that are worked on at once; what is killed loses no more."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """"auto": bfloat16 on a GPU, float32 on a CPU."""
+    quantization: Literal["none", "nf4"] = "none"
+    """"nf4": 4-bit weights through bitsandbytes, on a GPU only."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    chat_template: str | None = None
+    """Chat template (Jinja) in place of the checkpoint's own: for models whose tokenizer has none, or another one."""
+    max_model_len: int = Field(8192, ge=1)
+    """Longest prompt and response together, in tokens (an image of a Gemma3 counts 256); at most the model's own."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of the GPU's memory that vLLM takes for weights, keys and values."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that share the model."""
+    enforce_eager: bool = False
+    """No CUDA graphs: starts sooner, takes less memory, generates more slowly. A CPU has none."""
+
+
 @dataclass(slots=True)
 class Served:
     """A model that vLLM holds in memory."""
@@ -50,7 +73,7 @@ class Served:
     """Digests of the adapters that were loaded, in that order; vLLM's number of one is its position, from 1."""
 
 
-def start(engine: VLLMEngine, rank: int) -> Served:
+def start(engine: VLLMOptions, rank: int) -> Served:
     """Load the engine's model into vLLM, ready for adapters up to a rank (0: none).
 
     Raises EngineError if vLLM cannot run it.

@@ -185,7 +185,7 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 def sentence_claims(response: Response, elicit: str | None) -> list[Claim]:
     """Read a response as one claim a sentence, at least one (status "empty" where there is no text).
 
-    Without a format the sentences are those of `conrad_bench.reading.sentences` and have no confidence. With one, a stated
+    Without a format the sentences are those of `reading.sentences` and have no confidence. With one, a stated
     confidence belongs to the sentence right before its marker; a sentence with no marker behind it has the status
     "no_confidence". The last sentence of a response that was cut off is "truncated", unless its confidence was stated.
     """

@@ -7,7 +7,7 @@ numbers rounded to 9 significant digits, null where a number is undefined. Its `
 - `claims`, `unparsed`, `unparsed_rate`: all claims; those of another status, counted by status; their share
 - `metrics`: {metric: {value, low, high}}, the interval being the 95 % bootstrap, or null where the row has one
   resampling unit only, the metric is undefined in more than half of the replicates, or it is not resampled
-- `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `conrad_bench.leaderboards.inference.null_band` draws it
+- `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `inference.null_band` draws it
 - `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness 0
   (for mean correctness: as 0). Correlation has no worst case: adding such a claim need not lower it
 - `collapse`: number of distinct confidences, entropy in nats, share of the commonest
@@ -22,7 +22,7 @@ numbers rounded to 9 significant digits, null where a number is undefined. Its `
   `conrad_bench.leaderboards.board.tokens` describes it
 - `figure`, `before_after`, `token_figure`: paths of the figures in the run folder, each with a .png beside the .svg
 
-Each task has its `comparisons` of all pairs of methods (`conrad_bench.leaderboards.inference.comparisons`), and in `missing` the
+Each task has its `comparisons` of all pairs of methods (`inference.comparisons`), and in `missing` the
 number of examples that a method lacks and another one has.
 
 The metric `quality` (tasks with a scorer of whole responses) is a mean over examples, each counted once, whatever the
@@ -33,19 +33,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import DataError
+from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
 from conrad_bench.leaderboards.board.rounding import rounded
-from conrad_bench.leaderboards.board.rows import BASELINE, task_rows
-from conrad_bench.leaderboards.inference.bootstrap import IntervalKind
+from conrad_bench.leaderboards.board.rows import task_rows
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.records import read_records, records_path
 from conrad_bench.registry import Registry
-from conrad_bench.types import Granularity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,44 +50,6 @@ if TYPE_CHECKING:
 FORMAT = 2
 TRAINED_TO_STATE = ("conrad", "conrad_exact", "sft")
 """Methods whose stated confidences are drawn beside the baseline's: what training has changed (ConRad, Figure 2)."""
-
-
-class BoardContext(BaseModel):
-    """What a leaderboard says about its run beside the records."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    data: str
-    """The data set's name, or "phantom (synthetic)"."""
-    phantom: bool
-    scorers: dict[str, tuple[str, str]]
-    """For each task: the scorer's name and its column label."""
-    quality: dict[str, tuple[str, str]] = {}
-    """For each task with a scorer of whole responses: that scorer's name and its column label."""
-    granularities: dict[str, Granularity] = {}
-    """For each task: what its claims are; "report" where it says nothing."""
-    methods: dict[str, str]
-    """One line about each method."""
-    version: str
-    commit: str
-    seed: int = 0
-    """Seed of the bootstrap."""
-    replicates: int = 10_000
-    unit: Literal["cluster", "claim"] = "cluster"
-    """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
-    interval: IntervalKind = "percentile"
-    """Kind of the bootstrap intervals; with "bca", metrics that are no smooth functions of means keep "percentile"."""
-    metrics: tuple[Metric, ...] = BUILT_IN
-    """The metrics, in the order of the tables' columns."""
-    left_out: dict[str, dict[str, int]] = {}
-    """For each task: how many items of the data are no examples, by reason."""
-    baseline: str = BASELINE
-    """The method that the others are compared with, where a task has it."""
-    runs: list[dict[str, Any]] = []
-    """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
-    caveats: list[str] = []
-    """Why these runs do not belong on one leaderboard, where they were merged all the same."""
 
 
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
@@ -141,19 +100,6 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
         "rows": rows,
     }
     return dict(rounded(board))
-
-
-def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
-    """Write the leaderboard of the records in a run folder into that folder; return the content of leaderboard.json.
-
-    Raises DataError when there are no records or a file is not what its name says, StorageError when a file is damaged
-    or cannot be written.
-    """
-    from conrad_bench.leaderboards.pages.outputs import write_files
-
-    board = build(run_records(run, context.scorers), context)
-    write_files(run, board)
-    return board
 
 
 def run_records(run: Path, tasks: Container[str]) -> dict[tuple[str, str], pd.DataFrame]:

@@ -33,10 +33,8 @@ from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY
 if TYPE_CHECKING:
     import pandas as pd
 
-    from conrad_bench.leaderboards.board.build import BoardContext
+    from conrad_bench.leaderboards.board.context import BoardContext
 
-BASELINE = "verbalized"
-"""The method that the others are compared with where nothing else is said, and where a task has it."""
 WORST_CASE_ABOVE = 0.01
 """Share of unparsed claims above which a row shows its worst case."""
 _COVERAGES = 20
@@ -97,7 +95,7 @@ def task_rows(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a row for each method's records, and what is said about the task, unrounded.
 
-    The latter are its `n_clusters`, `missing` and `comparisons`; `conrad_bench.leaderboards.board.build` describes all of it.
+    The latter are its `n_clusters`, `missing` and `comparisons`; `board.build` describes all of it.
     All intervals come from one set of bootstrap weights over the task's units (clusters, or claims), those of unparsed
     claims included. Raises DataError where two methods disagree about an example's cluster.
     """

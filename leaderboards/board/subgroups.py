@@ -20,7 +20,7 @@ from conrad_bench.records import RESERVED
 if TYPE_CHECKING:
     import pandas as pd
 
-    from conrad_bench.leaderboards.board.build import BoardContext
+    from conrad_bench.leaderboards.board.context import BoardContext
 
 FEW_CLUSTERS = 30
 """A subgroup of fewer clusters has a warning: its intervals are too narrow."""

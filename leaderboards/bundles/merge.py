@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board.build import FORMAT, BoardContext, build, context_of, installed, run_records
+from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, installed, run_records
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import read_board
 from conrad_bench.leaderboards.pages.outputs import write_files
 from conrad_bench.manifest import CONTEXT_FORMAT

@@ -30,7 +30,8 @@ import yaml
 
 from conrad_bench.config import load_config
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board.build import BoardContext, build
+from conrad_bench.leaderboards.board.build import build
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.board.subgroups import AGES, age_names
 from conrad_bench.leaderboards.bundles.merge import Finished, by_this_version, load_run

@@ -9,10 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conrad_bench.leaderboards.board.rows import BASELINE
+from conrad_bench.leaderboards.board.build import build, run_records
+from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.pages import figures, html, latex, tables
 from conrad_bench.storage import write_bytes, write_text
+
+
+def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
+    """Write the leaderboard of the records in a run folder into that folder; return the content of leaderboard.json.
+
+    Raises DataError when there are no records or a file is not what its name says, StorageError when a file is damaged
+    or cannot be written.
+    """
+    board = build(run_records(run, context.scorers), context)
+    write_files(run, board)
+    return board
 
 
 def write_files(folder: Path, board: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Trains the embedded base model of the phantom world from scratch.
 
-    python -m conrad_bench.trainers.phantom.base_model --out FOLDER [--seed 0] [--studies 30000] [--epochs 6] [--steps 1500]
+    python -m conrad_bench.trainers.phantom.base_model --out FOLDER
+        [--seed 0] [--studies 30000] [--epochs 6] [--steps 1500]
 
 First the vision tower and the projector learn to see (linear heads that read the findings off the soft tokens), then
 the language model learns to write. Without the first stage a model of this size learns the language and hardly looks at

@@ -1,0 +1,69 @@
+"""`conrad-bench leaderboard`, `publish`, `verify` and `ratings`: what is made of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conrad_bench.cli.common import say, show
+
+
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or published bundles.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write. Default for one run: its own folder.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Method that the others are compared with.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of subgroups, such as view or sex.")] = None,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs on different data or formats.")] = False,
+) -> None:
+    """Compute one leaderboard of one or several runs, finished or not."""
+    from conrad_bench.leaderboards.bundles import merge
+    from conrad_bench.leaderboards.pages.tables import table_for_console
+
+    board, folder = merge.leaderboard(runs, out, baseline, by, mixed)
+    show(table_for_console(board))
+    print(f"leaderboard: {folder / 'leaderboard.html'}")
+
+
+def publish(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
+) -> None:
+    """Write a bundle that can be made public: hashed ids, no text, no paths."""
+    from conrad_bench.leaderboards.bundles import publish as publishing
+
+    print(f"bundle: {publishing.publish(run_folder, out)}")
+    print(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a bundle or a run.")],
+) -> None:
+    """Compute every number of a bundle or run again from its records; exit code 1 if any differs."""
+    from conrad_bench.leaderboards.bundles import verify as verifying
+
+    found = verifying.verify(folder)
+    for note in found.notes:
+        print(f"note: {note}")
+    for difference in found.differences:
+        print(f"differs: {difference}")
+    if found.differences:
+        say(f"error: {folder}: {len(found.differences)} difference(s)")
+        raise typer.Exit(1)
+    hashes = f", {found.hashes} file hashes" if found.hashes else ""
+    print(f"{folder}: {found.numbers:,} numbers of {found.rows} rows{hashes}: all agree")
+
+
+def ratings(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Csv with rater, report, sentence, rating (1-5).")],
+) -> None:
+    """Compare a run's confidences with clinicians' ratings of its reports (ConRad, Table 4)."""
+    from conrad_bench.leaderboards.ratings import markdown, ratings_table
+
+    print(markdown(ratings_table(run_folder, file)))

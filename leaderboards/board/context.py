@@ -1,0 +1,53 @@
+"""What a leaderboard says about its run beside the records."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from conrad_bench.leaderboards.inference.bootstrap import IntervalKind
+from conrad_bench.leaderboards.metrics.base import Metric
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
+from conrad_bench.types import Granularity
+
+BASELINE = "verbalized"
+"""The method that the others are compared with where nothing else is said, and where a task has it."""
+
+
+class BoardContext(BaseModel):
+    """What a leaderboard says about its run beside the records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    data: str
+    """The data set's name, or "phantom (synthetic)"."""
+    phantom: bool
+    scorers: dict[str, tuple[str, str]]
+    """For each task: the scorer's name and its column label."""
+    quality: dict[str, tuple[str, str]] = {}
+    """For each task with a scorer of whole responses: that scorer's name and its column label."""
+    granularities: dict[str, Granularity] = {}
+    """For each task: what its claims are; "report" where it says nothing."""
+    methods: dict[str, str]
+    """One line about each method."""
+    version: str
+    commit: str
+    seed: int = 0
+    """Seed of the bootstrap."""
+    replicates: int = 10_000
+    unit: Literal["cluster", "claim"] = "cluster"
+    """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
+    interval: IntervalKind = "percentile"
+    """Kind of the bootstrap intervals; with "bca", metrics that are no smooth functions of means keep "percentile"."""
+    metrics: tuple[Metric, ...] = BUILT_IN
+    """The metrics, in the order of the tables' columns."""
+    left_out: dict[str, dict[str, int]] = {}
+    """For each task: how many items of the data are no examples, by reason."""
+    baseline: str = BASELINE
+    """The method that the others are compared with, where a task has it."""
+    runs: list[dict[str, Any]] = []
+    """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
+    caveats: list[str] = []
+    """Why these runs do not belong on one leaderboard, where they were merged all the same."""

@@ -1,0 +1,43 @@
+"""What tasks that write a chest X-ray study's findings share: the prompt, and the two granularities of a report."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from conrad_bench.reading.elicitation import report_claim, sentence_claims
+from conrad_bench.tasks.base import Task
+from conrad_bench.tasks.prompts import report_text
+from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response
+
+
+class ReportTask(Task):
+    """Write the findings of a study, judged as a whole report."""
+
+    granularity: ClassVar[Granularity] = "report"
+
+    scorer: str = "phantom_green"
+    """The default judges phantom (synthetic) reports only; for real reports name a scorer that reads them, GREEN's for
+    example."""
+
+    def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
+        """Return the images, the indication where there is one, and the instruction to write the findings.
+
+        Without a format it is the same prompt at both granularities, whose responses they share.
+        """
+        return Prompt((Message("user", report_text(example.context, elicit)),), images=example.images, elicit=elicit)
+
+    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
+        """Return the report as one claim, with the stated confidence where the format has one."""
+        return [report_claim(response, elicit)]
+
+
+class SentenceTask(ReportTask):
+    """Write the findings of a study, each sentence judged by itself, supported by the reference or not."""
+
+    granularity: ClassVar[Granularity] = "sentence"
+
+    quality: str | None = "phantom_green"
+
+    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
+        """Return one claim a sentence, with the stated confidences where the format has them."""
+        return sentence_claims(response, elicit)
