@@ -15,7 +15,7 @@ from conrad_bench.methods.recalibrated import learner
 from conrad_bench.plan import Plan, check_overlap, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
-from conrad_bench.trainers.settings import GRPOSettings, LevelSettings, sharing_problem
+from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
 from conrad_bench.types import TRAINING
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _check_sharing(plan: Plan, workers: int) -> None:
     """Raise ConfigError if the training workers cannot share a method's steps."""
     for name, method in plan.methods.items():
         learns = learner(method)
-        if isinstance(learns, (GRPOSettings, LevelSettings)) and (problem := sharing_problem(learns, workers)):
+        if isinstance(learns, TrainingSettings) and (problem := sharing_problem(learns, workers)):
             raise ConfigError(f"method {name!r}: {problem}")
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from conrad_bench.methods.base import Judge, Method, Step, drawn, respond
-from conrad_bench.methods.stating import read_first, state, with_distributions, written_claims
-from conrad_bench.reading.elicitation import elicit_at, separator
+from conrad_bench.methods.stating import state, train_on_levels, with_distributions
+from conrad_bench.reading.elicitation import elicit_at
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.rewards import mean_log_score, violation_reward
-from conrad_bench.trainers.settings import GRPOSettings, tracker_problem, training_steps
+from conrad_bench.trainers.settings import GRPOSettings, tracker_problem
 from conrad_bench.types import (
     LOGPROBS,
     SAMPLING,
@@ -61,7 +61,7 @@ class ConRad(Method, GRPOSettings):
         sampling = Sampling(max_tokens=self.max_tokens)
         each = " for each sentence" if task.granularity == "sentence" and self.mode == "conditional" else ""
         what = f"steps of GRPO{each}, groups of {self.generations}, {self.mode}"
-        steps = Step("train", training_steps(self, len(chosen)), what)
+        steps = Step("train", self.steps_for(len(chosen)), what)
         if self.mode == "joint":
             return [steps, Step("generate", len(test), "test responses with the adapter")]
         asked = [tuple(task.prompt(example, elicit) for example in part) for part in (chosen, test)]
@@ -85,22 +85,14 @@ class ConRad(Method, GRPOSettings):
         out: Path,
     ) -> None:
         """Train the adapter. Raises TrainingError if the rollouts lose the confidence format."""
+        from conrad_bench.trainers.objectives import sampled
+
         examples, elicit = self._chosen(train, task.granularity), elicit_at(task.granularity)
-        data = {
-            "settings": self,
-            "between": separator(task.granularity),
-            "base_model": model.engine.identity()["model"],
-            "seed": self.seed,
-            "out": out,
-        }
         if self.mode == "conditional":
-            written, correctness = written_claims(task, examples, model, judge, self.max_tokens, model.tokenizer())
-
-            def rewarded(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
-                levels = [read_first(text)[0] for text in texts]
-                return self._rewards([[c] for c in levels], [[correctness[row]] for row in rows])
-
-            model.train(train_conrad, {**data, "prompts": [], "written": written}, {"reward": rewarded})
+            objective = sampled(
+                self.reward_scale, self.reward_eps, self.generations, self.scale_rewards, self.entropy, self.beta
+            )
+            train_on_levels(self, objective, self.seed, task, examples, model, judge, out)
             return
 
         def reward(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
@@ -109,7 +101,14 @@ class ConRad(Method, GRPOSettings):
             return self._rewards([_confidences(c) for c in claims], [_values(s) for s in scores])
 
         prompts = [task.prompt(example, elicit) for example in examples]
-        model.train(train_conrad, {**data, "prompts": prompts, "written": []}, {"reward": reward})
+        data = {
+            "settings": self,
+            "prompts": prompts,
+            "base_model": model.engine.identity()["model"],
+            "seed": self.seed,
+            "out": out,
+        }
+        model.train(train_conrad, data, {"reward": reward})
 
     def _rewards(
         self, confidences: Sequence[Sequence[float | None]], correctness: Sequence[Sequence[float | None]]

@@ -68,7 +68,7 @@ class ConRadExact(Method, LevelSettings):
         out: Path,
     ) -> None:
         """Train the adapter."""
-        from conrad_bench.trainers.levels import expected_reward
+        from conrad_bench.trainers.objectives import expected_reward
 
         objective = expected_reward(self.reward_scale, self.reward_eps, self.entropy, self.normalise)
         examples = self._chosen(train, task.granularity)

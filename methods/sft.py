@@ -57,7 +57,7 @@ class SFT(Method, LevelSettings):
         out: Path,
     ) -> None:
         """Train the adapter."""
-        from conrad_bench.trainers.levels import supervised
+        from conrad_bench.trainers.objectives import supervised
 
         examples = self._chosen(train, task.granularity)
         train_on_levels(self, supervised, self.seed, task, examples, model, judge, out)

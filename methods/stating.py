@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import Judge, Responses, Step, respond
 from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, read_level, separator
-from conrad_bench.trainers.settings import LevelSettings, level_steps
+from conrad_bench.trainers.settings import LevelSettings, TrainingSettings
 from conrad_bench.types import END, Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
-    from conrad_bench.trainers.levels import Objective
+    from conrad_bench.trainers.objectives import Objective
     from conrad_bench.trainers.prefix import Written
 
 
@@ -71,7 +71,7 @@ def written_claims(
 
 
 def train_on_levels(
-    settings: LevelSettings,
+    settings: TrainingSettings,
     objective: Objective,
     seed: int,
     task: Task,
@@ -150,7 +150,7 @@ def level_plan(
     asked = [tuple(task.prompt(example, elicit) for example in part) for part in (chosen, test)]
     return [
         Step("generate", len(chosen), "training responses of the base model", asked[0], sampling),
-        Step("train", level_steps(settings, len(chosen)), what + each),
+        Step("train", settings.steps_for(len(chosen)), what + each),
         Step("generate", len(test), "test responses of the base model", asked[1], sampling),
         Step("state", len(test), "responses: one number for each claim, with the adapter"),
     ]

@@ -8,26 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from conrad_bench.engines import pictures
 from conrad_bench.engines.base import Job
-from conrad_bench.engines.inputs import collate, encode
+from conrad_bench.engines.inputs import collate, encode, open_image
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, TrainingError
-from conrad_bench.reading.elicitation import read_level, report_claim
+from conrad_bench.reading.elicitation import report_claim
 from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.prompts import FINDINGS, report_text
 from conrad_bench.trainers import grpo
-from conrad_bench.trainers.adapters import LANGUAGE_LAYERS, invocation
-from conrad_bench.trainers.conrad import train_conrad
+from conrad_bench.trainers.conrad import chat_rows, one_device, train_conrad
 from conrad_bench.trainers.masks import confidence_mask, level_ids, marker_ids
-from conrad_bench.trainers.prefix import Written, continue_from, prefill, rows_of
+from conrad_bench.trainers.prefix import Written
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings
-from conrad_bench.types import END, Message, Prompt, Response, Sampling
+from conrad_bench.types import Message, Prompt, Response, Sampling
 
 
 class World:
@@ -80,6 +79,7 @@ def silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def settings(**changes: Any) -> GRPOSettings:
     values = {
+        "mode": "joint",
         "batch_size": 16,
         "generations": 8,
         "learning_rate": 2e-3,
@@ -91,15 +91,12 @@ def settings(**changes: Any) -> GRPOSettings:
 
 
 def fit(small: World, out: Path, chosen: GRPOSettings, reward: Any = low_is_good, **changes: Any) -> None:
-    joint = chosen.mode == "joint"
-    model, processor = small.engine.torch_model()
+    model, processor = (None, None) if "processor" in changes else small.engine.torch_model()
     arguments: dict[str, Any] = {
         "torch_model": model,
         "processor": processor,
-        "prompts": small.prompts if joint else [],
+        "prompts": small.prompts,
         "reward": reward,
-        "written": [] if joint else small.written(),
-        "between": "\n",
         "base_model": "base",
         "seed": 0,
         "stage": silent,
@@ -125,7 +122,11 @@ def test_marker_and_levels_are_read_in_context(small: World) -> None:
         ("No pneumothorax.\nConfidence: 10<end_of_turn>", ["1", "0", "<end_of_turn>"]),
         (
             "No pneumothorax. Confidence: 3\nHeart size is normal. Confidence: 7<end_of_turn>",
-            ["3", "7", "<end_of_turn>"],
+            ["3", "\n", "7", "<end_of_turn>"],
+        ),
+        (
+            "No edema. Confidence: 1\nHeart size is normal. Confidence: 10\nNo edema. Confidence: 1<end_of_turn>",
+            ["1", "\n", "1", "0", "\n", "1", "<end_of_turn>"],
         ),
         ("No pneumothorax.<end_of_turn>", ["<end_of_turn>"]),
         ("No pneumothorax.", []),
@@ -142,7 +143,7 @@ def test_mask_covers_the_confidence_and_nothing_else(small: World, text: str, ma
 def test_joint_gradient_comes_from_the_confidence_tokens_alone(
     small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     log_probabilities = grpo.JointTrainer._get_per_token_logps_and_entropies
     compute_loss = grpo.JointTrainer._compute_loss
     held: list[torch.Tensor] = []
@@ -155,20 +156,18 @@ def test_joint_gradient_comes_from_the_confidence_tokens_alone(
 
     def loss(self: Any, model: Any, inputs: Any) -> Any:
         value = compute_loss(self, model, inputs)
-        seen.append((held[-1], inputs["tool_mask"] * inputs["completion_mask"], inputs["completion_ids"]))
+        seen.append((held[-1], inputs["tool_mask"] * inputs["completion_mask"]))
         return value
 
     monkeypatch.setattr(grpo.JointTrainer, "_get_per_token_logps_and_entropies", watch)
     monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", loss)
-    fit(small, tmp_path, settings(mode="joint", epochs=0.25))
+    fit(small, tmp_path, settings(epochs=0.25))
     assert len(seen) == 2
-    for values, mask, ids in seen:
+    for values, mask in seen:
         assert values.grad is not None
         assert values.grad[mask == 0].abs().max().item() == 0.0
         assert values.grad[mask == 1].abs().max().item() > 0.0
-        texts = {small.tokenizer.decode([token]).strip() for token in ids[mask == 1].tolist()}
-        assert texts <= {*"0123456789", "<end_of_turn>", ""}
-        assert 1 <= mask.sum(1).min() <= mask.sum(1).max() <= 3
+        assert 1 <= mask.sum(1).min() <= mask.sum(1).max() <= 4  # a number, what stands behind it, the end
 
 
 def test_the_head_reads_the_confidence_tokens_alone_and_changes_nothing(
@@ -194,7 +193,7 @@ def test_the_head_reads_the_confidence_tokens_alone_and_changes_nothing(
         return compute_loss(self, model, inputs)
 
     monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", both)
-    fit(small, tmp_path, settings(mode="joint", epochs=0.25))
+    fit(small, tmp_path, settings(epochs=0.25))
     assert found[True][0] == pytest.approx(found[False][0], rel=1e-5, abs=1e-6)
     assert max(g.abs().max().item() for g in found[False][1]) > 1e-3
     for mine, theirs in zip(found[True][1], found[False][1], strict=True):
@@ -216,73 +215,12 @@ def test_a_group_sees_its_image_once(small: World, tmp_path: Path) -> None:
             assert torch.allclose(row, alone, atol=1e-4)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
     seen.clear()
-    fit(small, tmp_path, settings(mode="joint", epochs=0.25), torch_model=model)
+    fit(small, tmp_path, settings(epochs=0.25), torch_model=model)
     assert set(seen) == {2}  # two groups of eight in each batch, generation and loss alike
 
 
-def test_conditional_loss_equals_a_plain_forward_pass(small: World, tmp_path: Path) -> None:
-    """The cached prefix changes neither log-probabilities nor gradients."""
-    from peft import LoraConfig, get_peft_model
-
-    model, processor = small.engine.torch_model()
-    lora = LoraConfig(r=4, target_modules=LANGUAGE_LAYERS, task_type="CAUSAL_LM", alora_invocation_tokens=small.marker)
-    adapted = get_peft_model(model, lora)
-    torch.manual_seed(0)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    written = small.written()[:5]
-    ends = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    answers = [[*level_ids(small.tokenizer)[k], ends] for k in (3, 10, 0, 10, 7)]
-    width = max(map(len, answers))
-    padded = torch.tensor([a + [0] * (width - len(a)) for a in answers])
-    valid = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in answers])
-
-    prefix = prefill(adapted, processor, written)
-    cache, mask = rows_of(prefix, range(5))
-    marker = torch.tensor([small.marker] * 5)
-    logits, _ = continue_from(adapted, torch.cat([marker, padded], 1), cache, mask, keep=padded.shape[1] + 1)
-    cached = torch.log_softmax(logits[:, :-1], -1).gather(2, padded[..., None])[..., 0]
-    (cached * valid).sum().backward()
-    gradients = {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
-    adapted.zero_grad()
-
-    total = torch.zeros(())
-    for i, (w, answer) in enumerate(zip(written, answers, strict=True)):
-        whole = encode(processor, w.prompt).followed_by([*w.ids, *small.marker, *answer])
-        inputs = collate([whole], 0, True, "cpu", torch.float32)
-        plain = torch.log_softmax(adapted(**inputs).logits[0, -len(answer) - 1 : -1], -1)
-        values = plain[range(len(answer)), answer]
-        assert values.tolist() == pytest.approx(cached[i, : len(answer)].tolist(), abs=1e-4)
-        total = total + values.sum()
-    total.backward()
-    assert gradients
-    for name, parameter in adapted.named_parameters():
-        if parameter.grad is not None:
-            assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=1e-4), name
-    assert not [name for name in gradients if "vision" in name]
-
-
-def test_conditional_training_moves_the_rollouts_and_not_the_reports(small: World, tmp_path: Path) -> None:
-    fit(small, tmp_path, settings(epochs=10.0))
-    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert len(lines) == 80
-    assert sum(line["reward"] for line in lines[-10:]) > sum(line["reward"] for line in lines[:10]) + 100
-    marker = tuple(invocation(tmp_path))
-    assert list(marker) == small.marker
-    asked = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in small.written()]
-    jobs = [Job(prompt) for prompt in asked]
-    before = [read_level(g.text)[0] for g in small.engine.generate(jobs, Sampling(max_tokens=4), None)]
-    after = [read_level(g.text)[0] for g in small.engine.generate(jobs, Sampling(max_tokens=4), tmp_path)]
-    assert sum(b or 0 for b in before) / 16 > 0.7
-    assert sum(a or 0 for a in after) / 16 < 0.5
-    # The adapter is loaded now, and the base still writes its reports token for token.
-    again = small.engine.generate([Job(prompt) for prompt in small.prompts], Sampling(max_tokens=96), None)
-    assert [g.token_ids for g in again] == small.reports
-
-
 def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> None:
-    fit(small, tmp_path, settings(mode="joint", epochs=3.0, learning_rate=5e-4))
+    fit(small, tmp_path, settings(epochs=3.0, learning_rate=5e-4))
     jobs = [Job(prompt) for prompt in small.prompts]
     after = small.engine.generate(jobs, Sampling(max_tokens=96), tmp_path)
     assert [g.token_ids for g in after] != small.reports
@@ -292,57 +230,138 @@ def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> No
     assert all("parse_rate" in line for line in lines)
 
 
-def test_a_run_that_loses_the_format_stops(small: World, tmp_path: Path) -> None:
-    """A prompt that asks for no confidence gets none: the state in which nothing can be learned any more."""
-    with pytest.raises(TrainingError, match=r"lost the confidence format: at step \d+ only \d+% .* conrad.mode=cond"):
-        fit(small, tmp_path, settings(mode="joint", epochs=3.0), prompts=small.asking(FINDINGS))
+def test_a_run_that_never_has_the_format_ends_with_an_error(small: World, tmp_path: Path) -> None:
+    """A prompt that asks for no confidence gets none. The log says what was seen, and no adapter is left."""
+    with pytest.raises(TrainingError, match=r"never had the confidence format: at best \d+% .*mode=conditional"):
+        fit(small, tmp_path, settings(epochs=0.5), prompts=small.asking(FINDINGS))
+    assert len((tmp_path / "training.jsonl").read_text().splitlines()) == 4
+    assert not (tmp_path / "adapter_model.safetensors").exists()
 
 
 def test_a_run_without_gradient_stops(small: World, tmp_path: Path) -> None:
     def indifferent(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
         return [-1.0] * len(texts), [True] * len(texts)
 
-    with pytest.raises(TrainingError, match="trains on nothing: the gradient was exactly zero"):
-        fit(small, tmp_path, settings(epochs=3.0), reward=indifferent)
+    with pytest.raises(TrainingError, match=r"learned nothing: the gradient was exactly zero in each .* 2 steps"):
+        fit(small, tmp_path, settings(epochs=0.25), reward=indifferent)
 
 
-def test_entropy_spreads_the_confidences_where_the_reward_is_flat(small: World, tmp_path: Path) -> None:
-    def flat(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
-        parsed = [read_level((text.split() or [""])[0])[0] is not None for text in texts]
-        return [-1.0 if ok else -2.0 for ok in parsed], parsed
+def test_what_cannot_be_judged_takes_no_part(small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that fails is no lost format: advantage 0 for such a rollout, and a group's mean over the others."""
+    found: list[torch.Tensor] = []
+    compute_loss = grpo.JointTrainer._compute_loss
 
-    fit(small, tmp_path, settings(epochs=2.0, entropy=0.5, scale_rewards="group"), reward=flat)
-    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert len(lines) == 16
-    assert lines[-1]["entropy"] > lines[0]["entropy"] + 0.3
-    marker = tuple(invocation(tmp_path))
-    asked = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in small.written()]
-    levels = [[f"{level}{END}" for level in range(11)]] * len(asked)
-    before, after = (np.exp(small.engine.score(asked, levels, adapter)) for adapter in (None, tmp_path))
-    # Spread over the numbers, not over what is no confidence.
-    assert after.max(1).mean() < before.max(1).mean() - 0.1
-    assert after.sum(1).mean() > 0.9
+    def watch(self: Any, model: Any, inputs: Any) -> Any:
+        found.append(inputs["advantages"])
+        return compute_loss(self, model, inputs)
+
+    def half(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float | None], list[bool]]:
+        values = [-float(i % 8) if i % 2 else None for i in range(len(texts))]
+        return values, [True] * len(texts)
+
+    monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", watch)
+    fit(small, tmp_path, settings(epochs=0.25), reward=half)
+    assert found[0].tolist() == [0.0, 3.0, 0.0, 1.0, 0.0, -1.0, 0.0, -3.0] * 2
+    line = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    assert line["unjudged"] == 0.5
+    assert line["parse_rate"] == 1.0
+
+
+def test_groups_stay_whole_over_accumulated_passes(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    compute_loss = grpo.JointTrainer._compute_loss
+
+    def watch(self: Any, model: Any, inputs: Any) -> Any:
+        seen.append(len({row.tobytes() for row in inputs["pixel_values"].numpy()}))
+        return compute_loss(self, model, inputs)
+
+    monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", watch)
+    fit(small, tmp_path, settings(batch_size=8, accumulation=4, epochs=0.25))
+    assert seen == [1, 1, 1, 1]
+
+
+def test_a_picture_is_opened_once(small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once a rollout, once for the prompt and once for the loss."""
+    opened: list[str] = []
+
+    def watch(path: str) -> Any:
+        opened.append(path)
+        return open_image(path)
+
+    monkeypatch.setattr(pictures, "open_image", watch)
+    fit(small, tmp_path, settings(epochs=0.5))
+    assert len(opened) == len(set(opened)) == 8  # four steps of two groups, of eight different studies
+
+
+def test_a_row_holds_paths_and_no_pixels(small: World) -> None:
+    (row, *_) = chat_rows(small.prompts)
+    assert row["paths"] == list(small.prompts[0].images)
+    assert "images" not in row
+
+
+def test_no_gradient_runs_through_the_vision_tower(small: World, tmp_path: Path) -> None:
+    model, _ = small.engine.torch_model()
+    outputs: list[torch.Tensor] = []
+    model.model.vision_tower.register_forward_hook(lambda _m, _i, out: outputs.append(out.last_hidden_state))
+    model.enable_input_require_grads()
+    fit(small, tmp_path, settings(epochs=0.125), torch_model=model)
+    assert outputs
+    assert not any(output.requires_grad for output in outputs)
+
+
+def test_trained_weights_are_float32_under_4_bit_weights(
+    base_model: Path, small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    seen: set[torch.dtype] = set()
+    compute_loss = grpo.JointTrainer._compute_loss
+
+    def watch(self: Any, model: Any, inputs: Any) -> Any:
+        seen.update(p.dtype for p in model.parameters() if p.requires_grad)
+        return compute_loss(self, model, inputs)
+
+    monkeypatch.setattr(grpo.JointTrainer, "_compute_loss", watch)
+    model, processor = TransformersEngine(model=str(base_model), quantization="nf4").torch_model()
+    fit(small, tmp_path, settings(epochs=0.125), torch_model=model, processor=processor)
+    assert seen == {torch.float32}
+
+
+def test_one_process_trains_on_one_gpu() -> None:
+    from trl import GRPOConfig
+
+    arguments = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False)
+    assert arguments.n_gpu <= 1
+    arguments._n_gpu = 2  # what transformers finds where two GPUs are in sight
+    assert one_device(arguments).n_gpu == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_training_has_the_dtype_of_its_model(base_model: Path, small: World, tmp_path: Path, dtype: str) -> None:
+    model, processor = TransformersEngine(model=str(base_model), dtype=dtype).torch_model()
+    fit(small, tmp_path, settings(epochs=0.125), torch_model=model, processor=processor)
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {getattr(torch, dtype)}
 
 
 def test_entropy_is_refused_in_joint_mode() -> None:
     with pytest.raises(ValueError, match="entropy works in mode=conditional only"):
-        settings(mode="joint", entropy=0.1)
+        settings(entropy=0.1)
 
 
 def test_vllm_is_refused_where_it_cannot_roll_out(small: World, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="vllm works in mode=joint only"):
-        settings(vllm="colocate")
+        settings(mode="conditional", vllm="colocate")
     with pytest.raises(ValueError, match="pattern"):
-        settings(mode="joint", vllm="somewhere")
+        settings(vllm="somewhere")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"conrad.vllm=http://there:8000 needs a GPU; set conrad.vllm=off"):
-            fit(small, tmp_path, settings(mode="joint", vllm="http://there:8000"))
+            fit(small, tmp_path, settings(vllm="http://there:8000"))
 
 
-@pytest.mark.parametrize("mode", ["conditional", "joint"])
-def test_interrupted_training_ends_in_the_same_adapter(small: World, tmp_path: Path, mode: str) -> None:
+def test_interrupted_training_ends_in_the_same_adapter(small: World, tmp_path: Path) -> None:
     """Continuing from a checkpoint repeats the very steps that an undisturbed training makes."""
-    chosen = settings(mode=mode, epochs=1.0, learning_rate=1e-3)
+    chosen = settings(epochs=1.0, learning_rate=1e-3)
     fit(small, tmp_path / "whole", chosen)
 
     @contextmanager

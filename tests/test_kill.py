@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from conrad_bench.trainers.conrad import GRPOSettings, _last_checkpoint, training_order, training_steps
+from conrad_bench.trainers.conrad import _last_checkpoint
+from conrad_bench.trainers.settings import GRPOSettings
 
 MOMENTS = 6
 """Number of kills: one in each stage of the run."""
@@ -29,7 +30,7 @@ def load_benchmark() -> Any:
     return module
 
 
-CHECKPOINT = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+CHECKPOINT = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt")
 
 
 def write_checkpoint(folder: Path, state: str = json.dumps({"global_step": 1})) -> None:
@@ -57,12 +58,12 @@ def test_a_checkpoint_that_lacks_a_file_is_passed_over(tmp_path: Path, lost: str
 
 def test_training_passes_over_the_examples_epoch_after_epoch() -> None:
     settings = GRPOSettings(epochs=2.5, generations=4, batch_size=8, accumulation=2)
-    order = training_order(settings, 16, seed=1)
-    assert len(order) == training_steps(settings, 16) * 8 * 2 // 4 == 40
+    order = settings.order_of(16, seed=1)
+    assert len(order) == settings.steps_for(16) * 8 * 2 // 4 == 40
     assert sorted(order[:16]) == sorted(order[16:32]) == list(range(16))
     assert order[:16] != order[16:32]
     assert len(set(order[32:])) == 8
-    assert order == training_order(settings, 16, seed=1) != training_order(settings, 16, seed=2)
+    assert order == settings.order_of(16, seed=1) != settings.order_of(16, seed=2)
 
 
 def test_a_run_that_was_killed_ends_like_an_undisturbed_one(tmp_path: Path) -> None:

@@ -14,18 +14,23 @@ import pytest
 import torch
 from PIL import Image
 
-from conrad_bench.engines.inputs import tokenize
+from conrad_bench.engines.base import Job
+from conrad_bench.engines.inputs import collate, encode, tokenize
 from conrad_bench.engines.transformers import TransformersEngine
+from conrad_bench.errors import TrainingError
+from conrad_bench.reading.elicitation import read_level
 from conrad_bench.tasks.phantom import grammar, render, world
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.trainers import levels
-from conrad_bench.trainers.adapters import language_lora
-from conrad_bench.trainers.levels import expected_reward, level_log_probabilities, supervised, train_levels
+from conrad_bench.trainers.adapters import language_lora, trainable
+from conrad_bench.trainers.answers import answer_log_probabilities, tree_of
+from conrad_bench.trainers.levels import train_levels
 from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
+from conrad_bench.trainers.objectives import Claims, expected_reward, sampled, supervised, with_rest
 from conrad_bench.trainers.prefix import Written, prefill
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings
-from conrad_bench.types import END, Message, Prompt
+from conrad_bench.types import END, Message, Prompt, Sampling
 
 NUMBER = 12
 
@@ -59,7 +64,7 @@ def silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda steps: None
 
 
-def fit(small: World, out: Path, objective: Any, correctness: list[float], **changes: Any) -> None:
+def fit(small: World, out: Path, objective: Any, correctness: list[float], weights: Any = None, **changes: Any) -> None:
     model, processor = small.engine.torch_model()
     options = {"batch_size": 6, "learning_rate": 5e-3, "epochs": 10.0, "rank": 8, "checkpoints": 4}
     train_levels(
@@ -69,6 +74,7 @@ def fit(small: World, out: Path, objective: Any, correctness: list[float], **cha
         processor=processor,
         written=small.written("\n"),
         correctness=correctness,
+        weights=weights,
         between="\n",
         base_model="base",
         seed=0,
@@ -87,7 +93,7 @@ def test_likelihoods_are_those_of_the_engine(small: World, between: str) -> None
     written = small.written(between)[:4]
     end = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     with torch.no_grad():
-        found = level_log_probabilities(adapted, prefill(adapted, processor, written), marker, ids, [end])
+        found = answer_log_probabilities(adapted, prefill(adapted, processor, written), tree_of(marker, ids, [end]))
     prompts = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in written]
     expected = small.engine.score(prompts, [[f"{k}{END}" for k in range(11)]] * 4, None)
     assert torch.allclose(found, torch.tensor(expected), atol=1e-3)
@@ -100,13 +106,54 @@ def test_expected_reward_is_the_sum_over_all_answers() -> None:
     logits = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
     correctness = [0.0, 0.35, 1.0]
     logp = torch.log_softmax(logits, 1)
-    loss = expected_reward(100.0, 0.01, 0.0, False)(logp[:, :11], correctness)
+    losses, expected = expected_reward(100.0, 0.01, 0.0, False)(logp[:, :11], Claims(correctness))
+    loss = losses.mean()
     rewards = torch.tensor([[*(log_score(c / 10, r) for c in range(11)), violation_reward()] for r in correctness])
     plain = (logp.exp() * rewards).sum(1).mean()
     (mine,) = torch.autograd.grad(loss, logits, retain_graph=True)
     (theirs,) = torch.autograd.grad(-plain, logits, retain_graph=True)
     assert torch.allclose(mine, theirs, atol=1e-4)
     assert loss.item() == pytest.approx(-(plain.item() - violation_reward()), rel=1e-5)
+    assert expected.mean().item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("divide", ["none", "group"])
+def test_sampled_answers_have_the_exact_gradient_on_average(divide: Any) -> None:
+    """Over many groups GRPO's gradient is the exact one times (G - 1) / G, the group's mean being its baseline."""
+    logits = (torch.randn(1, 12, generator=torch.Generator().manual_seed(1)) * 0.5).requires_grad_()
+    correctness, group = [0.6], 4
+    logp = torch.log_softmax(logits, 1)
+    rewards = torch.tensor([*(log_score(c / 10, 0.6) for c in range(11)), violation_reward()])
+    (exact,) = torch.autograd.grad(-(logp.exp() * rewards).sum(), logits, retain_graph=True)
+    objective = sampled(100.0, 0.01, group, divide)
+    many = logp[:, :11].expand(4000, 11)
+    losses, reward = objective(many, Claims(correctness * 4000, range(4000)))
+    (mine,) = torch.autograd.grad(losses.mean(), logits, retain_graph=True)
+    assert reward.mean().item() == pytest.approx((logp.exp() * rewards).sum().item(), rel=0.02)
+    if divide == "none":
+        assert torch.allclose(mine, exact * (group - 1) / group, atol=0.05 * float(exact.abs().max()))
+    else:
+        assert torch.nn.functional.cosine_similarity(mine, exact).item() > 0.8
+        assert mine.abs().max() < 1.0
+
+
+def test_draws_depend_on_the_claims_seed_alone() -> None:
+    logp = torch.log_softmax(torch.randn(5, 12, generator=torch.Generator().manual_seed(2)), 1)[:, :11]
+    objective = sampled(100.0, 0.01, 8)
+    together, _ = objective(logp, Claims([0.5] * 5, [11, 12, 13, 14, 15]))
+    apart = [objective(logp[i : i + 1], Claims([0.5], [11 + i]))[0] for i in range(5)]
+    assert torch.allclose(together, torch.cat(apart))
+
+
+def test_the_base_model_anchors_the_policy() -> None:
+    """With beta alone (all rewards of a group equal) the loss is beta KL(pi, base), the malformed rest included."""
+    logp = torch.log_softmax(torch.randn(2, 12, generator=torch.Generator().manual_seed(3)), 1)[:, :11]
+    base = torch.log_softmax(torch.randn(2, 12, generator=torch.Generator().manual_seed(4)), 1)[:, :11]
+    anchored, _ = sampled(100.0, 0.01, 8, beta=0.5)(logp, Claims([0.5, 0.1], [1, 2], base))
+    free, _ = sampled(100.0, 0.01, 8)(logp, Claims([0.5, 0.1], [1, 2]))
+    mine, theirs = with_rest(logp), with_rest(base)
+    kl = torch.nn.functional.kl_div(theirs, mine, log_target=True, reduction="none").sum(1)
+    assert torch.allclose(anchored - free, 0.5 * kl, atol=1e-4)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -117,7 +164,7 @@ def test_the_best_policy_states_the_expected_correctness(normalise: bool) -> Non
     objective = expected_reward(100.0, 0.01, 0.0, normalise)
     for step in range(600):
         r = 1.0 if step % 10 < 3 else 0.0
-        loss = objective(torch.log_softmax(logits, 1)[:, :11], [r])
+        loss = objective(torch.log_softmax(logits, 1)[:, :11], Claims([r]))[0].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -132,7 +179,7 @@ def test_entropy_spreads_the_policy_over_neighbours() -> None:
     optimizer = torch.optim.Adam([logits], lr=0.05)
     objective = expected_reward(100.0, 0.01, 0.05, False)
     for _ in range(800):
-        loss = objective(torch.log_softmax(logits, 1)[:, :11], [0.6])
+        loss = objective(torch.log_softmax(logits, 1)[:, :11], Claims([0.6]))[0].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,8 +192,8 @@ def test_entropy_spreads_the_policy_over_neighbours() -> None:
 
 def test_supervised_takes_the_nearest_level() -> None:
     logp = torch.log_softmax(torch.arange(11.0)[None].repeat(3, 1), 1)
-    expected = -(logp[0, 0] + logp[1, 4] + logp[2, 10]) / 3
-    assert supervised(logp, [0.04, 0.37, 1.0]).item() == pytest.approx(expected.item())
+    expected = torch.stack([-logp[0, 0], -logp[1, 4], -logp[2, 10]])
+    assert torch.allclose(supervised(logp, Claims([0.04, 0.37, 1.0]))[0], expected)
 
 
 def test_training_learns_what_the_image_side_says(small: World, tmp_path: Path) -> None:
@@ -165,23 +212,120 @@ def test_training_learns_what_the_image_side_says(small: World, tmp_path: Path) 
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+def test_learning_from_drawn_answers_leaves_the_report(small: World, tmp_path: Path) -> None:
+    """Conditional ConRad on reports that are right with probability 0.2."""
+    fit(small, tmp_path, sampled(100.0, 0.01, 8), [0.2] * NUMBER, epochs=20.0)
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert sum(line["reward"] for line in lines[-10:]) > sum(line["reward"] for line in lines[:10]) + 100
+    jobs = [Job(prompt) for prompt in small.prompts]
+    marker = tuple(marker_ids(small.tokenizer))
+    asked = [Job(Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker))) for w in small.written("\n")]
+    reports = [g.token_ids for g in small.engine.generate(jobs, Sampling(max_tokens=96), None)]
+    before, after = (
+        [read_level(g.text)[0] or 0 for g in small.engine.generate(asked, Sampling(max_tokens=4), adapter)]
+        for adapter in (None, tmp_path)
+    )
+    assert sum(before) / NUMBER > 0.7
+    assert sum(after) / NUMBER < 0.5
+    # The adapter is loaded now, and the base still writes its reports token for token.
+    assert [g.token_ids for g in small.engine.generate(jobs, Sampling(max_tokens=96), None)] == reports
+
+
+def test_a_claims_weight_counts(small: World, tmp_path: Path) -> None:
+    """Claims of weight 0 teach nothing: the adapter is that of the others' correctness."""
+    low_or_high = [0.1 if i % 2 else 0.9 for i in range(NUMBER)]
+    changes: dict[str, Any] = {"epochs": 4.0, "batch_size": NUMBER}
+    fit(small, tmp_path / "a", supervised, low_or_high, weights=[float(i % 2) for i in range(NUMBER)], **changes)
+    fit(small, tmp_path / "b", supervised, [0.1] * NUMBER, weights=[float(i % 2) for i in range(NUMBER)], **changes)
+    assert (tmp_path / "a" / "adapter_model.safetensors").read_bytes() == (
+        tmp_path / "b" / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1.0])
+def test_a_short_training_without_the_format_is_no_success(small: World, tmp_path: Path, epochs: float) -> None:
+    """The log is there, and says what was seen; no adapter is left that states nothing."""
+
+    def never(logp: torch.Tensor, claims: Claims) -> tuple[torch.Tensor, torch.Tensor]:
+        return logp.exp().sum(1) * 1e4, torch.zeros(len(logp))
+
+    with pytest.raises(TrainingError, match=r"(lost|never had) the confidence format"):
+        fit(small, tmp_path, never, [0.5] * NUMBER, epochs=epochs, min_parse_rate=0.99999)
+    assert len((tmp_path / "training.jsonl").read_text().splitlines()) == 2 * epochs
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+
+
+def test_trained_weights_are_float32_whatever_the_base(base_model: Path) -> None:
+    from peft import get_peft_model
+
+    model, processor = TransformersEngine(model=str(base_model), dtype="bfloat16").torch_model()
+    adapted = get_peft_model(model, language_lora(4, marker_ids(processor.tokenizer)), autocast_adapter_dtype=False)
+    assert {p.dtype for p in trainable(adapted).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("objective", [supervised, sampled(100.0, 0.01, 4)])
 def test_an_interrupted_training_ends_in_the_same_adapter(
-    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: Any
 ) -> None:
     correctness = [i / NUMBER for i in range(NUMBER)]
-    fit(small, tmp_path / "whole", supervised, correctness, epochs=4.0)
+    fit(small, tmp_path / "whole", objective, correctness, epochs=4.0)
     count = itertools.count()
-    plain = levels.level_log_probabilities
+    plain = levels.answer_log_probabilities
 
     def interrupted(*arguments: Any) -> torch.Tensor:
         if next(count) == 5:
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(levels, "level_log_probabilities", interrupted)
+    monkeypatch.setattr(levels, "answer_log_probabilities", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fit(small, tmp_path / "cut", supervised, correctness, epochs=4.0)
+        fit(small, tmp_path / "cut", objective, correctness, epochs=4.0)
     assert (tmp_path / "cut" / "checkpoint.safetensors").is_file()
-    fit(small, tmp_path / "cut", supervised, correctness, epochs=4.0)
+    fit(small, tmp_path / "cut", objective, correctness, epochs=4.0)
     for name in ("adapter_model.safetensors", "adapter_config.json", "training.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("window", [512, 24])
+def test_a_tree_of_answers_equals_plain_forward_passes(base_model: Path, small: World, window: int) -> None:
+    """Log-probabilities and gradients of all eleven answers, in one row a claim; a short sliding window included."""
+    from peft import get_peft_model
+
+    model, processor = small.engine.torch_model()
+    for part in (model.config.get_text_config(), *(m.config for m in model.modules() if hasattr(m, "config"))):
+        if hasattr(part, "sliding_window"):
+            part.sliding_window = window
+    for module in model.modules():
+        if getattr(module, "sliding_window", None):
+            module.sliding_window = window
+    marker, ids = marker_ids(small.tokenizer), level_ids(small.tokenizer)
+    adapted = get_peft_model(model, language_lora(4, marker))
+    torch.manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    end = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    written = small.written("\n")[:3]
+    tree = tree_of(marker, ids, [end])
+    assert len(tree.ids) == len(marker) + 11  # "10" shares its first token with "1"
+    found = answer_log_probabilities(adapted, prefill(adapted, processor, written), tree)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    (found * weights).sum().backward()
+    gradients = {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
+    adapted.zero_grad()
+    total = torch.zeros(())
+    for i, w in enumerate(written):
+        for k, level in enumerate(ids):
+            answer = [*level, end]
+            whole = encode(processor, w.prompt).followed_by([*w.ids, *marker, *answer])
+            inputs = collate([whole], 0, True, "cpu", torch.float32)
+            plain = torch.log_softmax(adapted(**inputs).logits[0, -len(answer) - 1 : -1], -1)
+            value = plain[range(len(answer)), answer].sum()
+            assert value.item() == pytest.approx(found[i, k].item(), abs=1e-4)
+            total = total + weights[i, k] * value
+    total.backward()
+    assert gradients
+    assert not [name for name in gradients if "vision" in name]
+    for name, parameter in adapted.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, gradients[name], rtol=1e-3, atol=2e-4), name

@@ -24,7 +24,7 @@ from conrad_bench.methods.conrad_exact import ConRadExact
 from conrad_bench.methods.probe import Probe
 from conrad_bench.methods.sft import SFT
 from conrad_bench.trainers import levels
-from conrad_bench.trainers.levels import supervised
+from conrad_bench.trainers.objectives import supervised
 from conrad_bench.trainers.probe import train_probe
 from conrad_bench.trainers.settings import tracker_problem
 from conrad_bench.trainers.tracking import tracked
@@ -107,20 +107,20 @@ def test_tensorboard_gets_the_curves_of_a_training_that_was_interrupted(
     """Every step once, with the numbers of training.jsonl, also the steps that were trained twice."""
     correctness = [i / 12 for i in range(12)]
     changes: dict[str, Any] = {"epochs": 4.0, "checkpoints": 2, "schedule": "linear", "report_to": "tensorboard"}
-    count, plain = itertools.count(), levels.level_log_probabilities
+    count, plain = itertools.count(), levels.answer_log_probabilities
 
     def interrupted(*arguments: Any) -> torch.Tensor:
         if next(count) == 6:
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(levels, "level_log_probabilities", interrupted)
+    monkeypatch.setattr(levels, "answer_log_probabilities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(small, tmp_path, supervised, correctness, **changes)
     assert [step for step, _ in curves(tmp_path / "tensorboard")["loss"]] == [1, 2, 3, 4, 5, 6]
     fit(small, tmp_path, supervised, correctness, **changes)
     found = curves(tmp_path / "tensorboard")
-    assert set(found) == {"loss", "grad_norm", "parse_rate", "learning_rate"}
+    assert set(found) == {"loss", "grad_norm", "reward", "parse_rate", "entropy", "learning_rate"}
     for name, points in found.items():
         assert points == logged(tmp_path / "training.jsonl", name)
         assert [step for step, _ in points] == list(range(1, 9))

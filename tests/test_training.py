@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_cluster import pytestmark as pytestmark
 from test_grpo import World, fit, low_is_good
@@ -26,8 +23,8 @@ from conrad_bench.errors import ConfigError
 from conrad_bench.progress import Reporter
 from conrad_bench.rollouts.model import Model
 from conrad_bench.trainers.conrad import train_conrad
-from conrad_bench.trainers.group import Draws
-from conrad_bench.trainers.levels import expected_reward, supervised, train_levels
+from conrad_bench.trainers.levels import train_levels
+from conrad_bench.trainers.objectives import expected_reward, sampled, supervised
 from conrad_bench.trainers.settings import GRPOSettings, LevelSettings
 
 WORKERS = 2
@@ -61,12 +58,9 @@ def assert_same_adapter(found: Path, expected: Path) -> None:
 
 
 def train(cluster: Cluster, small: World, chosen: GRPOSettings, out: Path, reward: Any, reporter: Any = None) -> None:
-    joint = chosen.mode == "joint"
     data = {
         "settings": chosen,
-        "prompts": small.prompts if joint else [],
-        "written": [] if joint else small.written(),
-        "between": "\n",
+        "prompts": small.prompts,
         "base_model": "base",
         "seed": 0,
         "out": out,
@@ -117,17 +111,19 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
 
 
 def test_reports_are_rolled_out_together(cluster: Cluster, small: World, tmp_path: Path) -> None:
-    chosen = options(mode="joint", epochs=0.5, learning_rate=1e-3)
+    chosen = options(epochs=0.5, learning_rate=1e-3)
     fit(small, tmp_path / "whole", chosen)
     train(cluster, small, chosen, tmp_path / "group", low_is_good)
     assert_same_adapter(tmp_path / "group", tmp_path / "whole")
 
 
-def test_likelihoods_are_trained_on_together(cluster: Cluster, base_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", [expected_reward(100.0, 0.01, 0.0, False), sampled(100.0, 0.01, 4)])
+def test_likelihoods_are_trained_on_together(
+    cluster: Cluster, base_model: Path, tmp_path: Path, objective: Any
+) -> None:
     claims = Claims(base_model, tmp_path)
     correctness = [i / len(claims.prompts) for i in range(len(claims.prompts))]
     changes: dict[str, Any] = {"batch_size": 3, "accumulation": 2, "epochs": 2.0, "learning_rate": 5e-3, "rank": 8}
-    objective = expected_reward(100.0, 0.01, 0.0, False)
     fit_levels(claims, tmp_path / "whole", objective, correctness, **changes)
     data = {
         "settings": LevelSettings(**changes),
@@ -178,20 +174,6 @@ def test_an_error_of_a_worker_has_its_class_and_text(
     cluster: Cluster, small: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It ends the training at once: only what died is tried again."""
-    with pytest.raises(ConfigError, match=r"batch_size=9 cannot be shared equally by 2 training workers"):
+    with pytest.raises(ConfigError, match=r"3 groups of rollouts .* cannot be shared equally by 2 training workers"):
         train(cluster, small, options(batch_size=9, generations=3), tmp_path, low_is_good)
     assert capfd.readouterr().err == ""
-
-
-@settings(max_examples=25, deadline=None)
-@given(rows=st.integers(1, 12), vocabulary=st.integers(2, 400), seed=st.integers(0, 99))
-def test_tokens_are_those_that_torch_draws(rows: int, vocabulary: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    probabilities = torch.softmax(torch.randn(3, rows, vocabulary), -1)
-    state = torch.get_rng_state()
-    expected = [torch.multinomial(row, 1).tolist() for row in probabilities]
-    after = torch.get_rng_state()
-    torch.set_rng_state(state)
-    with Draws(torch.device("cpu")) as draws:
-        assert [draws.choose(row).tolist() for row in probabilities] == expected
-    assert torch.equal(torch.get_rng_state(), after)

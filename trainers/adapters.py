@@ -30,6 +30,19 @@ def language_lora(rank: int, marker: Sequence[int] | None) -> Any:
     )
 
 
+def trainable(model: Any) -> dict[str, Any]:
+    """Return the parameters of a model that are trained, by name, as float32 whatever the base's dtype.
+
+    In bfloat16 a step that is small against the weight is lost: of a LoRA's first matrix two thirds would never move.
+    """
+    import torch
+
+    found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for parameter in found.values():
+        parameter.data = parameter.data.to(torch.float32)
+    return found
+
+
 def save_adapter(model: Any, base_model: str, out: Path) -> None:
     """Save a trained adapter, named after what identifies its base model: equal adapters are equal on every machine."""
     model.save_pretrained(out)

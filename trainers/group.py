@@ -1,13 +1,13 @@
-"""What the workers of one training share: gradients, and random numbers.
+"""What the workers of one training share: gradients, and the seeds of what they draw.
 
 The group is torch's default process group, where one was made; else it is this process alone, and nothing here does
-anything. Each worker takes an equal part of every step, in the order of the ranks, and together they draw the random
-numbers that one process would have drawn: what is trained does not depend on their number, beyond the order in which
-floating-point numbers are added up.
+anything. Each worker takes its part of every step, and what it draws for a row is seeded by step and row: what is
+trained does not depend on their number, beyond the order in which floating-point numbers are added up.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,64 +50,6 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
-class Draws:
-    """Samples tokens for the rows of this worker as one process would for those of all workers, from torch's generator.
-
-    Every worker draws the noise of all rows and uses its own, so their generators stay equal. A worker whose rows have
-    ended earlier draws on, unused, at the end: `with Draws(device) as draws: ... draws.choose(probabilities)`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._generator = torch.Generator(device)
-        self._shape = (0, 0)
-        self._count = 0
-
-    def __enter__(self) -> Draws:
-        self._generator.set_state(_state(self._generator.device))
-        return self
-
-    def choose(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return one token id for each row of the probabilities (rows, vocabulary), shape (rows, 1).
-
-        The very ids that `torch.multinomial(probabilities, 1)` gives over the rows of all workers: it divides by
-        exponential noise and takes the largest.
-        """
-        rank, size = place()
-        rows = len(probabilities)
-        self._shape = (rows * size, probabilities.shape[1])
-        self._count += 1
-        noise = self._noise(probabilities.dtype)[rank * rows : (rank + 1) * rows]
-        return (probabilities / noise).argmax(-1, keepdim=True)
-
-    def _noise(self, dtype: torch.dtype) -> torch.Tensor:
-        noise = torch.empty(self._shape, dtype=dtype, device=self._generator.device)
-        return noise.exponential_(generator=self._generator)
-
-    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
-        if kind is not None:
-            return
-        for _ in range(max(gathered([self._count])) - self._count):
-            self._noise(torch.float32)
-        _set_state(self._generator.device, self._generator.get_state())
-
-
-def share_random_state() -> None:
-    """Give every worker the state of the first one's generators."""
-    if place()[1] == 1:
-        return
-    devices = [torch.device("cpu"), *[torch.device("cuda")] * torch.cuda.is_available()]
-    states = [_state(device) for device in devices]
-    distributed.broadcast_object_list(states, src=0)
-    for device, state in zip(devices, states, strict=True):
-        _set_state(device, state)
-
-
-def _state(device: torch.device) -> torch.Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_state(device: torch.device, state: torch.Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+def row_seed(seed: int, step: int, row: int) -> int:
+    """Return the seed of what is drawn for one row of a step, whichever worker draws it."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} {row}".encode()).digest()[:7], "big")

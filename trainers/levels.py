@@ -1,20 +1,15 @@
-"""Trains an adapter on the likelihoods of all eleven confidences: supervised (SFT), or on the exact expected reward.
+"""Trains an adapter on the likelihoods of all eleven confidences behind what the base model wrote.
 
-A confidence takes eleven values, so the policy pi(c | response) is known in full from the likelihoods of eleven short
-answers, their ends included: "1" and "10" exclude each other, and what the eleven lack to 1 is the probability of a
-malformed answer. GRPO estimates the gradient of the expected reward from a group of sampled confidences; here it is
-differentiated exactly, with no sampling and no group.
-
-    sft     - log pi(the level nearest to the correctness)
-    exact   - (sum over c of pi(c) R(c, r) + pi(malformed) R(violation)) - tau H(pi)
-
-The malformed term matters: all rewards are negative, and without it the policy escapes into malformed answers.
+One loop serves SFT, exact ConRad and conditional ConRad; they differ in the objective (trainers/objectives.py). Nothing
+before the confidence marker depends on the activated adapter: keys and values up to there are computed once for a
+claim, without gradient, and the forward and backward pass of a step covers one small tree of answers for each claim.
 """
 
 from __future__ import annotations
 
-import random
+import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,85 +17,31 @@ import torch
 
 from conrad_bench.engines.inputs import stop_tokens
 from conrad_bench.engines.loading import hush_imports
-from conrad_bench.errors import ConfigError, TrainingError
-from conrad_bench.reading.elicitation import LEVELS
-from conrad_bench.storage import write_bytes, write_text
-from conrad_bench.trainers.adapters import language_lora, save_adapter
-from conrad_bench.trainers.group import add_up, place, wait_for_all
+from conrad_bench.errors import ConfigError
+from conrad_bench.storage import write_bytes
+from conrad_bench.trainers.adapters import language_lora, save_adapter, trainable
+from conrad_bench.trainers.answers import answer_log_probabilities, tree_of
+from conrad_bench.trainers.group import add_up, place, row_seed, wait_for_all
+from conrad_bench.trainers.guard import Guard
 from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
-from conrad_bench.trainers.prefix import Prefix, Written, continue_from, prefill, rows_of
-from conrad_bench.trainers.rewards import log_score, violation_reward
-from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_problem
-from conrad_bench.trainers.tracking import log_line, tracked
+from conrad_bench.trainers.objectives import Claims, Objective, spread
+from conrad_bench.trainers.prefix import Prefix, Written, prefill
+from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
+from conrad_bench.trainers.tracking import keep_log_until, log_line, tracked
 
-Objective = Callable[[torch.Tensor, Sequence[float]], torch.Tensor]
-"""From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to the loss."""
-
-
-def supervised(logp: torch.Tensor, correctness: Sequence[float]) -> torch.Tensor:
-    """Return the cross-entropy to the level nearest to the correctness (Verbalize Supervised in ConRad, table 1)."""
-    target = torch.tensor([round(r * (LEVELS - 1)) for r in correctness], device=logp.device)
-    return -logp.gather(1, target[:, None]).mean()
-
-
-def expected_reward(scale: float, eps: float, entropy: float, normalise: bool) -> Objective:
-    """Return the objective of exact ConRad: minus the expected log score, minus `entropy` * scale * H(pi).
-
-    With `normalise` each claim's rewards are divided by their deviation under the policy, as GRPO's group scaling does.
-    """
-
-    def objective(logp: torch.Tensor, correctness: Sequence[float]) -> torch.Tensor:
-        worst = violation_reward(scale, eps)
-        rewards = torch.tensor(
-            [[log_score(c / (LEVELS - 1), r, scale, eps) for c in range(LEVELS)] for r in correctness],
-            device=logp.device,
-        )
-        p = logp.exp()
-        malformed = (1 - p.sum(1)).clamp(min=0.0)
-        # Relative to a malformed answer, so that its probability need not be written as a twelfth term.
-        advantage = rewards - worst
-        if normalise:
-            mean = (p * advantage).sum(1, keepdim=True)
-            variance = (p * (advantage - mean) ** 2).sum(1, keepdim=True) + malformed[:, None] * mean**2
-            advantage = (advantage / variance.sqrt().clamp(min=1e-3 * scale)).detach()
-        gain = (p * advantage).sum(1)
-        spread = -(p * logp).sum(1)
-        unit = 1.0 if normalise else scale
-        return -(gain + entropy * unit * spread).mean()
-
-    return objective
-
-
-def level_log_probabilities(
-    model: Any, prefix: Prefix, marker: Sequence[int], levels: Sequence[Sequence[int]], ends: Sequence[int]
-) -> torch.Tensor:
-    """Return log pi(level, then an end) for each row of the prefix and each level, shape (rows, 11), float32.
-
-    `levels` are the token ids of each level as they stand behind the marker.
-    """
-    rows, device = len(prefix.mask), prefix.mask.device
-    longest = max(map(len, levels))
-    padded = [[*marker, *ids, *[ids[-1]] * (longest - len(ids))] for ids in levels]
-    cache, mask = rows_of(prefix, [row for row in range(rows) for _ in levels])
-    ids = torch.tensor(padded * rows, device=device)
-    logits = continue_from(model, ids, cache, mask, keep=longest + 1)[0]
-    logp = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logp[:, :-1].gather(2, ids[:, len(marker) :, None])[..., 0]
-    ended = logp[:, 1:][..., list(ends)].logsumexp(-1)
-    lengths = torch.tensor([len(level) for level in levels] * rows, device=device)
-    inside = torch.arange(longest, device=device) < lengths[:, None]
-    total = (chosen * inside).sum(1) + ended.gather(1, lengths[:, None] - 1)[:, 0]
-    return total.reshape(rows, len(levels))
+REMEDY = "lower the method's learning_rate, or look at what the model writes: conrad-bench run --methods verbalized"
+"""What may help where the confidence format is not kept."""
 
 
 def train_levels(
-    settings: LevelSettings,
+    settings: TrainingSettings,
     objective: Objective,
     *,
     torch_model: Any,
     processor: Any,
     written: Sequence[Written],
     correctness: Sequence[float],
+    weights: Sequence[float] | None = None,
     between: str,
     base_model: str,
     seed: int,
@@ -111,10 +52,11 @@ def train_levels(
     training.jsonl).
 
     `written` are the prompts with what the base model wrote before each confidence, `correctness` (n,) in [0, 1] what
-    the scorer says of it, `between` what stands before the marker. `stage(label, total)` is a context manager that
-    yields a function to report progress with. An interrupted training goes on from its last checkpoint and ends with
-    the same bytes; the workers of a group train one adapter together, the one that a single process trains, up to float
-    noise. Raises TrainingError if the policy loses the format, ConfigError for more workers than claims in a batch.
+    the scorer says of it, `weights` (n,) how much each claim counts (None: all alike, 1), `between` what stands before
+    the marker. `stage(label, total)` is a context manager that yields a function to report progress with. An
+    interrupted training goes on from its last checkpoint and ends with the same bytes; the workers of a group train one
+    adapter together, the one that a single process trains, up to float noise. Raises TrainingError if the policy loses
+    the format, never has it, or gets no gradient (`guard.Guard`), ConfigError for more workers than claims in a pass.
     """
     hush_imports()  # peft imports it where it is installed
     from peft import get_peft_model
@@ -125,70 +67,82 @@ def train_levels(
     tokenizer = processor.tokenizer
     marker, levels = marker_ids(tokenizer, between), level_ids(tokenizer, between)
     ends = [*sorted(stop_tokens(torch_model.generation_config, tokenizer)), *ending_ids(tokenizer, between)]
+    tree = tree_of(marker, levels, ends)
     torch.manual_seed(seed)
     model = get_peft_model(torch_model, language_lora(settings.rank, marker))
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = trainable(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
-    steps = level_steps(settings, len(written))
-    order = _order(len(written), steps * settings.batch_size * settings.accumulation, seed)
+    steps, order = settings.steps_for(len(written)), settings.order_of(len(written), seed)
+    size, passes = settings.claims_per_pass, settings.accumulation
     checkpoint, log = out / "checkpoint.safetensors", out / "training.jsonl"
     done = _restore(checkpoint, parameters, optimizer)
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[:done] if done and log.is_file() else []
+    if rank == 0:
+        keep_log_until(log, done)
+    guard = Guard(settings.min_parse_rate, REMEDY)
+    wait_for_all()
+    guard.resume(log)
     save_every = max(1, -(-steps // settings.checkpoints))
     model.train()
-    options = settings.model_dump(mode="json")
+
+    def likelihoods(prefix: Prefix, base: bool = False) -> torch.Tensor:
+        with model.disable_adapter() if base else nullcontext():
+            return answer_log_probabilities(model, prefix, tree)
+
+    def one_pass(step: int, part: int) -> torch.Tensor:
+        """Add the gradient of one forward pass; return the sums of loss, reward, readable mass and entropy."""
+        at = (step * passes + part) * size
+        numbers = range(at, at + size)[rank::workers]
+        rows = [order[number] for number in numbers]
+        prefix = prefill(model, processor, [written[row] for row in rows])
+        reference = None
+        if getattr(settings, "beta", 0.0):
+            with torch.no_grad():
+                reference = likelihoods(Prefix(copy.deepcopy(prefix.cache), prefix.mask), base=True)
+        logp = likelihoods(prefix)
+        seeds = [row_seed(seed, step, number - step * passes * size) for number in numbers]
+        loss, reward = objective(logp, Claims([correctness[row] for row in rows], seeds, reference))
+        if weights is not None:
+            loss = loss * loss.new_tensor([weights[row] for row in rows])
+        (loss.sum() / (size * passes)).backward()
+        kept = logp.detach()
+        found = torch.stack([loss.detach(), reward, kept.exp().sum(1), spread(kept)])
+        return found.sum(1).double()
+
     with (
         stage("training the confidence", steps) as advance,
-        tracked(settings.report_to, out, options, done) as report,
+        tracked(settings.report_to, out, settings.model_dump(mode="json"), done) as report,
     ):
         advance(done)
         for step in range(done, steps):
-            if settings.schedule == "linear":
-                optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
-            sums = torch.zeros(2, dtype=torch.float64, device=next(iter(parameters.values())).device)
-            for part in range(settings.accumulation):
-                at = (step * settings.accumulation + part) * settings.batch_size
-                rows = order[at : at + settings.batch_size][rank::workers]
-                prefix = prefill(model, processor, [written[row] for row in rows])
-                logp = level_log_probabilities(model, prefix, marker, levels, ends)
-                loss = objective(logp, [correctness[row] for row in rows]) / settings.accumulation
-                part_of_batch = len(rows) / settings.batch_size
-                (loss * part_of_batch).backward()
-                readable = float(logp.detach().exp().sum(1).mean()) / settings.accumulation
-                sums += sums.new_tensor([loss.item(), readable]) * part_of_batch
+            optimizer.param_groups[0]["lr"] = settings.rate_at(step, steps)
+            sums = torch.stack([one_pass(step, part) for part in range(passes)]).sum(0) / (size * passes)
             add_up([sums])
             add_up(p.grad for p in parameters.values() if p.grad is not None)
-            total, parsed = sums.tolist()
+            total, reward, parsed, entropy = sums.tolist()
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm))
+            values = {
+                "loss": total,
+                "grad_norm": norm,
+                "reward": reward,
+                "parse_rate": parsed,
+                "entropy": entropy,
+                "learning_rate": settings.rate_at(step, steps),
+            }
+            report(step + 1, values)
+            if rank == 0:
+                with open(log, "a", encoding="utf-8") as file:
+                    file.write(log_line(step + 1, values))
+            guard.step(parsed, norm)
             optimizer.step()
             optimizer.zero_grad()
-            rate = optimizer.param_groups[0]["lr"]
-            values = {"loss": total, "grad_norm": norm, "parse_rate": parsed, "learning_rate": rate}
-            report(step + 1, values)
-            lines.append(log_line(step + 1, values))
             advance(1)
-            if parsed < 0.5 and step >= steps // 2:
-                raise TrainingError(
-                    f"the training lost the confidence format: at step {step + 1} only {parsed:.0%} of the probability "
-                    "is on readable confidences; lower the method's learning_rate"
-                )
             if rank == 0 and (step + 1) % save_every == 0 and step + 1 < steps:
-                write_text(log, "".join(lines))
                 _save(checkpoint, parameters, optimizer, step + 1)
+    guard.end()
     if rank == 0:
-        write_text(log, "".join(lines))
         save_adapter(model, base_model, out)
         checkpoint.unlink(missing_ok=True)
     wait_for_all()
-
-
-def _order(examples: int, number: int, seed: int) -> list[int]:
-    """Return the order of the examples: epoch after epoch, each in an order of its own."""
-    draw = random.Random(seed)
-    order: list[int] = []
-    while len(order) < number:
-        order += draw.sample(range(examples), examples)
-    return order[:number]
 
 
 def _save(path: Path, parameters: dict[str, Any], optimizer: Any, step: int) -> None:

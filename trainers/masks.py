@@ -47,26 +47,24 @@ def ending_ids(tokenizer: Any, between: str) -> list[int]:
     return tokenize(tokenizer, before + after)[skip : skip + 1]
 
 
-def find_last(ids: Sequence[int], pattern: Sequence[int]) -> int | None:
-    """Return where `pattern` last starts in `ids`, or None."""
-    for start in range(len(ids) - len(pattern), -1, -1):
-        if list(ids[start : start + len(pattern)]) == list(pattern):
-            return start
-    return None
-
-
 def confidence_mask(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return 1 for every token of a completion that expresses a confidence, else 0.
 
-    These are the tokens of the stated numbers and, for the last of them, the end-of-turn token behind it: after "1",
-    the choice between "0" and the end is the choice between 10 and 1. A completion that ends without a confidence has
-    its end token marked, the place where a confidence should have stood: without that, its penalty would reach no token
-    and the format could only be lost, never regained. A completion that was cut off has no such place and gets no mark.
+    These are the tokens of the stated numbers, and the one behind each number: after "1", the choice between "0" and
+    what ends the number (a line break, the end of the turn) is the choice between 10 and 1. A completion that ends
+    without a confidence has its end token marked, the place where a confidence should have stood: without that, its
+    penalty would reach no token and the format could only be lost, never regained. A completion that was cut off has no
+    such place and gets no mark.
     """
     text = tokenizer.decode(ids, skip_special_tokens=True)
     spans = confidence_spans(text)
     offsets = token_offsets(tokenizer, ids)
-    mask = [int(any(s < b and e > a for a, b in spans)) for s, e in pairwise(offsets)]
+    places = list(pairwise(offsets))
+    mask = [int(any(s < b and e > a for a, b in spans)) for s, e in places]
+    for _, end in spans:
+        behind = next((i for i, (_, e) in enumerate(places) if e > end), None)
+        if behind is not None:
+            mask[behind] = 1
     if ids and ids[-1] in ends and (not spans or spans[-1][1] == len(text.rstrip())):
         mask[-1] = 1
     return mask

@@ -6,7 +6,6 @@ computed without gradient, and whatever is trained covers the marker and the num
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,33 +47,3 @@ def prefill(model: Any, processor: Any, written: Sequence[Written]) -> Prefix:
             logits_to_keep=1,
         )
     return Prefix(out.past_key_values, mask)
-
-
-def rows_of(prefix: Prefix, places: Sequence[int]) -> tuple[Any, torch.Tensor]:
-    """Return a copy of a cache with the given rows, to be continued, and its attention mask."""
-    index = torch.tensor(list(places), device=prefix.mask.device)
-    cache = copy.deepcopy(prefix.cache)
-    cache.batch_select_indices(index)
-    return cache, prefix.mask[index]
-
-
-def continue_from(
-    model: Any, ids: torch.Tensor, cache: Any, mask: torch.Tensor, keep: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Feed tokens (rows, n) that stand at or behind the marker, with the activated adapter.
-
-    Returns the logits behind the last `keep` of them, shape (rows, keep, vocabulary), and the longer mask.
-    """
-    start = mask.sum(1, keepdim=True)
-    mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=start + torch.arange(ids.shape[1], device=ids.device),
-        past_key_values=cache,
-        use_cache=True,
-        # The tokens fed here begin at the marker, so the adapter acts on all of them.
-        alora_offsets=[ids.shape[1]] * len(ids),
-        logits_to_keep=keep,
-    )
-    return out.logits, mask

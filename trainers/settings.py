@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import random
 from typing import Literal
 
@@ -12,52 +13,97 @@ Tracker = Literal["none", "trackio", "wandb", "tensorboard", "mlflow"]
 """Where a training's curves can go; each but the first is the name of a package, too."""
 
 
-class GRPOSettings(BaseModel):
-    """Hyperparameters of ConRad. Defaults are the paper's where it gives them."""
+class TrainingSettings(BaseModel):
+    """What every training of an adapter has."""
 
-    mode: Literal["conditional", "joint"] = "conditional"
-    """conditional: the base writes the report, an activated LoRA states the confidence. joint: one LoRA does both."""
     samples: int = Field(3000, ge=1)
     """Training examples at report and answer level (paper: 3000), drawn at random where there are more."""
     sentence_samples: int = Field(1500, ge=1)
     """Training examples (reports) at sentence level (paper: 1500)."""
     epochs: float = Field(1.0, gt=0)
-    generations: int = Field(8, ge=2)
-    """Rollouts per claim and step: the group of GRPO."""
-    batch_size: int = Field(64, ge=2)
-    """Rollouts per forward pass, a multiple of `generations`."""
     accumulation: int = Field(1, ge=1)
     """Forward passes per optimizer step."""
     learning_rate: float = Field(5e-5, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     rank: int = Field(16, ge=1)
     """LoRA rank; alpha is twice the rank."""
-    reward_scale: float = Field(100.0, gt=0)
-    """lambda of the reward."""
-    reward_eps: float = Field(0.01, gt=0, lt=0.5)
-    """Confidences are clipped to [eps, 1 - eps] in the reward."""
-    scale_rewards: Literal["none", "group", "batch"] = "none"
-    """What advantages are divided by: nothing (then lambda has a meaning), the group's or the batch's deviation."""
-    entropy: float = Field(0.0, ge=0)
-    """Weight of the confidences' entropy, which keeps neighbouring ones in play, in units of the advantages
-    (`reward_scale` times this where they are not divided). Conditional mode only."""
-    beta: float = Field(0.0, ge=0)
-    """Weight of the KL term to the base model, on the confidence tokens."""
     max_grad_norm: float = Field(1.0, gt=0)
     min_parse_rate: float = Field(0.5, ge=0, le=1)
-    """Training stops with an error when fewer rollouts than this state a readable confidence."""
+    """Training stops with an error when, after more, fewer rollouts than this state a readable confidence, and ends
+    with one when there never were more. Where probabilities are trained on: the probability of readable answers."""
     max_tokens: int = Field(512, ge=1)
-    """Longest report, in tokens."""
-    vllm: str = Field("off", pattern="^(off|colocate|https?://.+)$")
-    """Who rolls out reports in joint mode: the trainer itself (off), vLLM on the trainer's GPUs (colocate), or the
-    server of `trl vllm-serve` at an address (http://...). Needs GPUs."""
+    """Longest response, in tokens."""
     checkpoints: int = Field(5, ge=1)
     """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
     report_to: Tracker = "none"
     """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
 
+    @property
+    def claims_per_pass(self) -> int:
+        """Claims (in joint mode: prompts) of one forward pass, over all workers."""
+        raise NotImplementedError
+
+    def steps_for(self, claims: int) -> int:
+        """Return the number of optimizer steps for a number of claims (in joint mode: prompts)."""
+        return max(1, round(claims * self.epochs / (self.claims_per_pass * self.accumulation)))
+
+    def order_of(self, claims: int, seed: int) -> list[int]:
+        """Return the claims of all steps in their order: epoch after epoch, each in an order of its own."""
+        number = self.steps_for(claims) * self.claims_per_pass * self.accumulation
+        draw = random.Random(seed)
+        order: list[int] = []
+        while len(order) < number:
+            order += draw.sample(range(claims), claims)
+        return order[:number]
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, from 0; schedules end at 0 behind the last one."""
+        done = step / steps
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        return self.learning_rate * factor
+
+
+class GRPOSettings(TrainingSettings):
+    """Hyperparameters of ConRad.
+
+    The paper gives the numbers of samples, the LoRA on the language model alone and the log score clipped at eps; the
+    values of lambda, eps, learning rate, rank, batch and group sizes are ours.
+    """
+
+    mode: Literal["conditional", "joint"] = "conditional"
+    """conditional: the base writes the report, an activated LoRA states the confidence. joint: one LoRA does both."""
+    generations: int = Field(8, ge=2)
+    """Rollouts per claim and step: the group of GRPO."""
+    batch_size: int = Field(64, ge=2)
+    """Rollouts per forward pass, a multiple of `generations`."""
+    reward_scale: float = Field(100.0, gt=0)
+    """lambda of the reward. Adam and gradient clipping undo it, nearly."""
+    reward_eps: float = Field(0.01, gt=0, lt=0.5)
+    """Confidences are clipped to [eps, 1 - eps] in the reward."""
+    scale_rewards: Literal["none", "group", "batch"] = "none"
+    """What advantages are divided by: nothing, the group's or the batch's deviation. Dividing by the group's breaks
+    properness where the correctness of equal claims varies."""
+    entropy: float = Field(0.0, ge=0)
+    """Weight of the confidences' entropy, which keeps neighbouring ones in play, in units of the advantages
+    (`reward_scale` times this where they are not divided). Conditional mode only."""
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL term to the base model, on the confidence."""
+    vllm: str = Field("off", pattern="^(off|colocate|https?://.+)$")
+    """Who rolls out reports in joint mode: the trainer itself (off), vLLM on the trainer's GPUs (colocate), or the
+    server of `trl vllm-serve` at an address (http://...). Needs GPUs."""
+
+    @property
+    def claims_per_pass(self) -> int:
+        """Groups of rollouts of one forward pass."""
+        return self.batch_size // self.generations
+
     @model_validator(mode="after")
-    def _options_need_their_mode(self) -> GRPOSettings:
+    def _options_fit_together(self) -> GRPOSettings:
+        if self.batch_size % self.generations:
+            raise ValueError(
+                f"batch_size={self.batch_size} is no multiple of generations={self.generations}: a group of rollouts "
+                "must lie in one forward pass; change one of them"
+            )
         if self.entropy and self.mode == "joint":
             raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
         if self.vllm != "off" and self.mode == "conditional":
@@ -67,29 +113,16 @@ class GRPOSettings(BaseModel):
         return self
 
 
-class LevelSettings(BaseModel):
+class LevelSettings(TrainingSettings):
     """Hyperparameters of SFT and of exact ConRad. Sample numbers are the paper's; it gives no others for them."""
 
-    samples: int = Field(3000, ge=1)
-    """Training examples at report and answer level (paper: 3000), drawn at random where there are more."""
-    sentence_samples: int = Field(1500, ge=1)
-    """Training examples (reports) at sentence level (paper: 1500)."""
-    epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(8, ge=1)
     """Claims per forward pass, each with its eleven answers."""
-    accumulation: int = Field(1, ge=1)
-    """Forward passes per optimizer step."""
-    learning_rate: float = Field(5e-5, gt=0)
-    schedule: Literal["constant", "linear"] = "constant"
-    rank: int = Field(16, ge=1)
-    """LoRA rank; alpha is twice the rank."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_tokens: int = Field(512, ge=1)
-    """Longest response, in tokens."""
-    checkpoints: int = Field(5, ge=1)
-    """Number of checkpoints over the whole training; an interrupted training continues from the last one."""
-    report_to: Tracker = "none"
-    """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
+
+    @property
+    def claims_per_pass(self) -> int:
+        """The batch size."""
+        return self.batch_size
 
 
 def tracker_problem(report_to: Tracker) -> str | None:
@@ -99,38 +132,19 @@ def tracker_problem(report_to: Tracker) -> str | None:
     return f"report_to={report_to} needs the package {report_to}: pip install {report_to}"
 
 
-def sharing_problem(settings: GRPOSettings | LevelSettings, workers: int) -> str | None:
-    """Return why a number of training workers cannot share the settings' steps, or None."""
-    if isinstance(settings, GRPOSettings) and settings.batch_size % workers:
-        return (
-            f"batch_size={settings.batch_size} cannot be shared equally by {workers} training workers; choose a "
-            "multiple of --train-workers"
-        )
-    if settings.batch_size < workers:
-        return f"batch_size={settings.batch_size} is less than {workers} training workers; lower --train-workers"
-    return None
+def sharing_problem(settings: TrainingSettings, workers: int) -> str | None:
+    """Return why a number of training workers cannot share the settings' steps, or None.
 
-
-def training_steps(settings: GRPOSettings, examples: int) -> int:
-    """Return the number of optimizer steps for a number of training examples."""
-    rollouts = examples * settings.epochs * settings.generations
-    return max(1, round(rollouts / (settings.batch_size * settings.accumulation)))
-
-
-def level_steps(settings: LevelSettings, claims: int) -> int:
-    """Return the number of optimizer steps for a number of claims."""
-    return max(1, round(claims * settings.epochs / (settings.batch_size * settings.accumulation)))
-
-
-def training_order(settings: GRPOSettings, examples: int, seed: int) -> list[int]:
-    """Return the number of the example of each group of rollouts: epoch after epoch, each in an order of its own.
-
-    The trainer takes them for one pass. Its own shuffling would begin again with the first epoch's order where an
-    interrupted training goes on in a later epoch.
+    Joint rollouts are shared out in whole groups, and equally; claims as they come.
     """
-    groups = training_steps(settings, examples) * settings.batch_size * settings.accumulation // settings.generations
-    draw = random.Random(seed)
-    order: list[int] = []
-    while len(order) < groups:
-        order += draw.sample(range(examples), examples)
-    return order[:groups]
+    claims = settings.claims_per_pass
+    joint = isinstance(settings, GRPOSettings) and settings.mode == "joint"
+    what = "groups of rollouts" if isinstance(settings, GRPOSettings) else "claims"
+    if joint and claims % workers:
+        return (
+            f"{claims} groups of rollouts (batch_size / generations) cannot be shared equally by {workers} training "
+            "workers; choose another batch_size, or another --train-workers"
+        )
+    if claims < workers:
+        return f"{claims} {what} a forward pass are less than {workers} training workers; lower --train-workers"
+    return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conrad_bench.errors import TrainingError
+from conrad_bench.storage import write_text
 from conrad_bench.trainers.group import place
 from conrad_bench.trainers.settings import Tracker
 
@@ -23,6 +24,16 @@ Report = Callable[[int, Mapping[str, float]], None]
 def log_line(step: int, values: Mapping[str, float]) -> str:
     """Return the line of training.jsonl about a step, its numbers with six significant digits."""
     return json.dumps({"step": step, **{name: float(f"{value:.6g}") for name, value in values.items()}}) + "\n"
+
+
+def keep_log_until(log: Path, step: int) -> None:
+    """Drop the lines of an interrupted training that will be trained again; every step wrote one line.
+
+    Where there is no log yet, make its folder.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.is_file():
+        write_text(log, "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[:step]))
 
 
 @contextmanager
