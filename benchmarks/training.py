@@ -63,7 +63,7 @@ def network(vocabulary: int, once: bool) -> Any:
     if once:
         see_images_once(model)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
-    adapted = get_peft_model(model, language_lora(16, None))
+    adapted = get_peft_model(model, language_lora(model, 16, None))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

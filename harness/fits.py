@@ -76,7 +76,8 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     if not marker.is_file():
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        method.fit(task, train, validation, model, make_judge(plan, task, model), folder)
+        beside = () if learner(method).asks_while_training() else tuple(plan.judges.values())
+        method.fit(task, train, validation, replace(model, beside=beside), make_judge(plan, task, model), folder)
         content = {
             "method": name,
             "task": task_name,

@@ -22,6 +22,7 @@ from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
+from conrad_bench.trainers.settings import TrainingSettings
 from conrad_bench.types import TRAINING, Example
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
     for each in (engine, *judges.values()):
         each.identity()  # raises ModelError now rather than after the data were read
+    if any(isinstance(learner(method), TrainingSettings) for method in methods.values()):
+        engine.check_training()
     return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, make_metrics(config, registry))
 
 

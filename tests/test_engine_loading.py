@@ -284,3 +284,27 @@ def test_four_bit_weights_without_bitsandbytes_name_the_command(
     engine = TransformersEngine(model=str(tiny_gemma3), device="cpu", quantization="nf4")
     with pytest.raises(MissingExtra, match=r'pip install "conrad-bench\[quantization\]"'):
         engine.torch_model()
+
+
+def test_an_adapter_leaves_4_bit_weights_as_they_were(base_model: Path, tmp_path: Path) -> None:
+    """Base, adapter, base again: bitsandbytes' repacking for some processors and PEFT's loading would not agree."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    import torch
+    from peft import get_peft_model
+
+    from conrad_bench.trainers.adapters import language_lora, save_adapter
+
+    model, _ = TransformersEngine(model=str(base_model)).torch_model()
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, language_lora(model, 4, None))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    save_adapter(adapted, "base", tmp_path)
+    engine = TransformersEngine(model=str(base_model), quantization="nf4")
+    asked = [ask("Write the findings.")]
+    before = engine.score(asked, [["No pneumothorax.", "Small left pleural effusion."]], None)
+    under = engine.score(asked, [["No pneumothorax.", "Small left pleural effusion."]], tmp_path)
+    after = engine.score(asked, [["No pneumothorax.", "Small left pleural effusion."]], None)
+    assert after[0] == pytest.approx(before[0], abs=1e-4)
+    assert under[0] != pytest.approx(before[0], abs=1e-2)

@@ -89,7 +89,7 @@ def test_likelihoods_are_those_of_the_engine(small: World, between: str) -> None
 
     model, processor = small.engine.torch_model()
     marker, ids = marker_ids(small.tokenizer, between), level_ids(small.tokenizer, between)
-    adapted = get_peft_model(model, language_lora(4, marker))
+    adapted = get_peft_model(model, language_lora(model, 4, marker))
     written = small.written(between)[:4]
     end = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     with torch.no_grad():
@@ -259,7 +259,8 @@ def test_trained_weights_are_float32_whatever_the_base(base_model: Path) -> None
     from peft import get_peft_model
 
     model, processor = TransformersEngine(model=str(base_model), dtype="bfloat16").torch_model()
-    adapted = get_peft_model(model, language_lora(4, marker_ids(processor.tokenizer)), autocast_adapter_dtype=False)
+    lora = language_lora(model, 4, marker_ids(processor.tokenizer))
+    adapted = get_peft_model(model, lora, autocast_adapter_dtype=False)
     assert {p.dtype for p in trainable(adapted).values()} == {torch.float32}
 
 
@@ -299,7 +300,7 @@ def test_a_tree_of_answers_equals_plain_forward_passes(base_model: Path, small: 
         if getattr(module, "sliding_window", None):
             module.sliding_window = window
     marker, ids = marker_ids(small.tokenizer), level_ids(small.tokenizer)
-    adapted = get_peft_model(model, language_lora(4, marker))
+    adapted = get_peft_model(model, language_lora(model, 4, marker))
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

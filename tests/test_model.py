@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,3 +256,28 @@ def test_nothing_asked_is_nothing_loaded(engine: TransformersEngine, store: Roll
     model = Model(fresh, store, Reporter(quiet=True))
     assert (model.generate([]), model.score([], []), model.count_missing([])) == ([], [], 0)
     assert fresh._loaded is None
+
+
+def test_a_training_has_the_memory_to_itself(base_model: Path, store: RolloutStore, prompts: list[Prompt]) -> None:
+    """The engine and the judge are gone while a trainer holds its copy of the model, and that copy is, afterwards."""
+    import gc
+    import weakref
+
+    engine, judge = (TransformersEngine(model=str(base_model), batch_size=size) for size in (2, 3))
+    model = Model(engine, store, Reporter(quiet=True), beside=(judge,))
+    model.generate(prompts[:1], SHORT)
+    replace(model, engine=judge).score(prompts[:1], ["yes"])
+    assert engine._loaded is not None
+    assert judge._loaded is not None
+    before = [weakref.ref(each._loaded.model) for each in (engine, judge)]  # type: ignore[union-attr]
+    trained: list[Any] = []
+
+    def trainer(torch_model: Any, processor: Any, stage: Any) -> None:
+        gc.collect()
+        assert [ref() for ref in before] == [None, None]
+        torch_model.itself = torch_model  # libraries leave such circles
+        trained.append(weakref.ref(torch_model))
+
+    model.train(trainer, {}, {})
+    assert trained[0]() is None
+    assert [len(r.token_ids) for r in model.generate(prompts[:1], SHORT)] != []

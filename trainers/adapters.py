@@ -9,12 +9,14 @@ from typing import Any
 
 from conrad_bench.storage import write_text
 
-LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""LoRA acts on the language model only (ConRad, section 3)."""
 
+def language_lora(model: Any, rank: int, marker: Sequence[int] | None) -> Any:
+    """Return the configuration of a LoRA on a model's decoder alone (ConRad, section 3).
 
-def language_lora(rank: int, marker: Sequence[int] | None) -> Any:
-    """Return the configuration of a LoRA on the language model; with a marker it acts from there on only (aLoRA)."""
+    With a marker, the ids of its tokens, it acts from there on only (aLoRA). Raises ModelError for a model whose
+    decoder has no linear layers.
+    """
+    from conrad_bench.engines.decoders import decoder_layers
     from conrad_bench.engines.loading import hush_imports
 
     hush_imports()  # peft imports it where it is installed
@@ -24,7 +26,7 @@ def language_lora(rank: int, marker: Sequence[int] | None) -> Any:
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules=LANGUAGE_LAYERS,
+        target_modules=decoder_layers(model),
         task_type="CAUSAL_LM",
         alora_invocation_tokens=None if marker is None else list(marker),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from conrad_bench.engines.heads import precise_logits
 from conrad_bench.trainers.prefix import Prefix
 
 
@@ -61,16 +62,17 @@ def answer_log_probabilities(model: Any, prefix: Prefix, tree: Tree) -> torch.Te
     rows, device = len(prefix.mask), prefix.mask.device
     n = len(tree.ids)
     depth = torch.tensor(tree.depth, device=device)
-    logits = model(
-        input_ids=torch.tensor([tree.ids] * rows, device=device),
-        attention_mask=_masks(model, prefix, tree),
-        position_ids=prefix.mask.sum(1, keepdim=True) + depth,
-        past_key_values=prefix.cache,
-        use_cache=True,
-        # The tokens fed here begin at the marker, so the adapter acts on all of them.
-        alora_offsets=[n] * rows,
-        logits_to_keep=n - tree.start + 1,
-    ).logits
+    with precise_logits(model):
+        logits = model(
+            input_ids=torch.tensor([tree.ids] * rows, device=device),
+            attention_mask=_masks(model, prefix, tree),
+            position_ids=prefix.mask.sum(1, keepdim=True) + depth,
+            past_key_values=prefix.cache,
+            use_cache=True,
+            # The tokens fed here begin at the marker, so the adapter acts on all of them.
+            alora_offsets=[n] * rows,
+            logits_to_keep=n - tree.start + 1,
+        ).logits
     logp = torch.log_softmax(logits.float(), dim=-1)
     shift = tree.start - 1
     totals = []

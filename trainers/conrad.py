@@ -52,6 +52,7 @@ def train_conrad(
     from trl import GRPOConfig
 
     from conrad_bench.engines.images import freeze_vision
+    from conrad_bench.engines.inputs import TextProcessor
     from conrad_bench.engines.pictures import Prepared
     from conrad_bench.trainers.group import place, wait_for_all
     from conrad_bench.trainers.grpo import JointTrainer, Watch
@@ -112,10 +113,10 @@ def train_conrad(
         processor.image_processor = Prepared(processor.image_processor)
     trainer: Any = JointTrainer(
         model=torch_model,
-        processing_class=processor,
+        processing_class=processor.tokenizer if isinstance(processor, TextProcessor) else processor,
         args=arguments,
         train_dataset=Dataset.from_list(chat_rows(prompts)).select(settings.order_of(len(prompts), seed)),
-        peft_config=language_lora(settings.rank, None),
+        peft_config=language_lora(torch_model, settings.rank, None),
         reward=reward,
     )
     freeze_vision(torch_model)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from conrad_bench.engines.heads import precise_logits
+
 
 class MaskedHead:
     """A model in the place where TRL calls its own fused head, scoring the tokens under a mask.
@@ -32,7 +34,8 @@ class MaskedHead:
         head = self._network.get_output_embeddings()
         handle = head.register_forward_pre_hook(lambda _head, states: (states[0][before.to(states[0].device)],))
         try:
-            logits = self._model(**inputs, use_cache=False).logits
+            with precise_logits(self._network):
+                logits = self._model(**inputs, use_cache=False).logits
         finally:
             handle.remove()
         logp = torch.log_softmax(logits.float() / self._temperature, dim=-1)

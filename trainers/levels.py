@@ -69,7 +69,7 @@ def train_levels(
     ends = [*sorted(stop_tokens(torch_model.generation_config, tokenizer)), *ending_ids(tokenizer, between)]
     tree = tree_of(marker, levels, ends)
     torch.manual_seed(seed)
-    model = get_peft_model(torch_model, language_lora(settings.rank, marker))
+    model = get_peft_model(torch_model, language_lora(torch_model, settings.rank, marker))
     parameters = trainable(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
     steps, order = settings.steps_for(len(written)), settings.order_of(len(written), seed)

@@ -97,6 +97,9 @@ class Engine(BaseModel):
         """Return the model's tokenizer, for what goes before a training; needs no weights."""
         raise NotImplementedError
 
+    def check_training(self) -> None:
+        """Raise ModelError if no adapter can be trained on the model; loads no weights."""
+
     def torch_model(self) -> tuple[Any, Any]:
         """Return (a freshly loaded torch model, processor) for a trainer: the door to training."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import warnings
@@ -127,6 +128,11 @@ def load(
             transformers_logging.enable_progress_bar()
     if report["missing_keys"]:
         raise ModelError(f"model {model!r} lacks weights, for example {min(report['missing_keys'])}; fetch it again")
+    for module in network.modules():
+        # bitsandbytes would repack 4-bit weights for these processors, and PEFT, when it loads an adapter, unpack them
+        # without their scales: the base model would be another one from then on, in silence.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     see_images_once(network)
     return network, processor
 
@@ -182,6 +188,15 @@ def _quantization(dtype: torch.dtype) -> Any:
     )
 
 
+def free_memory() -> None:
+    """Let go of what is not in use: models in circles of references, and a GPU's blocks that are kept for later."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def hush_imports() -> None:
     """Keep packages from warning, when they are imported, of what does not matter here.
 
@@ -208,13 +223,9 @@ def adapter_config(folder: Path, base: str) -> dict[str, Any]:
     return config
 
 
-def check_adapter(folder: Path, model: str, revision: str | None) -> None:
-    """Check that every weight of an adapter belongs to a layer of the model, by name and by shape; reads no weights.
-
-    Raises ModelError.
-    """
+def empty_model(model: str, revision: str | None) -> Any:
+    """Return a checkpoint's network without its weights, on torch's meta device."""
     import torch
-    from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -222,7 +233,17 @@ def check_adapter(folder: Path, model: str, revision: str | None) -> None:
     sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     network_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     with torch.device("meta"):
-        layers = dict(network_class.from_config(config).named_modules())
+        return network_class.from_config(config)
+
+
+def check_adapter(folder: Path, model: str, revision: str | None) -> None:
+    """Check that every weight of an adapter belongs to a layer of the model, by name and by shape; reads no weights.
+
+    Raises ModelError.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    layers = dict(empty_model(model, revision).named_modules())
     try:
         with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
             shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118 - no mapping

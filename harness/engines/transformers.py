@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.decoders import decoder_layers
 from conrad_bench.engines.decoding import TokenChooser
+from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
     collate,
@@ -23,7 +25,7 @@ from conrad_bench.engines.inputs import (
     stop_tokens,
     token_offsets,
 )
-from conrad_bench.engines.loading import Adapters, load, load_tokenizer, locate
+from conrad_bench.engines.loading import Adapters, empty_model, load, load_tokenizer, locate
 from conrad_bench.errors import EngineError
 from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
@@ -121,6 +123,10 @@ class TransformersEngine(Engine):
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model, locate(self.model, self.revision).get("revision"))
         return self._tokenizer
+
+    def check_training(self) -> None:
+        """Raise ModelError if the model's decoder has no linear layers; loads no weights."""
+        decoder_layers(empty_model(self.model, locate(self.model, self.revision).get("revision")))
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""
@@ -259,7 +265,7 @@ class TransformersEngine(Engine):
             for ids in row
             if ids and not any(other != ids and other[: len(ids)] == ids for other in row)
         ]
-        with self._using(adapter, batch) as (model, starts):
+        with self._using(adapter, batch) as (model, starts), precise_logits(loaded.model):
             first = model(
                 **inputs,
                 **_offsets([len(encoded.ids) for encoded in batch], starts),

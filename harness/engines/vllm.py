@@ -155,6 +155,10 @@ class VLLMEngine(VLLMOptions):
         """Return the model's tokenizer from the transformers engine; loads no weights."""
         return self._beside.tokenizer()
 
+    def check_training(self) -> None:
+        """Raise ModelError if the model's decoder has no linear layers; loads no weights."""
+        self._beside.check_training()
+
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) from the transformers engine, loaded anew."""
         self._make_room()

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.rollouts.digests import adapter_digest, file_digest
 from conrad_bench.types import Claim, Prompt, Response, Sampling
@@ -92,6 +93,8 @@ class Model:
     """Folder of the adapter, or None for the base model."""
     pool: Pool | None = None
     """Answers what the store lacks; None: the engine does, in this process."""
+    beside: tuple[Engine, ...] = ()
+    """Other engines that may hold a model in this process, the judges': they make room for a training, too."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Response]:
         """Return one response to each prompt, in the order of the prompts."""
@@ -217,8 +220,15 @@ class Model:
         if self.pool is not None:
             self.pool.train(self.engine, trainer, data, calls, self.reporter)
             return
-        torch_model, processor = self.engine.torch_model()
-        trainer(torch_model=torch_model, processor=processor, stage=self.reporter.stage, **data, **calls)
+        for engine in (self.engine, *self.beside):
+            engine.close()  # one model in memory at a time: the next request loads it again
+        free_memory()
+        try:
+            torch_model, processor = self.engine.torch_model()
+            trainer(torch_model=torch_model, processor=processor, stage=self.reporter.stage, **data, **calls)
+        finally:
+            torch_model = processor = None
+            free_memory()
 
     def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the key of each request. Raises DataError for an image file that is missing."""
