@@ -100,7 +100,7 @@ def test_expected_reward_is_the_sum_over_all_answers() -> None:
     logits = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
     correctness = [0.0, 0.35, 1.0]
     logp = torch.log_softmax(logits, 1)
-    loss = expected_reward(100.0, 0.01, 0.0, False)(logp[:, :11], correctness)
+    loss = expected_reward(100.0, 0.01, 0.0, False)(logp[:, :11], correctness).mean()
     rewards = torch.tensor([[*(log_score(c / 10, r) for c in range(11)), violation_reward()] for r in correctness])
     plain = (logp.exp() * rewards).sum(1).mean()
     (mine,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -117,7 +117,7 @@ def test_the_best_policy_states_the_expected_correctness(normalise: bool) -> Non
     objective = expected_reward(100.0, 0.01, 0.0, normalise)
     for step in range(600):
         r = 1.0 if step % 10 < 3 else 0.0
-        loss = objective(torch.log_softmax(logits, 1)[:, :11], [r])
+        loss = objective(torch.log_softmax(logits, 1)[:, :11], [r]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -132,7 +132,7 @@ def test_entropy_spreads_the_policy_over_neighbours() -> None:
     optimizer = torch.optim.Adam([logits], lr=0.05)
     objective = expected_reward(100.0, 0.01, 0.05, False)
     for _ in range(800):
-        loss = objective(torch.log_softmax(logits, 1)[:, :11], [0.6])
+        loss = objective(torch.log_softmax(logits, 1)[:, :11], [0.6]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,8 +145,32 @@ def test_entropy_spreads_the_policy_over_neighbours() -> None:
 
 def test_supervised_takes_the_nearest_level() -> None:
     logp = torch.log_softmax(torch.arange(11.0)[None].repeat(3, 1), 1)
-    expected = -(logp[0, 0] + logp[1, 4] + logp[2, 10]) / 3
-    assert supervised(logp, [0.04, 0.37, 1.0]).item() == pytest.approx(expected.item())
+    expected = -torch.stack([logp[0, 0], logp[1, 4], logp[2, 10]])
+    assert torch.equal(supervised(logp, [0.04, 0.37, 1.0]), expected)
+
+
+def test_a_claim_of_weight_2_trains_as_two_claims(small: World, tmp_path: Path) -> None:
+    """One step on four claims, of which two count 2 and two nothing, is one step on the first two."""
+    correctness = [i / NUMBER for i in range(NUMBER)]
+    common: dict[str, Any] = {"between": "\n", "base_model": "base", "seed": 0, "stage": silent}
+    written = small.written("\n")
+    norms = []
+    for name, number, weights in (("weighted", 4, [2.0, 2.0, 0.0, 0.0]), ("plain", 2, None)):
+        model, processor = small.engine.torch_model()
+        train_levels(
+            LevelSettings(batch_size=number, rank=4),
+            supervised,
+            torch_model=model,
+            processor=processor,
+            written=written[:number],
+            correctness=correctness[:number],
+            weights=weights,
+            out=tmp_path / name,
+            **common,
+        )
+        norms.append(json.loads((tmp_path / name / "training.jsonl").read_text())["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    assert norms[1] > 0
 
 
 def test_training_learns_what_the_image_side_says(small: World, tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ from conrad_bench.trainers.settings import LevelSettings, level_steps, sharing_p
 from conrad_bench.trainers.tracking import log_line, tracked
 
 Objective = Callable[[torch.Tensor, Sequence[float]], torch.Tensor]
-"""From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to the loss."""
+"""From log-probabilities of the eleven levels, shape (n, 11), and correctness (n,) to each claim's loss, shape (n,)."""
 
 
 def supervised(logp: torch.Tensor, correctness: Sequence[float]) -> torch.Tensor:
     """Return the cross-entropy to the level nearest to the correctness (Verbalize Supervised in ConRad, table 1)."""
     target = torch.tensor([round(r * (LEVELS - 1)) for r in correctness], device=logp.device)
-    return -logp.gather(1, target[:, None]).mean()
+    return -logp.gather(1, target[:, None])[:, 0]
 
 
 def expected_reward(scale: float, eps: float, entropy: float, normalise: bool) -> Objective:
@@ -66,7 +66,7 @@ def expected_reward(scale: float, eps: float, entropy: float, normalise: bool) -
         gain = (p * advantage).sum(1)
         spread = -(p * logp).sum(1)
         unit = 1.0 if normalise else scale
-        return -(gain + entropy * unit * spread).mean()
+        return -(gain + entropy * unit * spread)
 
     return objective
 
@@ -106,15 +106,17 @@ def train_levels(
     seed: int,
     stage: Callable[[str, int], Any],
     out: Path,
+    weights: Sequence[float] | None = None,
 ) -> None:
     """Train an activated adapter and leave it in the folder `out` (adapter_model.safetensors, adapter_config.json,
     training.jsonl).
 
     `written` are the prompts with what the base model wrote before each confidence, `correctness` (n,) in [0, 1] what
-    the scorer says of it, `between` what stands before the marker. `stage(label, total)` is a context manager that
-    yields a function to report progress with. An interrupted training goes on from its last checkpoint and ends with
-    the same bytes; the workers of a group train one adapter together, the one that a single process trains, up to float
-    noise. Raises TrainingError if the policy loses the format, ConfigError for more workers than claims in a batch.
+    the scorer says of it, `weights` (n,) what each claim's loss counts (None: 1), `between` what stands before the
+    marker. `stage(label, total)` is a context manager that yields a function to report progress with. An interrupted
+    training goes on from its last checkpoint and ends with the same bytes; the workers of a group train one adapter
+    together, the one that a single process trains, up to float noise. Raises TrainingError if the policy loses the
+    format, ConfigError for more workers than claims in a batch.
     """
     hush_imports()  # peft imports it where it is installed
     from peft import get_peft_model
@@ -151,7 +153,10 @@ def train_levels(
                 rows = order[at : at + settings.batch_size][rank::workers]
                 prefix = prefill(model, processor, [written[row] for row in rows])
                 logp = level_log_probabilities(model, prefix, marker, levels, ends)
-                loss = objective(logp, [correctness[row] for row in rows]) / settings.accumulation
+                losses = objective(logp, [correctness[row] for row in rows])
+                if weights is not None:
+                    losses = losses * losses.new_tensor([weights[row] for row in rows])
+                loss = losses.mean() / settings.accumulation
                 part_of_batch = len(rows) / settings.batch_size
                 (loss * part_of_batch).backward()
                 readable = float(logp.detach().exp().sum(1).mean()) / settings.accumulation

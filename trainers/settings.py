@@ -11,9 +11,19 @@ from pydantic import BaseModel, Field, model_validator
 Tracker = Literal["none", "trackio", "wandb", "tensorboard", "mlflow"]
 """Where a training's curves can go; each but the first is the name of a package, too."""
 
+SentenceWeight = Literal["report", "flat"]
+"""What a sentence's confidence counts in conditional training: by its report, or as much as any other."""
+
 
 class GRPOSettings(BaseModel):
-    """Hyperparameters of ConRad. Defaults are the paper's where it gives them."""
+    """Hyperparameters of ConRad.
+
+    The paper's (section 3): `samples`, `sentence_samples`, `epochs`, `reward_scale`, `sentence_weight`, and with
+    `mode=joint` its form. Ours, since the text that we have gives no number: `generations`, `batch_size`,
+    `accumulation`, `learning_rate`, `schedule`, `rank`, `reward_eps` (paper: "sufficiently small"), `entropy` (0 is the
+    paper's objective), `beta`, `max_grad_norm`, `max_tokens`. Ours by choice: `mode=conditional`, and
+    `scale_rewards=none` where GRPO (Shao et al. 2024, section 4.1) divides by the group's deviation.
+    """
 
     mode: Literal["conditional", "joint"] = "conditional"
     """conditional: the base writes the report, an activated LoRA states the confidence. joint: one LoRA does both."""
@@ -33,11 +43,16 @@ class GRPOSettings(BaseModel):
     rank: int = Field(16, ge=1)
     """LoRA rank; alpha is twice the rank."""
     reward_scale: float = Field(100.0, gt=0)
-    """lambda of the reward."""
+    """lambda of the reward (paper: 100). With Adam and clipped gradients it changes next to nothing."""
     reward_eps: float = Field(0.01, gt=0, lt=0.5)
     """Confidences are clipped to [eps, 1 - eps] in the reward."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
-    """What advantages are divided by: nothing (then lambda has a meaning), the group's or the batch's deviation."""
+    """What advantages are divided by: nothing, the group's or the batch's deviation. A group's deviation depends on the
+    claim's own correctness: what is left of the reward is then no proper score where correctness varies."""
+    sentence_weight: SentenceWeight = "report"
+    """Conditional mode, sentences. report: one of a report with N sentences counts 1/N, as in the paper (equation 3);
+    flat: all alike. The weight multiplies the claim's rewards, so with scale_rewards=group it cancels, and the entropy
+    is not weighted."""
     entropy: float = Field(0.0, ge=0)
     """Weight of the confidences' entropy, which keeps neighbouring ones in play, in units of the advantages
     (`reward_scale` times this where they are not divided). Conditional mode only."""
@@ -58,6 +73,10 @@ class GRPOSettings(BaseModel):
 
     @model_validator(mode="after")
     def _options_need_their_mode(self) -> GRPOSettings:
+        if self.sentence_weight == "flat" and self.mode == "joint":
+            raise ValueError(
+                "mode=joint is rewarded with the mean over a report's sentences; set sentence_weight=report"
+            )
         if self.entropy and self.mode == "joint":
             raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
         if self.vllm != "off" and self.mode == "conditional":
@@ -68,7 +87,11 @@ class GRPOSettings(BaseModel):
 
 
 class LevelSettings(BaseModel):
-    """Hyperparameters of SFT and of exact ConRad. Sample numbers are the paper's; it gives no others for them."""
+    """Hyperparameters of SFT and of exact ConRad.
+
+    `samples`, `sentence_samples`, `epochs` and `sentence_weight` are the paper's, which gives them for ConRad; for
+    Verbalize Supervised it gives no numbers, and the others are ours.
+    """
 
     samples: int = Field(3000, ge=1)
     """Training examples at report and answer level (paper: 3000), drawn at random where there are more."""
@@ -83,6 +106,8 @@ class LevelSettings(BaseModel):
     schedule: Literal["constant", "linear"] = "constant"
     rank: int = Field(16, ge=1)
     """LoRA rank; alpha is twice the rank."""
+    sentence_weight: SentenceWeight = "report"
+    """report: a sentence of a report with N sentences counts 1/N, as in the paper (equation 3); flat: all alike."""
     max_grad_norm: float = Field(1.0, gt=0)
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""
