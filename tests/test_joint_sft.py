@@ -13,14 +13,16 @@ from pydantic import ValidationError
 from test_cli import conrad_bench
 from test_levels import NUMBER, World, silent
 
+from conrad_bench.config import load_config
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode, tokenize
+from conrad_bench.methods.conrad import ConRad
 from conrad_bench.methods.sft import SFT, appended
 from conrad_bench.reading.elicitation import report_claim
 from conrad_bench.records import read_records, records_path
 from conrad_bench.trainers import joint_sft
 from conrad_bench.trainers.joint_sft import Target, token_losses, train_joint_sft
-from conrad_bench.trainers.settings import LevelSettings
+from conrad_bench.trainers.settings import LevelSettings, level_steps, training_steps
 from conrad_bench.types import END, Claim, Response, Sampling, Score
 
 OPTIONS: dict[str, Any] = {"batch_size": 6, "learning_rate": 5e-3, "epochs": 10.0, "rank": 8, "checkpoints": 4}
@@ -133,6 +135,15 @@ def test_a_text_ends_where_there_is_no_score(claims: Any, scores: Any, expected:
 def test_joint_training_knows_no_flat_weights() -> None:
     with pytest.raises(ValidationError, match="set sentence_weight=report"):
         SFT(mode="joint", sentence_weight="flat")
+
+
+def test_the_paper_s_study_takes_equal_steps_on_both_objectives() -> None:
+    config = load_config(Path(__file__).parents[1] / "configs" / "paper_mimic.yaml")
+    sft, conrad = SFT(**config.options["sft"]), ConRad(**config.options["conrad"])
+    assert sft.mode == conrad.mode == "joint"
+    assert (sft.rank, sft.learning_rate, sft.schedule) == (conrad.rank, conrad.learning_rate, conrad.schedule)
+    for number in ("samples", "sentence_samples"):
+        assert level_steps(sft, getattr(sft, number)) == training_steps(conrad, getattr(conrad, number))
 
 
 def test_a_run_from_the_command_line(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_likelihoods_are_trained_on_together(cluster: Cluster, base_model: Path,
 
 def test_report_and_confidence_are_learned_together(cluster: Cluster, base_model: Path, tmp_path: Path) -> None:
     claims = Claims(base_model, tmp_path)
-    changes: dict[str, Any] = {"batch_size": 3, "accumulation": 2, "epochs": 1.0}
+    changes: dict[str, Any] = {"batch_size": 3, "accumulation": 2, "epochs": 1.0, "learning_rate": 2e-3}
     fit_joint_sft(claims, tmp_path / "whole", **changes)
     data = {
         "settings": LevelSettings(**{**JOINT_SFT, **changes}),
