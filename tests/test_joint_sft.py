@@ -21,7 +21,8 @@ from conrad_bench.methods.sft import SFT, appended
 from conrad_bench.reading.elicitation import report_claim
 from conrad_bench.records import read_records, records_path
 from conrad_bench.trainers import joint_sft
-from conrad_bench.trainers.joint_sft import Target, token_losses, train_joint_sft
+from conrad_bench.trainers.adapters import language_lora
+from conrad_bench.trainers.joint_sft import Target, save_memory, token_losses, train_joint_sft
 from conrad_bench.trainers.settings import LevelSettings, level_steps, training_steps
 from conrad_bench.types import END, Claim, Response, Sampling, Score
 
@@ -70,6 +71,29 @@ def test_losses_are_those_of_the_engine(small: World) -> None:
     assert [len(losses) for losses in found] == [len(ids) for ids in texts]
     expected = small.engine.score([t.prompt for t in chosen], [[t.text + END] for t in chosen], None)
     assert [-float(losses.sum()) for losses in found] == pytest.approx([row[0] for row in expected], abs=1e-3)
+
+
+def test_gradients_with_checkpointing_are_those_without(small: World) -> None:
+    """On a GPU the layers' states are computed again in the backward pass; what that needs works on a CPU as well."""
+    from peft import get_peft_model
+
+    found = []
+    for checkpointing in (False, True):
+        plain, processor = small.engine.torch_model()
+        torch.manual_seed(0)
+        model = get_peft_model(plain, language_lora(4, None))
+        if checkpointing:
+            save_memory(plain)
+        model.train()
+        end = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+        loss, _ = joint_sft._Learner(model, processor, end, plain.dtype)(targets(small)[:3])
+        loss.backward()
+        assert plain.is_gradient_checkpointing == checkpointing
+        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    largest = max(float(grad.abs().max()) for grad in found[0].values())
+    assert largest > 0
+    for name, grad in found[0].items():
+        assert torch.allclose(grad, found[1][name], atol=1e-5 * largest)
 
 
 def test_the_adapter_learns_to_state_the_score(small: World, tmp_path: Path) -> None:

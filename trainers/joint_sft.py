@@ -64,6 +64,12 @@ def token_losses(
     return list(losses.split([end - start for start, end in zip(starts, ends, strict=True)]))
 
 
+def save_memory(torch_model: Any) -> None:
+    """Let a model compute its layers' states again in the backward pass, in place of keeping them."""
+    # The reentrant form would need embeddings with a gradient, and run one through the frozen vision tower.
+    torch_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def train_joint_sft(
     settings: LevelSettings,
     *,
@@ -95,7 +101,7 @@ def train_joint_sft(
     assert {p.dtype for p in parameters.values()} == {torch.float32}, "bfloat16 would lose small steps"
     device = next(iter(parameters.values())).device
     if device.type == "cuda":
-        torch_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        save_memory(torch_model)
     stops = stop_tokens(torch_model.generation_config, processor.tokenizer)
     learn = _Learner(model, processor, end_of_turn(processor, stops), torch_model.dtype)
     optimizer = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
