@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from conrad_bench.methods.base import Judge, Method, Step, drawn, respond
-from conrad_bench.methods.stating import state, train_on_levels, with_distributions
+from conrad_bench.methods.base import Judge, Method, Step, drawn
+from conrad_bench.methods.stating import state, state_jointly, train_on_levels
 from conrad_bench.reading.elicitation import elicit_at
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.rewards import mean_log_score, violation_reward
@@ -95,7 +95,7 @@ class ConRad(Method, GRPOSettings):
             train_on_levels(self, objective, self.seed, task, examples, model, judge, out)
             return
 
-        def reward(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float], list[bool]]:
+        def reward(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float | None], list[bool]]:
             claims = [task.claims(Response("", text, (), None, "stop"), elicit) for text in texts]
             scores = judge([examples[row] for row in rows], claims)
             return self._rewards([_confidences(c) for c in claims], [_values(s) for s in scores])
@@ -112,21 +112,27 @@ class ConRad(Method, GRPOSettings):
 
     def _rewards(
         self, confidences: Sequence[Sequence[float | None]], correctness: Sequence[Sequence[float | None]]
-    ) -> tuple[list[float], list[bool]]:
-        """Return the mean log score of each response's claims, and which responses keep the format.
+    ) -> tuple[list[float | None], list[bool]]:
+        """Return the mean log score of each response's claims that were judged, and which responses keep the format.
 
-        One claim without a readable confidence breaks it. Claims that cannot be judged are worth a violation, too.
+        One claim without a readable confidence breaks the format, and the response gets the violation's reward. What
+        the judge could not judge says nothing of the policy: the mean leaves such claims out, and a response of which
+        no claim was judged has no reward (None), so that it counts neither for the group's baseline nor for the update.
         """
         worst = violation_reward(self.reward_scale, self.reward_eps)
-        rewards, parsed = [], []
+        rewards: list[float | None] = []
+        parsed = []
         for stated, judged in zip(confidences, correctness, strict=True):
-            known = [(c, r) for c, r in zip(stated, judged, strict=True) if c is not None and r is not None]
-            parsed.append(all(c is not None for c in stated))
-            if len(known) < len(stated):
+            pairs = [(c, r) for c, r in zip(stated, judged, strict=True) if c is not None]
+            known = [(c, r) for c, r in pairs if r is not None]
+            parsed.append(len(pairs) == len(stated))
+            if not parsed[-1]:
                 rewards.append(worst)
-                continue
-            c, r = zip(*known, strict=True)
-            rewards.append(mean_log_score(c, r, self.reward_scale, self.reward_eps))
+            elif known:
+                c, r = zip(*known, strict=True)
+                rewards.append(mean_log_score(c, r, self.reward_scale, self.reward_eps))
+            else:
+                rewards.append(None)
         return rewards, parsed
 
     def estimate(
@@ -136,12 +142,7 @@ class ConRad(Method, GRPOSettings):
         assert artifact is not None
         if self.mode == "conditional":
             return state(task, examples, model, artifact, self.max_tokens, self.distribution)
-        adapted = model.adapted(artifact)
-        found = respond(task, examples, adapted, self.max_tokens, elicit_at(task.granularity))
-        estimates = found.with_claims(found.claims)
-        if self.distribution:
-            return with_distributions(found.prompts, estimates, task.granularity, adapted)
-        return estimates
+        return state_jointly(task, examples, model, artifact, self.max_tokens, self.distribution)
 
 
 def _confidences(claims: Sequence[Claim]) -> list[float | None]:

@@ -1,4 +1,16 @@
-"""Self-consistency: how far sampled responses agree with the greedy one (Wang et al. 2023; Lin et al. 2023)."""
+"""Self-consistency: how far sampled responses agree with the greedy one, in two ways.
+
+    agreement   ours, after the idea of Wang et al. 2023: the mean over n samples s_j of a(s_0, s_j), how correct the
+                greedy claim s_0 would be if the sample were the reference. Not symmetric; for sentences, too.
+    degree      Lin et al. 2023, section 4.2: the degree of the response in the graph whose nodes are the m = n + 1
+                responses and whose edges weigh w(i, j) = (a(s_i, s_j) + a(s_j, s_i)) / 2, with w(i, i) = 1:
+
+                    C_Deg(s_0) = D_00 / m = (1 + sum over j of w(0, j)) / (n + 1)
+
+Lin et al. rate one of the samples; here the greedy response, which the other methods rate too, is a node beside them.
+Their similarities are Jaccard's, and two by a language-inference model; those two are left out, and the task's scorer
+and ROUGE-L are here in their place. Of their three confidences this is the degree; the eccentricity is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +23,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.methods.base import Judge, Method, Responses, Step, respond
+from conrad_bench.reading.elicitation import report_claim
 from conrad_bench.reading.sentences import sentence_spans
-from conrad_bench.types import SAMPLING, Claim, Estimate, Example, Granularity, Response, Sampling
+from conrad_bench.types import SAMPLING, Estimate, Example, Granularity, Response, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -20,25 +33,33 @@ if TYPE_CHECKING:
 
 
 class SelfConsistency(Method):
-    """The mean similarity of each claim of the greedy response to n sampled responses."""
+    """The similarity of each claim of the greedy response to n sampled responses."""
 
     name: ClassVar[str] = "self_consistency"
-    summary: ClassVar[str] = "agreement of sampled responses with the greedy one"
-    source: ClassVar[str] = "Lin et al. 2023 (Generating with Confidence); ConRad, section 3 (Self-Consistency)"
+    summary: ClassVar[str] = "agreement of sampled responses with the greedy one (ours), or its degree among them"
+    source: ClassVar[str] = (
+        "ours, after Wang et al. 2023; estimator=degree: Lin et al. 2023 (Generating with Confidence), section 4.2, "
+        "which ConRad, section 3 (Self-Consistency) cites"
+    )
     needs: ClassVar = frozenset({SAMPLING})
 
     n: int = Field(5, ge=1)
     """Number of sampled responses (ours; the paper gives none)."""
     temperature: float = Field(1.0, gt=0)
-    similarity: Literal["scorer", "rouge_l", "exact"] = "scorer"
-    """The task's own scorer with a sampled response in the place of the reference, ROUGE-L, or equal answers."""
+    estimator: Literal["agreement", "degree"] = "agreement"
+    """agreement: the mean similarity to the samples (ours). degree: C_Deg of Lin et al. 2023, for whole responses."""
+    similarity: Literal["scorer", "rouge_l", "jaccard", "exact"] = "scorer"
+    """The task's own scorer with a sampled response in the place of the reference, ROUGE-L, the shared words among all
+    words, or equal answers. The degree asks the scorer both ways round, twice as often."""
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""
 
     def problem(self, granularity: Granularity) -> str | None:
-        """Two reports are hardly ever equal, so `exact` is for answers."""
+        """Two reports are hardly ever equal, so `exact` is for answers; a sentence is no node among reports."""
         if self.similarity == "exact" and granularity != "answer":
-            return "similarity=exact compares short answers; use scorer or rouge_l"
+            return "similarity=exact compares short answers; use scorer, rouge_l or jaccard"
+        if self.estimator == "degree" and granularity == "sentence":
+            return "estimator=degree compares whole responses with each other; use estimator=agreement for sentences"
         return None
 
     def steps(
@@ -67,36 +88,67 @@ class SelfConsistency(Method):
             for sample in samples[i]
             if sample.text.strip() and sample.finish_reason == "stop"
         ]
-        agreement: dict[tuple[int, int], list[float]] = {}
+        similar: dict[tuple[int, int], list[float]] = {}
         for (i, k, _), value in zip(compared, self._similarities(found, compared, judge), strict=True):
             if value is not None:
-                agreement.setdefault((i, k), []).append(value)
-        return found.estimates({place: sum(values) / len(values) for place, values in agreement.items()})
+                similar.setdefault((i, k), []).append(value)
+        combined = degree if self.estimator == "degree" else agreement
+        return found.estimates({place: combined(values) for place, values in similar.items()})
 
     def _similarities(
         self, found: Responses, compared: Sequence[tuple[int, int, Response]], judge: Judge
     ) -> list[float | None]:
         if self.similarity == "scorer":
             examples = [replace(found.examples[i], reference=sample.text) for i, _, sample in compared]
-            scores = judge(examples, [[found.claims[i][k]] for i, k, _ in compared])
-            return [score.value for (score,) in scores]
+            claims = [found.claims[i][k] for i, k, _ in compared]
+            there = [score.value for (score,) in judge(examples, [[claim] for claim in claims])]
+            if self.estimator == "agreement":
+                return there
+            examples = [replace(e, reference=claim.text) for e, claim in zip(examples, claims, strict=True)]
+            back = judge(examples, [[report_claim(sample, None)] for _, _, sample in compared])
+            return [
+                None if a is None or b.value is None else (a + b.value) / 2 for a, (b,) in zip(there, back, strict=True)
+            ]
         if self.similarity == "exact":
             return [float(words(found.claims[i][k].text) == words(s.text)) for i, k, s in compared]
+        alike = jaccard if self.similarity == "jaccard" else rouge_l
         return [
-            max(rouge_l(found.claims[i][k].text, text) for text in self._parts(found.claims[i][k], found, i, sample))
+            max(alike(found.claims[i][k].text, text) for text in self._parts(found, i, sample))
             for i, k, sample in compared
         ]
 
-    def _parts(self, claim: Claim, found: Responses, i: int, sample: Response) -> list[str]:
+    def _parts(self, found: Responses, i: int, sample: Response) -> list[str]:
         """Return what a claim is compared with: the whole sample, or each of its sentences for a sentence."""
         if len(found.claims[i]) == 1:
             return [sample.text]
         return [sample.text[slice(*span)] for span in sentence_spans(sample.text)] or [sample.text]
 
 
+def agreement(similarities: Sequence[float]) -> float:
+    """Return the mean of a claim's similarities to the samples, at least one, in [0, 1]."""
+    return sum(similarities) / len(similarities)
+
+
+def degree(similarities: Sequence[float]) -> float:
+    """Return C_Deg of a response from its symmetric similarities to the n other ones, in [1 / (n + 1), 1].
+
+    Lin et al. 2023, section 4.2: its degree, in which its similarity to itself (1) counts, over the n + 1 responses.
+    """
+    return (1 + sum(similarities)) / (1 + len(similarities))
+
+
 def words(text: str) -> list[str]:
     """Return the words of a text in lower case, without punctuation."""
     return re.findall(r"\w+", text.lower())
+
+
+def jaccard(a: str, b: str) -> float:
+    """Return the number of words in both texts over that of words in either, in [0, 1] (Lin et al. 2023, section 4.1).
+
+    0 where neither has a word.
+    """
+    first, second = set(words(a)), set(words(b))
+    return len(first & second) / max(1, len(first | second))
 
 
 def rouge_l(a: str, b: str) -> float:

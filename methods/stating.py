@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +40,9 @@ def stated_after(prompt: Prompt, response: Response, claim: Claim, granularity: 
 
 def written_claims(
     task: Task, examples: Sequence[Example], model: Model, judge: Judge, max_tokens: int, tokenizer: Any
-) -> tuple[list[Written], list[float]]:
-    """Return what the base model wrote before each confidence that can be learned, and the claims' correctness.
+) -> tuple[list[Written], list[float], list[float]]:
+    """Return what the base model wrote before each confidence that can be learned, the claims' correctness, and their
+    weights by report (see `report_weights`).
 
     Raises TrainingError where not one claim could be judged.
     """
@@ -51,7 +53,7 @@ def written_claims(
     marker = marker_ids(tokenizer, separator(task.granularity))
     found = respond(task, examples, model, max_tokens, elicit_at(task.granularity))
     scores = judge(examples, found.claims)
-    written, correctness = [], []
+    written, correctness, reports = [], [], []
     for i, k in places(found):
         value = scores[i][k].value
         if value is None:
@@ -65,9 +67,20 @@ def written_claims(
             )
         written.append(Written(replace(prompt, prefix=""), ids[: -len(marker)]))
         correctness.append(value)
+        reports.append(i)
     if not written:
         raise TrainingError("there is nothing to learn from: no claim of the training examples could be judged")
-    return written, correctness
+    return written, correctness, report_weights(reports)
+
+
+def report_weights(reports: Sequence[int]) -> list[float]:
+    """Return the weight 1 / N of each claim, N the number of claims of its report, scaled to a mean of 1.
+
+    `reports` (n,) tells which report each claim belongs to. The weighted mean over all claims is then the mean over the
+    reports of each report's mean (ConRad, equation 3).
+    """
+    claims = Counter(reports)
+    return [len(reports) / (len(claims) * claims[report]) for report in reports]
 
 
 def train_on_levels(
@@ -83,12 +96,13 @@ def train_on_levels(
     """Train an activated adapter on the likelihoods of the eleven confidences behind the base model's claims."""
     from conrad_bench.trainers.levels import train_levels
 
-    written, correctness = written_claims(task, examples, model, judge, settings.max_tokens, model.tokenizer())
+    written, correctness, weights = written_claims(task, examples, model, judge, settings.max_tokens, model.tokenizer())
     data = {
         "settings": settings,
         "objective": objective,
         "written": written,
         "correctness": correctness,
+        "weights": weights if settings.sentence_weight == "report" else None,
         "between": separator(task.granularity),
         "base_model": model.engine.identity()["model"],
         "seed": seed,
@@ -110,6 +124,16 @@ def state(
         confidence, status = read_first(stated.text)
         claims[i][k] = replace(claims[i][k], confidence=confidence, status=status)
     estimates = found.with_claims(claims)
+    return with_distributions(found.prompts, estimates, task.granularity, adapted) if distribution else estimates
+
+
+def state_jointly(
+    task: Task, examples: Sequence[Example], model: Model, adapter: Path, max_tokens: int, distribution: bool
+) -> list[Estimate]:
+    """Let the adapter write the responses and state its confidences, both in one."""
+    adapted = model.adapted(adapter)
+    found = respond(task, examples, adapted, max_tokens, elicit_at(task.granularity))
+    estimates = found.with_claims(found.claims)
     return with_distributions(found.prompts, estimates, task.granularity, adapted) if distribution else estimates
 
 
@@ -142,15 +166,28 @@ def with_distributions(
 
 
 def level_plan(
-    settings: LevelSettings, task: Task, chosen: Sequence[Example], test: Sequence[Example], what: str
+    settings: LevelSettings,
+    task: Task,
+    chosen: Sequence[Example],
+    test: Sequence[Example],
+    what: str,
+    joint: bool = False,
 ) -> list[Step]:
-    """Return the steps of a method that trains on the likelihoods of the eleven confidences."""
+    """Return the steps of a method that learns from the base model's responses, judged before the training.
+
+    The adapter states a confidence behind the base's responses to the test examples, or writes its own (joint).
+    """
     elicit, sampling = elicit_at(task.granularity), Sampling(max_tokens=settings.max_tokens)
-    each = " for each sentence" if task.granularity == "sentence" else ""
+    each = " for each sentence" if task.granularity == "sentence" and not joint else ""
     asked = [tuple(task.prompt(example, elicit) for example in part) for part in (chosen, test)]
-    return [
+    training = [
         Step("generate", len(chosen), "training responses of the base model", asked[0], sampling),
         Step("train", settings.steps_for(len(chosen)), what + each),
+    ]
+    if joint:
+        return [*training, Step("generate", len(test), "test responses with the adapter")]
+    return [
+        *training,
         Step("generate", len(test), "test responses of the base model", asked[1], sampling),
         Step("state", len(test), "responses: one number for each claim, with the adapter"),
     ]

@@ -196,6 +196,30 @@ def test_supervised_takes_the_nearest_level() -> None:
     assert torch.allclose(supervised(logp, Claims([0.04, 0.37, 1.0]))[0], expected)
 
 
+def test_a_claim_of_weight_2_trains_as_two_claims(small: World, tmp_path: Path) -> None:
+    """One step on four claims, of which two count 2 and two nothing, is one step on the first two."""
+    correctness = [i / NUMBER for i in range(NUMBER)]
+    common: dict[str, Any] = {"between": "\n", "base_model": "base", "seed": 0, "stage": silent}
+    written = small.written("\n")
+    norms = []
+    for name, number, weights in (("weighted", 4, [2.0, 2.0, 0.0, 0.0]), ("plain", 2, None)):
+        model, processor = small.engine.torch_model()
+        train_levels(
+            LevelSettings(batch_size=number, rank=4),
+            supervised,
+            torch_model=model,
+            processor=processor,
+            written=written[:number],
+            correctness=correctness[:number],
+            weights=weights,
+            out=tmp_path / name,
+            **common,
+        )
+        norms.append(json.loads((tmp_path / name / "training.jsonl").read_text())["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    assert norms[1] > 0
+
+
 def test_training_learns_what_the_image_side_says(small: World, tmp_path: Path) -> None:
     """Two kinds of prompts (one image, two images) with different correctness: the adapter tells them apart."""
     correctness = [0.2 if i % 2 else 0.8 for i in range(NUMBER)]

@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 from test_cluster import pytestmark as pytestmark
 from test_grpo import World, fit, low_is_good
 from test_grpo import settings as options
+from test_joint_sft import OPTIONS as JOINT_SFT
+from test_joint_sft import fit as fit_joint_sft
+from test_joint_sft import targets
 from test_levels import World as Claims
 from test_levels import fit as fit_levels
 from test_tracking import curves, logged, needs_tensorboard
@@ -23,6 +26,7 @@ from conrad_bench.errors import ConfigError
 from conrad_bench.progress import Reporter
 from conrad_bench.rollouts.model import Model
 from conrad_bench.trainers.conrad import train_conrad
+from conrad_bench.trainers.joint_sft import train_joint_sft
 from conrad_bench.trainers.levels import train_levels
 from conrad_bench.trainers.objectives import expected_reward, sampled, supervised
 from conrad_bench.trainers.settings import GRPOSettings, LevelSettings
@@ -136,6 +140,21 @@ def test_likelihoods_are_trained_on_together(
         "out": tmp_path / "group",
     }
     Model(claims.engine, {}, Reporter(quiet=True), pool=cluster).train(train_levels, data, {})  # type: ignore[arg-type]
+    assert_same_adapter(tmp_path / "group", tmp_path / "whole")
+
+
+def test_report_and_confidence_are_learned_together(cluster: Cluster, base_model: Path, tmp_path: Path) -> None:
+    claims = Claims(base_model, tmp_path)
+    changes: dict[str, Any] = {"batch_size": 3, "accumulation": 2, "epochs": 1.0, "learning_rate": 2e-3}
+    fit_joint_sft(claims, tmp_path / "whole", **changes)
+    data = {
+        "settings": LevelSettings(**{**JOINT_SFT, **changes}),
+        "targets": targets(claims),
+        "base_model": "base",
+        "seed": 0,
+        "out": tmp_path / "group",
+    }
+    Model(claims.engine, {}, Reporter(quiet=True), pool=cluster).train(train_joint_sft, data, {})  # type: ignore[arg-type]
     assert_same_adapter(tmp_path / "group", tmp_path / "whole")
 
 

@@ -27,8 +27,11 @@ class Guard:
         self._steps = 0
         self._moved = False
 
-    def step(self, parse_rate: float, grad_norm: float) -> None:
-        """Take note of a step, before its update. Raises TrainingError if the format is lost, or nothing is learned."""
+    def step(self, parse_rate: float | None, grad_norm: float) -> None:
+        """Take note of a step, before its update. Raises TrainingError if the format is lost, or nothing is learned.
+
+        A training that does not see the policy's own answers has no parse rate.
+        """
         self._note(parse_rate, grad_norm)
         if len(self._rates) < PATIENCE:
             return
@@ -47,11 +50,11 @@ class Guard:
         """Take note of the steps in the training.jsonl of a training that goes on."""
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
             values = json.loads(line)
-            self._note(values["parse_rate"], values["grad_norm"])
+            self._note(values.get("parse_rate"), values["grad_norm"])
 
-    def _note(self, parse_rate: float, grad_norm: float) -> None:
+    def _note(self, parse_rate: float | None, grad_norm: float) -> None:
         self._steps += 1
-        self._rates.append(parse_rate)
+        self._rates.append(1.0 if parse_rate is None else parse_rate)
         self._best = max(self._best, self._mean)
         self._moved = self._moved or grad_norm != 0.0
 

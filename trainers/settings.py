@@ -12,6 +12,9 @@ from pydantic import BaseModel, Field, model_validator
 Tracker = Literal["none", "trackio", "wandb", "tensorboard", "mlflow"]
 """Where a training's curves can go; each but the first is the name of a package, too."""
 
+SentenceWeight = Literal["report", "flat"]
+"""What a sentence's confidence counts in conditional training: by its report, or as much as any other."""
+
 
 class TrainingSettings(BaseModel):
     """What every training of an adapter has."""
@@ -27,6 +30,9 @@ class TrainingSettings(BaseModel):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     rank: int = Field(16, ge=1)
     """LoRA rank; alpha is twice the rank."""
+    sentence_weight: SentenceWeight = "report"
+    """Sentences in conditional mode. report: one of a report with N sentences counts 1/N, as in the paper (equation 3);
+    flat: all alike. The weight multiplies the claim's loss."""
     max_grad_norm: float = Field(1.0, gt=0)
     min_parse_rate: float = Field(0.5, ge=0, le=1)
     """Training stops with an error when, after more, fewer rollouts than this state a readable confidence, and ends
@@ -66,8 +72,11 @@ class TrainingSettings(BaseModel):
 class GRPOSettings(TrainingSettings):
     """Hyperparameters of ConRad.
 
-    The paper gives the numbers of samples, the LoRA on the language model alone and the log score clipped at eps; the
-    values of lambda, eps, learning rate, rank, batch and group sizes are ours.
+    The paper's (section 3): `samples`, `sentence_samples`, `epochs`, `reward_scale`, `sentence_weight`, and with
+    `mode=joint` its form. Ours, since the text that we have gives no number: `generations`, `batch_size`,
+    `accumulation`, `learning_rate`, `schedule`, `rank`, `reward_eps` (paper: "sufficiently small"), `entropy` (0 is the
+    paper's objective), `beta`, `max_grad_norm`, `max_tokens`. Ours by choice: `mode=conditional`, and
+    `scale_rewards=none` where GRPO (Shao et al. 2024, section 4.1) divides by the group's deviation.
     """
 
     mode: Literal["conditional", "joint"] = "conditional"
@@ -77,12 +86,12 @@ class GRPOSettings(TrainingSettings):
     batch_size: int = Field(64, ge=2)
     """Rollouts per forward pass, a multiple of `generations`."""
     reward_scale: float = Field(100.0, gt=0)
-    """lambda of the reward. Adam and gradient clipping undo it, nearly."""
+    """lambda of the reward (paper: 100). With Adam and clipped gradients it changes next to nothing."""
     reward_eps: float = Field(0.01, gt=0, lt=0.5)
     """Confidences are clipped to [eps, 1 - eps] in the reward."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
-    """What advantages are divided by: nothing, the group's or the batch's deviation. Dividing by the group's breaks
-    properness where the correctness of equal claims varies."""
+    """What advantages are divided by: nothing, the group's or the batch's deviation. A group's deviation depends on the
+    claim's own correctness: what is left of the reward is then no proper score where correctness varies."""
     entropy: float = Field(0.0, ge=0)
     """Weight of the confidences' entropy, which keeps neighbouring ones in play, in units of the advantages
     (`reward_scale` times this where they are not divided). Conditional mode only."""
@@ -104,6 +113,10 @@ class GRPOSettings(TrainingSettings):
                 f"batch_size={self.batch_size} is no multiple of generations={self.generations}: a group of rollouts "
                 "must lie in one forward pass; change one of them"
             )
+        if self.sentence_weight == "flat" and self.mode == "joint":
+            raise ValueError(
+                "mode=joint is rewarded with the mean over a report's sentences; set sentence_weight=report"
+            )
         if self.entropy and self.mode == "joint":
             raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
         if self.vllm != "off" and self.mode == "conditional":
@@ -114,7 +127,11 @@ class GRPOSettings(TrainingSettings):
 
 
 class LevelSettings(TrainingSettings):
-    """Hyperparameters of SFT and of exact ConRad. Sample numbers are the paper's; it gives no others for them."""
+    """Hyperparameters of SFT and of exact ConRad.
+
+    `samples`, `sentence_samples`, `epochs` and `sentence_weight` are the paper's, which gives them for ConRad; for
+    Verbalize Supervised it gives no numbers, and the others are ours.
+    """
 
     batch_size: int = Field(8, ge=1)
     """Claims per forward pass, each with its eleven answers."""

@@ -16,6 +16,7 @@ k is an integer from 0 to 10 (ConRad, section 3), normalised to k / 10. The vari
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from conrad_bench.reading.sentences import sentence_spans
@@ -75,8 +76,21 @@ def separator(granularity: Granularity) -> str:
 
 
 def p_true_question(asked: str, proposed: str) -> str:
-    """Return the question of P(True) about a proposed answer (Kadavath et al. 2022, section 3.2)."""
+    """Return the question of P(True) about a proposed answer; wording ours, after Kadavath et al. 2022, section 3.2."""
     return f"{asked}\nProposed answer: {proposed}\nIs the proposed answer True or False?"
+
+
+def p_true_choices(asked: str, proposed: str, ideas: Sequence[str] = ()) -> str:
+    """Return the question of P(True) in the words of Kadavath et al. 2022, to be answered with (A) or (B).
+
+    Section 3.2, or with other answers to the question as brainstormed `ideas`, one a line, section 4.
+    """
+    kind = "possible" if ideas else "proposed"
+    shown = "Here are some brainstormed ideas: " + "\n".join(ideas) + "\n" if ideas else ""
+    return (
+        f"Question: {asked}\n{shown}{kind.title()} Answer: {proposed}\nIs the {kind} answer:\n (A) True\n (B) False\n"
+        f"The {kind} answer is:"
+    )
 
 
 def two_stage_question(asked: str, proposed: str) -> str:
