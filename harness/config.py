@@ -9,12 +9,14 @@ A config file holds the fields of `RunConfig`:
     options:
       probe: {layer: -2}
       bootstrap: {replicates: 2000}
+
+A variant, such as the method `probe.l10`, has the options of the section `probe` below those of `probe.l10`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +24,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from conrad_bench.config_file import Places, read_file
 from conrad_bench.errors import ConfigError, DataError, PluginError
-from conrad_bench.registry import KINDS, MISSING, Registry, option_problems, unknown, validated
+from conrad_bench.registry import KINDS, MISSING, Kind, Registry, option_problems, unknown, validated
 from conrad_bench.tasks.phantom import STUDIES
 from conrad_bench.trainers.recalibrators import KINDS as KINDS_OF_RECALIBRATORS
+from conrad_bench.variants import NAMING, label_problem, learner_name, plugin_name
 
 Options = dict[str, dict[str, Any]]
 """Section -> option -> value."""
@@ -64,22 +68,23 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: list[str] = Field(min_length=1)
-    """Names of the confidence methods; "verbalized+isotonic" is a method under a recalibrator."""
+    """Names of the confidence methods; "verbalized+isotonic" is a method under a recalibrator, "probe.l10" a variant of
+    the method "probe"."""
     tasks: list[str] = Field(min_length=1)
-    """Names of the tasks."""
+    """Names of the tasks; "mimic_report.frontal" is a variant of the task "mimic_report"."""
     model: str | None = None
     """Local folder or hub id. None: the embedded phantom model if no data root is configured, else
     google/medgemma-4b-it."""
     engine: str = "transformers"
     """Name of the engine that runs the model."""
     data_roots: dict[str, Path] = {}
-    """Task -> folder with its data in the official layout (absolute)."""
+    """Task -> folder with its data in the official layout (absolute); a variant has its task's unless it is named."""
     limit: int | None = Field(default=None, ge=1)
     """Number of test examples per task (None: all)."""
     seed: int = Field(default=0, ge=0)
     """Seed of what is drawn in the run: samples, fits, the bootstrap."""
     options: Options = {}
-    """Options by section: the name of a method, task, scorer or engine, or one of `SECTIONS`."""
+    """Options by section: the name of a method, task, scorer (variants included) or engine, or one of `SECTIONS`."""
 
     @field_validator("methods", "tasks")
     @classmethod
@@ -95,8 +100,8 @@ class RunConfig(BaseModel):
         return {task: Path(os.path.expanduser(root)).absolute() for task, root in roots.items()}
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return the options that were set in a section (empty if none were)."""
-        return self.options.get(name, {})
+        """Return the options that hold for a name (empty if none were set): a variant's own above its plugin's."""
+        return {**self.options.get(plugin_name(name), {}), **self.options.get(name, {})}
 
     @property
     def phantom(self) -> PhantomOptions:
@@ -118,8 +123,8 @@ def load_config(
     relative to the file's folder. With a registry, every name and option is checked against the plugins too. Raises
     ConfigError with one line for each problem, naming file and line or the command-line option, and the nearest name.
     """
-    places = _Places(file, {}, overrides or {})
-    values = _read(file, places) if file is not None else {}
+    places = Places(file, {}, overrides or {})
+    values = read_file(file, places) if file is not None else {}
     try:
         config = RunConfig.model_validate(_merge(values, places.overrides))
     except ValidationError as error:
@@ -132,11 +137,14 @@ def load_config(
 
 
 def parse_options(settings: Iterable[str]) -> Options:
-    """Read `section.option=value` settings; the value is YAML without mappings. Raises ConfigError."""
+    """Read `section.option=value` settings; the value is YAML without mappings. Raises ConfigError.
+
+    The section is what stands before the last dot: "probe.l10.layer=10" sets `layer` of the variant `probe.l10`.
+    """
     options: Options = {}
     for setting in settings:
         path, equals, value = setting.partition("=")
-        section, dot, option = path.strip().partition(".")
+        section, dot, option = path.strip().rpartition(".")
         if not (equals and dot and section and option):
             raise ConfigError(f"-o {setting}: should have the form section.option=value, such as probe.layer=-2")
         try:
@@ -165,10 +173,12 @@ def parse_data_roots(settings: Iterable[str]) -> dict[str, str]:
 def resolve_data_root(task: str, root_variable: str, config: RunConfig) -> Path | None:
     """Return a task's data root: configured, else from the environment variable, else None.
 
-    Raises DataError if a root was given and is not a folder: real data is used or is an error.
+    A variant has its task's unless one was configured for itself. Raises DataError if a root was given and is not a
+    folder: real data is used or is an error.
     """
-    if task in config.data_roots:
-        root, source = config.data_roots[task], "from --data-root or the config file"
+    configured = config.data_roots.get(task, config.data_roots.get(plugin_name(task)))
+    if configured is not None:
+        root, source = configured, "from --data-root or the config file"
     elif os.environ.get(root_variable):
         root, source = Path(os.path.expanduser(os.environ[root_variable])).absolute(), f"from ${root_variable}"
     else:
@@ -225,36 +235,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-_Keys = tuple[str, ...]
-
-
-class _Places:
-    """Where each value was set, for error messages."""
-
-    def __init__(self, file: Path | None, lines: dict[_Keys, int], overrides: Mapping[str, Any]) -> None:
-        self.file, self.lines, self.overrides = file, lines, overrides
-
-    def name(self, path: _Keys) -> str:
-        """Name a command-line option, or file, line and key."""
-        value: Any = self.overrides
-        for key in path:
-            if not isinstance(value, Mapping):
-                break
-            if key not in value:
-                return self._in_file(path)
-            value = value[key]
-        if path[0] == "options":
-            return f"-o {'.'.join(path[1:])}"
-        return f"--data-root {path[-1]}" if path[0] == "data_roots" else f"--{path[0]}"
-
-    def _in_file(self, path: _Keys) -> str:
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.lines:
-                return f"{self.file}, line {self.lines[path[:length]]}: {'.'.join(path)}"
-        return ".".join(path)
-
-
-def _structure_problems(error: ValidationError, places: _Places) -> Iterator[str]:
+def _structure_problems(error: ValidationError, places: Places) -> Iterator[str]:
     for path, text in option_problems(RunConfig, error, "key"):
         if text == MISSING:
             yield f"no {path[0]} given: name them with --{path[0]} A,B or in a config file as `{path[0]}: [A, B]`"
@@ -262,31 +243,78 @@ def _structure_problems(error: ValidationError, places: _Places) -> Iterator[str
             yield f"{places.name(path)}: {text}"
 
 
-def _name_problems(config: RunConfig, registry: Registry, places: _Places) -> Iterator[str]:
+def _name_problems(config: RunConfig, registry: Registry, places: Places) -> Iterator[str]:
     """Check the names of methods, tasks and engine against the plugins."""
     for index, name in enumerate(config.methods):
-        method, plus, recalibrator = name.partition("+")
-        if method not in registry.names("methods"):
-            yield f"{places.name(('methods', str(index)))}: {unknown('method', method, registry.names('methods'))}"
-        if plus and recalibrator not in KINDS_OF_RECALIBRATORS:
+        recalibrator = name.partition("+")[2]
+        if problem := _name_problem("methods", learner_name(name), registry):
+            yield f"{places.name(('methods', str(index)))}: {problem}"
+        if "+" in name and recalibrator not in KINDS_OF_RECALIBRATORS:
             problem = unknown("recalibrator", recalibrator, KINDS_OF_RECALIBRATORS)
             yield f"{places.name(('methods', str(index)))}: {problem}"
-    tasks = registry.names("tasks")
     named = [(("tasks", str(index)), name) for index, name in enumerate(config.tasks)]
-    for path, name in [*named, *((("data_roots", name), name) for name in config.data_roots)]:
-        if name not in tasks:
-            yield f"{places.name(path)}: {unknown('task', name, tasks)}"
+    roots = [(("data_roots", name), name) for name in config.data_roots]
+    for path, name in [*named, *roots]:
+        if problem := _name_problem("tasks", name, registry):
+            yield f"{places.name(path)}: {problem}"
+    mentioned = _mentioned(config, registry)
+    for path, name in roots:
+        if plugin_name(name) != name and name not in mentioned:
+            yield f"{places.name(path)}: {_absent(name, mentioned)}"
+    for names in (config.methods, config.tasks):
+        seen: dict[str, str] = {}
+        for name in names:
+            if (other := seen.setdefault(name.lower(), name)) != name:
+                yield f"{other} and {name}: not all file systems tell capital letters from small ones; rename one"
     if config.engine not in registry.names("engines"):
         yield f"{places.name(('engine',))}: {unknown('engine', config.engine, registry.names('engines'))}"
 
 
-def _section_problems(config: RunConfig, registry: Registry, places: _Places) -> Iterator[str]:
-    """Check the sections and their options against the plugins that they belong to."""
-    names = sorted({*SECTIONS, *(name for kind in KINDS for name in registry.names(kind))})
+def _name_problem(kind: Kind, name: str, registry: Registry) -> str | None:
+    """Return what is wrong with the name of a method or task, or of a variant."""
+    if plugin_name(name) not in registry.names(kind):
+        return unknown(kind[:-1], plugin_name(name), registry.names(kind))
+    return label_problem(name)
+
+
+def _mentioned(config: RunConfig, registry: Registry) -> set[str]:
+    """Return the names of methods, tasks and scorers that the run speaks of."""
+    names = {*map(learner_name, config.methods), *config.tasks}
+    for options in config.options.values():
+        names |= {str(options[key]) for key in NAMING if options.get(key)}
+    for task in {plugin_name(task) for task in config.tasks} & set(registry.names("tasks")):
+        try:
+            fields = registry.get("tasks", task).model_fields
+        except PluginError:
+            continue
+        names |= {str(fields[key].default) for key in NAMING if key in fields}
+    return names
+
+
+def _absent(name: str, mentioned: Iterable[str]) -> str:
+    """Say that a variant stands nowhere in the run, and which do."""
+    variants = sorted(other for other in mentioned if plugin_name(other) != other)
+    return f"{unknown('variant', name, variants)}; methods, tasks, and a task's {', '.join(NAMING)} name variants"
+
+
+def _section_problems(config: RunConfig, registry: Registry, places: Places) -> Iterator[str]:
+    """Check the sections and their options against the plugins that they belong to.
+
+    A plugin's section may stand there unused, in a file for several runs; a variant's is then a slip of the pen.
+    """
+    mentioned = _mentioned(config, registry)
+    named = {name for name in mentioned if plugin_name(name) != name}
+    names = sorted({*SECTIONS, *named, *(name for kind in KINDS for name in registry.names(kind))})
     for section, options in config.options.items():
+        labelled = plugin_name(section) != section
         if section not in SECTIONS and not registry.kinds(section):
             yield f"{places.name(('options', section))}: {unknown('section', section, names)}"
             continue
+        if labelled and section not in mentioned:
+            yield f"{places.name(('options', section))}: {_absent(section, mentioned)}"
+            continue
+        if label_problem(section):
+            continue  # said where the name stands
         models: list[type[BaseModel]] = [SECTIONS[section]] if section in SECTIONS else []
         for kind in registry.kinds(section):
             try:
@@ -295,60 +323,9 @@ def _section_problems(config: RunConfig, registry: Registry, places: _Places) ->
                 continue  # an error only for a run that asks for the plugin
         for model in models:
             try:
-                model.model_validate(options)
+                model.model_validate(config.section(section))
             except ValidationError as error:
                 for path, text in option_problems(model, error):
-                    if text != MISSING:  # the harness supplies an engine's model
+                    # The harness supplies an engine's model; what a variant inherits is said of its plugin's section.
+                    if text != MISSING and (not path or path[0] in options):
                         yield f"{places.name(('options', section, *path))}: {text}"
-
-
-def _read(file: Path, places: _Places) -> dict[str, Any]:
-    """Read a config file, and note the line of every key. Raises ConfigError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return {}
-        _note_lines(node, (), file, places.lines, ())
-        values = loader.construct_document(node)
-    except OSError as error:
-        raise ConfigError(f"config file {file}: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise ConfigError(f"{file}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"config file {file}: not YAML in UTF-8") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"config file {file}: should hold `key: value` lines, such as `methods: [verbalized]`")
-    roots = values.get("data_roots")
-    if isinstance(roots, dict):
-        folder = file.absolute().parent
-        values["data_roots"] = {
-            task: folder / os.path.expanduser(root) if isinstance(root, str) else root for task, root in roots.items()
-        }
-    return values
-
-
-def _note_lines(node: yaml.Node, path: _Keys, file: Path, lines: dict[_Keys, int], within: Sequence[yaml.Node]) -> None:
-    """Note the line of every key below `node`; refuse what YAML readers pass over in silence."""
-    if any(node is outer for outer in within):
-        raise ConfigError(f"{file}, line {node.start_mark.line + 1}: the alias contains itself")
-    within = (*within, node)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*path, str(index))] = item.start_mark.line + 1
-            _note_lines(item, (*path, str(index)), file, lines, within)
-    elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.tag != "tag:yaml.org,2002:str":
-                raise ConfigError(f"{file}, line {line}: the key should be text; put quotes around it")
-            if key.value in seen:
-                raise ConfigError(f"{file}, line {line}: the key {key.value!r} stands here a second time")
-            seen.add(key.value)
-            lines[(*path, key.value)] = line
-            _note_lines(value, (*path, key.value), file, lines, within)

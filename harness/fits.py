@@ -16,6 +16,7 @@ from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.types import TRAINING, Example
+from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
@@ -35,7 +36,7 @@ def fit_side_by_side(
     from conrad_bench.records import records_path
 
     wanted = {
-        (name.partition("+")[0], plan.tasks[task_name].fit_on or task_name): learns
+        (learner_name(name), plan.tasks[task_name].fit_on or task_name): learns
         for task_name in plan.config.tasks
         for name, method in plan.methods.items()
         if TRAINING in (learns := learner(method)).needs
@@ -67,7 +68,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     """
     method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
     folder = artifact_folder(out, name, task_name)
-    inner = name.partition("+")[0]
+    inner = learner_name(name)
     if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
         fitted = plan if inner in plan.methods else replace(plan, methods={**plan.methods, inner: method.method})
         fit(fitted, inner, task_name, data, model, out)

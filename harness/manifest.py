@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom
 from conrad_bench.types import Example
+from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
     from conrad_bench.leaderboards.board.context import BoardContext
     from conrad_bench.progress import Reporter
-    from conrad_bench.tasks.base import Loaded
+    from conrad_bench.tasks.base import Loaded, Scorer, Task
 
 CONTEXT_FORMAT = 1
 """Format of context.json: what a leaderboard says beside the records, known before the first method has run."""
@@ -111,7 +112,7 @@ def board_context(plan: Plan, data: dict[str, Loaded]) -> BoardContext:
 
     # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.
     phantom = any(plan.source(name) == PHANTOM_DATA or is_phantom(plan.roots[name]) for name in plan.tasks) or any(
-        scorer.name == "phantom_green" for scorer in plan.scorers.values()
+        plugin_name(scorer.name) == "phantom_green" for scorer in plan.scorers.values()
     )
     tasks = {name: plan.tasks[name] for name in plan.config.tasks}
     sources = sorted({task.summary.partition(":")[0] for task in tasks.values()})
@@ -125,7 +126,8 @@ def board_context(plan: Plan, data: dict[str, Loaded]) -> BoardContext:
             name: (plan.qualities[name].name, plan.qualities[name].label) for name in tasks if tasks[name].quality
         },
         granularities={name: task.granularity for name, task in tasks.items()},
-        methods={name: _said(name, method) for name, method in plan.methods.items()},
+        methods={name: _said(plan, name, method) for name, method in plan.methods.items()},
+        variants=_variants(plan),
         version=conrad_bench.__version__,
         commit=git_commit(),
         seed=plan.config.seed,
@@ -137,11 +139,26 @@ def board_context(plan: Plan, data: dict[str, Loaded]) -> BoardContext:
     )
 
 
-def _said(name: str, method: Method) -> str:
-    """Return one line about a method."""
-    if not isinstance(method, Recalibrated):
-        return method.summary
-    return f"{method.method.summary}; {method.recalibrator} recalibration on validation claims"
+def _said(plan: Plan, name: str, method: Method) -> str:
+    """Return one line about a method, with what sets a variant apart."""
+    learns = learner(method)
+    apart = _set_apart(plan, learns, {"seed": plan.config.seed}) if plugin_name(name) != learner_name(name) else ""
+    mapped = f"{method.recalibrator} recalibration on validation claims" if isinstance(method, Recalibrated) else ""
+    return "; ".join(filter(None, (learns.summary, apart, mapped)))
+
+
+def _variants(plan: Plan) -> dict[str, str]:
+    """Return what sets the run's variants of tasks and scorers apart."""
+    judging = [*plan.scorers.values(), *plan.qualities.values()]
+    named: dict[str, Task | Scorer] = {each.name: each for each in (*plan.tasks.values(), *judging)}
+    return {name: _set_apart(plan, each) for name, each in named.items() if plugin_name(name) != name}
+
+
+def _set_apart(plan: Plan, variant: Method | Task | Scorer, defaults: Mapping[str, Any] | None = None) -> str:
+    """Return the options in which a variant differs from its plugin as this run has it."""
+    plugin = plugin_name(variant.name)
+    own = plan.config.options.get(variant.name, {})
+    return set_apart(type(variant), own, {**(defaults or {}), **plan.config.section(plugin)}) or f"set as {plugin}"
 
 
 def manifest(

@@ -17,6 +17,7 @@ from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
 from conrad_bench.types import TRAINING
+from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
@@ -160,8 +161,8 @@ def _evaluate(
     artifact = None
     if TRAINING in method.needs:
         fit_on = task.fit_on or task_name
-        if (name.partition("+")[0], fit_on) in unfit:
-            raise unfit[name.partition("+")[0], fit_on]
+        if (learner_name(name), fit_on) in unfit:
+            raise unfit[learner_name(name), fit_on]
         artifact = fit(plan, name, fit_on, data, model, out)
     estimates = method.estimate(task, test, model, judge, artifact)
     scores = judge(test, [estimate.claims for estimate in estimates])

@@ -24,6 +24,7 @@ from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import TrainingSettings
 from conrad_bench.types import TRAINING, Example
+from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.leaderboards.metrics.base import Metric
@@ -128,7 +129,7 @@ def embedded_model() -> str:
 
 
 def _class(name: str, registry: Registry) -> type[Method]:
-    return registry.get("methods", name.partition("+")[0])
+    return registry.get("methods", learner_name(name))
 
 
 def make_method(name: str, config: RunConfig, registry: Registry) -> Method:

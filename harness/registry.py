@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, overload
 from pydantic import BaseModel, ValidationError
 
 from conrad_bench.errors import ConfigError, PluginError
+from conrad_bench.variants import label_problem, plugin_name, variant
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["methods", "tasks", "scorers", "engines", "metrics"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+VARIED: tuple[Kind, ...] = ("methods", "tasks", "scorers")
+"""The kinds that have variants: "conrad.joint" is the method "conrad" under another name."""
 
 BUILT_IN = "built-in"
 """Origin of the plugins that conrad-bench itself declares."""
@@ -171,9 +174,14 @@ class Registry:
         return " and ".join(plugin.origin for plugin in self._plugins[kind][name])
 
     def kinds(self, name: str) -> list[Kind]:
-        """Return the kinds that have a plugin of this name; "radeval:bleu" is a variant of the scorer "radeval"."""
-        family = name.partition(":")[0]
-        return [kind for kind in KINDS if (family if kind == "scorers" else name) in self._plugins[kind]]
+        """Return the kinds that have a plugin of this name, or one that it is a variant of.
+
+        "radeval:bleu" is one scorer of the family "radeval".
+        """
+        plugin = plugin_name(name)
+        known = {"scorers": plugin.partition(":")[0]}
+        names = {kind: known.get(kind, plugin) if kind in VARIED else name for kind in KINDS}
+        return [kind for kind in KINDS if names[kind] in self._plugins[kind]]
 
     @overload
     def get(self, kind: Literal["methods"], name: str) -> type[Method]: ...
@@ -188,15 +196,20 @@ class Registry:
     @overload
     def get(self, kind: Kind, name: str) -> type[Any]: ...
     def get(self, kind: Kind, name: str) -> type[Any]:
-        """Return the class of a plugin, imported now.
+        """Return the class of a plugin, imported now; for the name of a variant, its plugin's under that name.
 
         Raises ConfigError for an unknown name, with the nearest one, and PluginError for a plugin that does not import,
         is not what its kind asks for, or shares its name with another.
         """
         if name not in self._plugins[kind]:
-            family, colon, variant = name.partition(":")
+            if kind in VARIED and (plugin := plugin_name(name)) != name:
+                cls = self.get(kind, plugin)
+                if problem := label_problem(name):
+                    raise ConfigError(f"{kind[:-1]} {problem}")
+                return variant(cls, name)
+            family, colon, member = name.partition(":")
             if kind == "scorers" and colon and family in self._plugins[kind]:
-                return self._variant(family, variant)
+                return self._member(family, member)
             raise ConfigError(unknown(kind[:-1], name, self.names(kind)))
         try:
             plugin = self._single(kind, name)
@@ -207,12 +220,12 @@ class Registry:
             raise
         return self._classes[kind, name]
 
-    def _variant(self, family: str, variant: str) -> type[Any]:
+    def _member(self, family: str, member: str) -> type[Any]:
         """Return one scorer of a family, such as "radeval:bleu", from the family's class method `variant`."""
         cls = self.get("scorers", family)
         if not hasattr(cls, "variant"):
-            raise ConfigError(f"scorer {family!r} has no variants; leave out {':' + variant!r}")
-        return cls.variant(variant)  # type: ignore[no-any-return]
+            raise ConfigError(f"scorer {family!r} is no family; leave out {':' + member!r}")
+        return cls.variant(member)  # type: ignore[no-any-return]
 
     def _single(self, kind: Kind, name: str) -> _Plugin:
         plugins = self._plugins[kind][name]
@@ -317,6 +330,8 @@ def _check_class(kind: Kind, name: str, loaded: Any, where: str) -> None:
     lacks = [attribute for attribute in _REQUIRED[kind] if not hasattr(loaded, attribute)]
     if lacks:
         raise PluginError(f"{where}: class {loaded.__name__} lacks {', '.join(lacks)}")
+    if "." in name:
+        raise PluginError(f"{where}: a dot in a name stands before the label of a variant; rename the class")
     own = getattr(loaded, "name", None)
     if own != name:
         raise PluginError(f"{where}: class {loaded.__name__} calls itself {own!r}; the two names must be the same")

@@ -38,18 +38,20 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
 from conrad_bench.leaderboards.board.rounding import rounded
-from conrad_bench.leaderboards.board.rows import task_rows
+from conrad_bench.leaderboards.board.rows import baseline_of, task_rows
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.records import read_records, records_path
 from conrad_bench.registry import Registry
+from conrad_bench.variants import unlabelled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2
 TRAINED_TO_STATE = ("conrad", "conrad_exact", "sft")
-"""Methods whose stated confidences are drawn beside the baseline's: what training has changed (ConRad, Figure 2)."""
+"""Methods whose stated confidences (and those of their variants) are drawn beside the baseline's: what training has
+changed (ConRad, Figure 2)."""
 
 
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
@@ -148,14 +150,20 @@ def installed(metrics: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:
     return tuple(registry.create("metrics", metric["name"], metric["options"]) for metric in metrics)
 
 
+def before_training(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the row whose diagram stands beside that of a trained method, if its task has one."""
+    stated = {other["method"]: other for other in rows if other["task"] == row["task"] and "reliability" in other}
+    name = baseline_of(row["method"], BASELINE, stated)
+    return stated[name] if name is not None else None
+
+
 def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
     """Return the paths of a row's figures in the run folder."""
     cell = f"{row['method']}@{row['task']}"
     paths = {}
     if "reliability" in row:
         paths["figure"] = f"figures/reliability_{cell}.svg"
-        before = [r for r in rows if (r["task"], r["method"]) == (row["task"], BASELINE) and "reliability" in r]
-        if before and row["method"] in TRAINED_TO_STATE:
+        if unlabelled(row["method"]) in TRAINED_TO_STATE and before_training(row, rows) is not None:
             paths["before_after"] = f"figures/before_after_{cell}.svg"
     if "tokens" in row:
         paths["token_figure"] = f"figures/tokens_{cell}.svg"

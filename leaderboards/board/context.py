@@ -31,7 +31,9 @@ class BoardContext(BaseModel):
     granularities: dict[str, Granularity] = {}
     """For each task: what its claims are; "report" where it says nothing."""
     methods: dict[str, str]
-    """One line about each method."""
+    """One line about each method, which says in what a variant differs from its method."""
+    variants: dict[str, str] = {}
+    """In what variants of tasks and scorers differ from those that they are variants of."""
     version: str
     commit: str
     seed: int = 0

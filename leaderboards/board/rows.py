@@ -29,6 +29,7 @@ from conrad_bench.leaderboards.metrics.base import (
 )
 from conrad_bench.leaderboards.metrics.selective import risk_coverage
 from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY
+from conrad_bench.variants import unlabelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,12 +267,17 @@ def _missing(records: Mapping[str, _Records]) -> dict[str, int]:
 def baseline_of(method: str, baseline: str, methods: Collection[str]) -> str | None:
     """Return which of a task's methods one is compared with; None for the baseline itself, and where there is none.
 
-    "conrad [b]", in a merged leaderboard the conrad of run b, is compared with "verbalized [b]" if that is there.
+    "conrad [b]", in a merged leaderboard the conrad of run b, is compared with "verbalized [b]" if that is there. Where
+    a method stands as one variant alone, that is the baseline: "verbalized.cot" for "verbalized".
     """
     name, bracket, run = method.partition(" [")
     if name == baseline:
         return None
-    return next((each for each in (f"{baseline}{bracket}{run}", baseline) if each in methods), None)
+    for wanted in dict.fromkeys((f"{baseline}{bracket}{run}", baseline)):
+        found = [wanted] if wanted in methods else [each for each in methods if unlabelled(each) == wanted]
+        if len(found) == 1:
+            return found[0] if found[0] != method else None
+    return None
 
 
 def _cell(records: _Records, quality: bool, sentences: bool) -> _Cell:

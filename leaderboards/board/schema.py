@@ -219,6 +219,7 @@ class Board(_Part):
     runs: list[RunInfo] = []
     caveats: list[str] = []
     methods: dict[str, str]
+    variants: dict[str, str] = {}
     metrics: list[MetricInfo]
     tasks: dict[str, TaskInfo]
     rows: list[Row]

@@ -156,7 +156,11 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
             "caveats": _data_problems(runs, names),
             **{
                 field: _union([getattr(run.context, field) for run in runs])
-                for field in ("scorers", "quality", "granularities", "methods", "left_out")
+                for field in ("scorers", "quality", "granularities", "left_out")
+            },
+            **{
+                field: _lines({names[run.folder]: getattr(run.context, field) for run in runs})
+                for field in ("methods", "variants")
             },
             "runs": [
                 {
@@ -245,6 +249,20 @@ def _data_problems(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[
 
 def _union(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for mapping in reversed(mappings) for key, value in mapping.items()}
+
+
+def _lines(runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the lines about names in several runs; where runs differ, each run's own."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for run, lines in runs.items():
+        for name, text in lines.items():
+            said.setdefault(name, {}).setdefault(text, []).append(run)
+    return {
+        name: next(iter(texts))
+        if len(texts) == 1
+        else "; ".join(f"in {', '.join(where)}: {text}" for text, where in texts.items())
+        for name, texts in said.items()
+    }
 
 
 class _Said(BaseModel):

@@ -24,7 +24,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -40,6 +40,7 @@ from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.records import COLUMNS, OPTIONAL, records_path, write_records
 from conrad_bench.registry import KINDS, Registry
 from conrad_bench.storage import file_sha256, storage_errors, write_bytes, write_text
+from conrad_bench.variants import choices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ def publish(folder: Path, out: Path) -> Path:
     Board.model_validate(board)
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
-    known = known_texts()
+    known = known_texts() | _board_names(run.context)
     write_text(out / "config.yaml", _public_config(folder / "config.yaml", run.manifest, known))
     manifest = public_manifest(run.manifest, known)
     write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -131,6 +132,12 @@ def band(column: str, value: object) -> str | None:
     return next((name for end, name in _BANDS[column] if number < end), None)
 
 
+def _board_names(context: BoardContext) -> frozenset[str]:
+    """Return the names of methods, tasks and scorers that stand on the leaderboard, variants' among them."""
+    judging = (*context.scorers.values(), *context.quality.values())
+    return frozenset(context.methods) | frozenset(context.scorers) | {scorer for scorer, _ in judging}
+
+
 def known_texts() -> frozenset[str]:
     """Return the texts that an option may keep: names of plugins, and choices that built-in plugins offer.
 
@@ -141,7 +148,7 @@ def known_texts() -> frozenset[str]:
     for kind in KINDS:
         for cls in registry.available(kind).values():
             for field in cls.model_fields.values():
-                known |= set(_choices(field.annotation))
+                known |= set(choices(field.annotation))
     return frozenset(known)
 
 
@@ -202,14 +209,6 @@ def _public(value: Any, known: frozenset[str]) -> Any:
     if isinstance(value, list):
         return [_public(item, known) for item in value]
     return LEFT_OUT if isinstance(value, str) and value not in known else value
-
-
-def _choices(annotation: Any) -> list[str]:
-    """Return the texts within an annotation's Literals."""
-    found: list[str] = []
-    for argument in get_args(annotation):
-        found += [argument] if isinstance(argument, str) else _choices(argument)
-    return found
 
 
 def _salt(folder: Path) -> bytes:

@@ -74,6 +74,9 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
     said = f"Correctness is {about['label']} (scorer {about['scorer']})"
     said += f", quality of whole responses {whole['label']} (scorer {whole['scorer']})" if whole else ""
     yield f'<p class="small">{escape(said)}; {about["n_clusters"]:,} clusters (patients; images in questions).'
+    variants = wording.variants_of(board, task)
+    if variants:
+        yield f" Variants: {escape('; '.join(f'{name}: {text}' for name, text in variants.items()))}."
     if about["left_out"]:
         left = "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items())
         yield f" Left out of the data: {escape(left)}."

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conrad_bench.leaderboards.board.build import build, run_records
-from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
+from conrad_bench.leaderboards.board.build import before_training, build, run_records
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.pages import figures, html, latex, tables
 from conrad_bench.storage import write_bytes, write_text
@@ -37,7 +37,9 @@ def write_files(folder: Path, board: dict[str, Any]) -> None:
         if "figure" in row:
             _write_figure(folder / row["figure"], figures.reliability_diagram(row, board))
         if "before_after" in row:
-            drawn = figures.before_after(board, row["task"], BASELINE, row["method"])
+            before = before_training(row, board["rows"])
+            assert before is not None
+            drawn = figures.before_after(board, row["task"], before["method"], row["method"])
             _write_figure(folder / row["before_after"], drawn)
         if "token_figure" in row:
             _write_figure(folder / row["token_figure"], figures.token_heat_map(row, board))

@@ -19,6 +19,7 @@ from conrad_bench.leaderboards.pages.wording import (
     ranked,
     run_text,
     threshold_text,
+    variants_of,
     worst_text,
 )
 
@@ -311,6 +312,9 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
         + (f", quality of whole responses {whole['label']} (scorer `{whole['scorer']}`)" if whole else "")
         + f"; the claims come from {unit}."
     )
+    variants = variants_of(board, task)
+    if variants:
+        yield "Variants: " + "; ".join(f"`{name}`: {said}" for name, said in variants.items()) + "."
     if about["left_out"]:
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
     for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):

@@ -60,6 +60,14 @@ def column_title(board: dict[str, Any], task: str, metric: str) -> str:
     return f"{column_label(board, task, metric)} {_ARROWS[metric_info(board, metric)['better']]}"
 
 
+def variants_of(board: dict[str, Any], task: str) -> dict[str, str]:
+    """Return in what a task and its scorers differ from those that they are variants of, by name."""
+    about = board["tasks"][task]
+    names = (task, about["scorer"], *([about["quality"]["scorer"]] if about["quality"] else []))
+    said = board.get("variants", {})
+    return {name: said[name] for name in names if name in said}
+
+
 def estimate_text(estimate: dict[str, float | None] | None) -> str:
     """Return "0.106 [0.093, 0.118]", without brackets where there is no interval and a dash where there is no value."""
     if estimate is None or estimate["value"] is None:
