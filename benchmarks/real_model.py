@@ -176,7 +176,7 @@ def probe(model: str, rows: list[tuple[Any, str]]) -> dict[str, Any]:
         part = rows[start : start + 8]
         begun = time.perf_counter() if cuda else time.process_time()
         asked = [prompt for prompt, _ in part]
-        states.append(engine.hidden(asked, [tokenize(tokenizer, text) for _, text in part], -1, "mean", None))
+        states.extend(engine.hidden(asked, [tokenize(tokenizer, text) for _, text in part], -1, "mean", None))
         seconds.append((time.perf_counter() if cuda else time.process_time()) - begun)
     x = np.concatenate(states)
     y = np.linspace(0, 1, len(x), dtype=np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -126,17 +125,18 @@ class Probe(Method):
 
     def _read(self, found: Responses, places: list[tuple[int, int]], model: Model) -> tuple[list[tuple[int, int]], Any]:
         """Return the claims that have tokens, and the hidden states of each, shape (n, hidden size)."""
-        read, prompts, answers = [], [], []
-        for i, k in places:
+        read: list[tuple[int, int]] = []
+        spans: dict[int, list[tuple[int, int]]] = {}
+        for i, k in sorted(places):
             response = found.responses[i]
             # The one claim of a response is the response: its end of turn is a token to read, too.
             whole = len(found.claims[i]) == 1
             start, end = (0, len(response.token_ids)) if whole else model.token_spans(response, found.claims[i][k])
             if end > start:
                 read.append((i, k))
-                prompts.append(replace(found.prompts[i], prefix_ids=response.token_ids[:start]))
-                answers.append(replace(response, token_ids=response.token_ids[start:end]))
-        return read, model.hidden(prompts, answers, self.layer, self.at)
+                spans.setdefault(i, []).append((start, end))
+        prompts, responses = [found.prompts[i] for i in spans], [found.responses[i] for i in spans]
+        return read, model.hidden(prompts, responses, self.layer, self.at, list(spans.values()))
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

@@ -102,7 +102,7 @@ def test_an_activated_adapter_acts_from_its_marker_on(
     continuations = [[f"{text}{END}" for text in (*LEVELS, " 10")]] * 3
     scores = engine.score(asked, continuations, folder)
     answers = [(300, 301), (302,), (303, 304, 305)]
-    states = engine.hidden(asked, answers, 3, "mean", folder)
+    states = np.concatenate(engine.hidden(asked, answers, 3, "mean", folder))
     end = processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     for number, prompt in enumerate(asked):
         inputs = inputs_of(processor, prompt)

@@ -248,7 +248,7 @@ def test_hidden_states_equal_a_single_unpadded_pass(
     engine: TransformersEngine, plain: tuple[Any, Any], prompts: list[Prompt], layer: int, at: Any
 ) -> None:
     answers = [tuple(range(300, 300 + 3 * n + 1)) for n in range(len(prompts))]
-    states = engine.hidden(prompts, answers, layer, at, None)
+    states = np.concatenate(engine.hidden(prompts, answers, layer, at, None))
     assert states.shape == (len(prompts), 64)
     assert states.dtype == np.float32
     model, processor = plain

@@ -443,7 +443,7 @@ def test_a_text_only_engine_agrees_with_plain_transformers(tiny_llama: Path) -> 
             assert token == int(row.argmax())
             assert logprob == pytest.approx(float(row[token]), abs=1e-4)
             ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
-    assert engine.hidden([QUESTION], [made[0].token_ids], -1, "mean", None).shape == (1, 32)
+    assert engine.hidden([QUESTION], [made[0].token_ids], -1, "mean", None)[0].shape == (1, 32)
     scores = engine.score([QUESTION], [("Yes" + END, "No" + END)], None)
     assert all(value < 0 for value in scores[0])
 

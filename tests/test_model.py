@@ -97,7 +97,7 @@ def test_answers_are_those_of_the_engine(model: Model, engine: TransformersEngin
     expected = engine.score(prompts[3:4], [["yes", "no"]], None)[0]
     assert scores[3] == pytest.approx(expected, abs=2e-4)
     states = model.hidden(prompts, responses, -1, "last")
-    direct = engine.hidden(prompts[1:2], [responses[1].token_ids], -1, "last", None)[0]
+    direct = engine.hidden(prompts[1:2], [responses[1].token_ids], -1, "last", None)[0][0]
     assert states[1] == pytest.approx(direct, abs=1e-3, rel=1e-4)
 
 
@@ -281,3 +281,28 @@ def test_a_training_has_the_memory_to_itself(base_model: Path, store: RolloutSto
     model.train(trainer, {}, {})
     assert trained[0]() is None
     assert [len(r.token_ids) for r in model.generate(prompts[:1], SHORT)] != []
+
+
+def test_the_sentences_of_a_response_are_read_in_one_pass(model: Model, prompts: list[Prompt]) -> None:
+    """Each has the states of a response that ends with it; the prompt and the response are read once."""
+    responses = [replace(r, token_ids=r.token_ids[:6]) for r in model.generate(prompts[:2], Sampling(max_tokens=8))]
+    spans = [[(0, 2), (2, 6)], [(1, 4)]]
+    read: list[int] = []
+    decoder = model.engine._load().model.get_decoder()  # type: ignore[attr-defined]
+    handle = decoder.register_forward_pre_hook(
+        lambda _m, _a, kwargs: read.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    states = model.hidden(prompts[:2], responses, 1, "mean", spans)
+    handle.remove()
+    assert sum(read) == 2
+    apart = [
+        model.hidden(
+            [replace(prompts[i], prefix_ids=responses[i].token_ids[:start])],
+            [replace(responses[i], token_ids=responses[i].token_ids[start:end])],
+            1,
+            "mean",
+        )[0]
+        for i, found in enumerate(spans)
+        for start, end in found
+    ]
+    assert states == pytest.approx(np.array(apart), abs=1e-5)

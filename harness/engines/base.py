@@ -78,11 +78,13 @@ class Engine(BaseModel):
         layer: int,
         at: Literal["last", "mean"],
         adapter: Path | None,
-    ) -> NDArray[np.float32]:
-        """Return hidden states, shape (len(prompts), hidden size).
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return hidden states of each response, of shape (its spans, hidden size).
 
-        `answers` are the token ids of the response to each prompt; `layer` indexes the model's hidden states (0: the
-        embeddings, -1: the last). "last" is the state at the response's last token, "mean" the mean over its tokens.
+        `answers` are the token ids of the response to each prompt, `spans` the tokens (start, end) that are read of
+        each, in one pass (None: the whole response, one span); `layer` indexes the model's hidden states (0: the
+        embeddings, -1: the last). "last" is the state at a span's last token, "mean" the mean over its tokens.
         """
         raise NotImplementedError
 

@@ -1,11 +1,16 @@
-"""What of a model can be trained: the linear layers of its decoder, found by asking the model."""
+"""What is asked of a model's decoder: its linear layers, which can be trained, and the hidden states of a layer."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import ModelError
+from conrad_bench.errors import EngineError, ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 _NOT_LANGUAGE = ("vision", "visual", "image", "audio", "projector", "connector", "lm_head")
 """Parts of the names of modules that belong to other senses, or to the head."""
@@ -46,3 +51,27 @@ def _shared_start(names: list[str]) -> str:
             break
         shared.append(step[0])
     return "".join(f"{part}." for part in shared)
+
+
+@contextmanager
+def layer_states_of(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
+    """Yield a list that takes up the hidden states (batch, tokens, hidden size) of one layer in the next forward pass.
+
+    Layers are numbered as in transformers' hidden_states: 0 is the first layer's input, the last the normalised output.
+    """
+    decoder = model.get_decoder()
+    layers = decoder.layers
+    if not -len(layers) - 1 <= layer <= len(layers):
+        raise EngineError(f"there is no layer {layer}; the model's hidden states are numbered 0 to {len(layers)}")
+    states: list[torch.Tensor] = []
+    index = layer % (len(layers) + 1)
+    if index < len(layers):
+        handle = layers[index].register_forward_pre_hook(
+            lambda _module, args, kwargs: states.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        )
+    else:
+        handle = decoder.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
+    try:
+        yield states
+    finally:
+        handle.remove()

@@ -100,7 +100,8 @@ class OpenAIEngine(Engine):
         layer: int,
         at: Literal["last", "mean"],
         adapter: Path | None,
-    ) -> NDArray[np.float32]:
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> list[NDArray[np.float32]]:
         """Raise EngineError: a server shows no hidden states."""
         raise EngineError("a server shows no hidden states; use engine transformers or vllm")
 

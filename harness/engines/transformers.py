@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.engines.decoders import decoder_layers
+from conrad_bench.engines.decoders import decoder_layers, layer_states_of
 from conrad_bench.engines.decoding import TokenChooser
 from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
@@ -108,11 +108,14 @@ class TransformersEngine(Engine):
         layer: int,
         at: Literal["last", "mean"],
         adapter: Path | None,
-    ) -> NDArray[np.float32]:
-        """Return hidden states of layer `layer`, shape (len(prompts), hidden size); the last layer's are normalised."""
-        items = list(zip(prompts, answers, strict=True))
-        rows: list[NDArray[np.float32]] = halving(items, lambda part: self._hidden(part, layer, at, adapter))
-        return np.stack(rows)
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return hidden states of layer `layer`, each of shape (spans, hidden size); the last layer's are normalised.
+
+        Attention is causal: a span's states are those of a response that ends with it.
+        """
+        items = list(zip(prompts, answers, spans or whole(answers), strict=True))
+        return halving(items, lambda part: self._hidden(part, layer, at, adapter))
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's decoded text, and the text's length."""
@@ -294,29 +297,38 @@ class TransformersEngine(Engine):
 
     def _hidden(
         self,
-        items: Sequence[tuple[Prompt, Sequence[int]]],
+        items: Sequence[tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]],
         layer: int,
         at: Literal["last", "mean"],
         adapter: Path | None,
     ) -> list[NDArray[np.float32]]:
+        import torch
+
         loaded = self._load()
-        if not all(answer for _, answer in items):
+        if not all(end > start for _, _, spans in items for start, end in spans):
             raise EngineError(
                 "a response without tokens has no hidden states; generate it with max_tokens of at least 1"
             )
-        batch = [encode(loaded.processor, prompt) for prompt, _ in items]
-        whole = [encoded.followed_by(answer) for encoded, (_, answer) in zip(batch, items, strict=True)]
+        batch = [encode(loaded.processor, prompt) for prompt, _, _ in items]
+        joined = [encoded.followed_by(answer) for encoded, (_, answer, _) in zip(batch, items, strict=True)]
         # Padded on the right, positions are those of a single prompt, and no token attends to padding.
-        inputs = collate(whole, loaded.pad_id, False, loaded.model.device, loaded.model.dtype)
+        inputs = collate(joined, loaded.pad_id, False, loaded.model.device, loaded.model.dtype)
         width = inputs["input_ids"].shape[1]
-        with self._using(adapter, batch) as (model, starts), _watching(loaded.model, layer) as states:
+        with self._using(adapter, batch) as (model, starts), layer_states_of(loaded.model, layer) as states:
             model(**inputs, **_offsets([width] * len(batch), starts), use_cache=False, logits_to_keep=1)
             (layer_states,) = states
-            rows = [
-                layer_states[i, len(prompt.ids) : len(joined.ids)].float()
-                for i, (prompt, joined) in enumerate(zip(batch, whole, strict=True))
-            ]
-            return [(row[-1] if at == "last" else row.mean(dim=0)).cpu().numpy() for row in rows]
+            found = []
+            for i, (prompt, (_, _, spans)) in enumerate(zip(batch, items, strict=True)):
+                first = len(prompt.ids)
+                rows = [layer_states[i, first + start : first + end].float() for start, end in spans]
+                read = [row[-1] if at == "last" else row.mean(dim=0) for row in rows]
+                found.append(torch.stack(read).cpu().numpy())
+            return found
+
+
+def whole(answers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """Return the one span of each response that is all of it."""
+    return [[(0, len(answer))] for answer in answers]
 
 
 def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
@@ -336,30 +348,6 @@ def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]]
     torch.cuda.empty_cache()
     middle = len(items) // 2
     return halving(items[:middle], run) + halving(items[middle:], run)
-
-
-@contextmanager
-def _watching(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
-    """Yield a list that takes up the hidden states (batch, tokens, hidden size) of one layer in the next forward pass.
-
-    Layers are numbered as in transformers' hidden_states: 0 is the first layer's input, the last the normalised output.
-    """
-    decoder = model.get_decoder()
-    layers = decoder.layers
-    if not -len(layers) - 1 <= layer <= len(layers):
-        raise EngineError(f"there is no layer {layer}; the model's hidden states are numbered 0 to {len(layers)}")
-    states: list[torch.Tensor] = []
-    index = layer % (len(layers) + 1)
-    if index < len(layers):
-        handle = layers[index].register_forward_pre_hook(
-            lambda _module, args, kwargs: states.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-        )
-    else:
-        handle = decoder.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
-    try:
-        yield states
-    finally:
-        handle.remove()
 
 
 def _find_last(ids: list[int], wanted: list[int]) -> int:

@@ -18,7 +18,7 @@ from pydantic import PrivateAttr
 from conrad_bench.engines.base import Generation, Job
 from conrad_bench.engines.inputs import encode_unexpanded, open_image, scored_ids
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
-from conrad_bench.engines.transformers import TransformersEngine
+from conrad_bench.engines.transformers import TransformersEngine, whole
 from conrad_bench.engines.vllm_start import Served, VLLMOptions, has_gpu, start, stop
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest
@@ -138,14 +138,15 @@ class VLLMEngine(VLLMOptions):
         layer: int,
         at: Literal["last", "mean"],
         adapter: Path | None,
-    ) -> NDArray[np.float32]:
-        """Return hidden states of layer `layer` from the transformers engine, shape (len(prompts), hidden size)."""
-        items = list(zip(prompts, answers, strict=True))
-        rows = self._aside(
-            items,
-            lambda part: list(self._beside.hidden([p for p, _ in part], [a for _, a in part], layer, at, adapter)),
-        )
-        return np.stack(rows)
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return hidden states of layer `layer` from the transformers engine, each of shape (spans, hidden size)."""
+
+        def read(part: Sequence[tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]]) -> list[NDArray[np.float32]]:
+            asked, answered, some = map(list, zip(*part, strict=True))
+            return self._beside.hidden(asked, answered, layer, at, adapter, some)
+
+        return self._aside(list(zip(prompts, answers, spans or whole(answers), strict=True)), read)
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's decoded text, and the text's length."""

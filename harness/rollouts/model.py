@@ -150,28 +150,41 @@ class Model:
         responses: Sequence[Response],
         layer: int,
         at: Literal["last", "mean"],
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
     ) -> NDArray[np.float32]:
         """Return hidden states of the responses, shape (len(prompts), hidden size).
+
+        With `spans`, the tokens (start, end) to be read of each response, the states of all spans, one response's
+        behind another's: prompt and response are read once for all of them.
 
         `layer` indexes the model's hidden states (0: the embeddings, -1: the last); "last" is the state at the
         response's last token, "mean" the mean over its tokens.
         """
         answers = [response.token_ids for response in responses]
-        details = [{"layer": layer, "at": at, "answer": list(answer)} for answer in answers]
+        details: list[dict[str, Any]] = [{"layer": layer, "at": at, "answer": list(answer)} for answer in answers]
+        wanted = spans if spans is not None else [((0, len(answer)),) for answer in answers]
+        for detail, answer, some in zip(details, answers, wanted, strict=True):
+            if list(some) != [(0, len(answer))]:
+                detail["spans"] = [list(span) for span in some]
         keys = self._keys("hidden", prompts, details)
-        requests = dict(zip(keys, zip(prompts, answers, strict=True), strict=True))
+        requests = dict(zip(keys, zip(prompts, answers, wanted, strict=True), strict=True))
 
-        def call(batch: Mapping[str, tuple[Prompt, tuple[int, ...]]]) -> Call:
-            return Call("hidden", (*zip(*batch.values(), strict=True), layer, at, self.adapter))
+        def call(batch: Mapping[str, tuple[Prompt, tuple[int, ...], Any]]) -> Call:
+            asked, answered, read = zip(*batch.values(), strict=True)
+            return Call("hidden", (asked, answered, layer, at, self.adapter, read))
 
-        def stored(key: str, state: NDArray[np.float32]) -> Row:
-            return {**_row(key, "hidden"), "values": state.tolist()}
+        def stored(key: str, states: NDArray[np.float32]) -> Row:
+            return {**_row(key, "hidden"), "values": states.flatten().tolist()}
 
-        def length(request: tuple[Prompt, tuple[int, ...]]) -> int:
+        def length(request: tuple[Prompt, tuple[int, ...], Any]) -> int:
             return _length(request[0]) + len(request[1])
 
         rows = self._answers("hidden states", requests, length, call, stored)
-        return np.array([rows[key]["values"] for key in keys], dtype=np.float32)
+        states = [
+            np.array(rows[key]["values"], dtype=np.float32).reshape(len(some), -1)
+            for key, some in zip(keys, wanted, strict=True)
+        ]
+        return np.concatenate(states) if states else np.zeros((0, 0), dtype=np.float32)
 
     def token_spans(self, response: Response, claim: Claim) -> tuple[int, int]:
         """Return the first and the end index of the response's tokens that a claim's text covers, if only in part."""
