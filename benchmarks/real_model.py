@@ -1,7 +1,7 @@
 """Every trainer on a real language model with real-sized films: seconds, memory and gradients of a few steps.
 
     python benchmarks/real_model.py MODEL --teach TAUGHT        # first: teach the reports' format, write a checkpoint
-    python benchmarks/real_model.py TAUGHT [--steps 5] [--trainers conditional,exact,sft,joint,probe]
+    python benchmarks/real_model.py TAUGHT [--steps 5] [--trainers conditional,exact,sft,joint,probe] [--studies 40]
 
 MODEL is the folder of an image-text-to-text checkpoint. Studies are those of the phantom world, their pictures films of
 2544 x 3056 pixels. A model that has never seen the format must be taught it first: joint rollouts without a confidence
@@ -94,7 +94,7 @@ def teach(model: str, out: Path, films: Path, steps: int) -> None:
     processor.save_pretrained(out)
 
 
-def measure(trainer: str, model: str, films: Path, steps: int, joint_rollouts: int) -> dict[str, Any]:
+def measure(trainer: str, model: str, films: Path, number: int, steps: int, joint_rollouts: int) -> dict[str, Any]:
     """Return what a few steps of a trainer took."""
     import torch
 
@@ -102,7 +102,7 @@ def measure(trainer: str, model: str, films: Path, steps: int, joint_rollouts: i
     from conrad_bench.trainers.prefix import Written
     from conrad_bench.trainers.settings import GRPOSettings, LevelSettings
 
-    rows = studies(films, 40)
+    rows = studies(films, number)
     prompts = [prompt for prompt, _ in rows]
     if trainer == "probe":
         return probe(model, rows[: 8 * steps])
@@ -110,6 +110,7 @@ def measure(trainer: str, model: str, films: Path, steps: int, joint_rollouts: i
     cuda = network.device.type == "cuda"
     before = _memory(cuda, reset=True)
     times: list[float] = []
+    opened: list[str] = []
 
     @contextmanager
     def stage(_label: str, _total: int) -> Iterator[Callable[[int], None]]:
@@ -122,8 +123,9 @@ def measure(trainer: str, model: str, films: Path, steps: int, joint_rollouts: i
             from conrad_bench.trainers.conrad import train_conrad
 
             joint = GRPOSettings(mode="joint", batch_size=joint_rollouts, max_tokens=64, min_parse_rate=0.0)
-            taken = prompts[: steps * joint.claims_per_pass]
-            train_conrad(joint, prompts=taken, reward=_reward, stage=stage, out=out, **common)
+            part = joint.model_copy(update={"epochs": steps * joint.claims_per_pass / number})
+            with _counting() as opened:
+                train_conrad(part, prompts=prompts, reward=_reward, stage=stage, out=out, **common)
         else:
             from conrad_bench.trainers.levels import train_levels
             from conrad_bench.trainers.objectives import expected_reward, sampled, supervised
@@ -135,11 +137,11 @@ def measure(trainer: str, model: str, films: Path, steps: int, joint_rollouts: i
             }[trainer]
             settings: Any = GRPOSettings() if trainer == "conditional" else LevelSettings()
             settings = settings.model_copy(update={"min_parse_rate": 0.0})
-            number = steps * settings.claims_per_pass
-            written = [Written(p, tokenize(processor.tokenizer, text)) for p, text in rows[:number]]
+            part = settings.model_copy(update={"epochs": steps * settings.claims_per_pass / number})
+            written = [Written(p, tokenize(processor.tokenizer, text)) for p, text in rows]
             correctness = [i % 5 / 4 for i in range(number)]
             train_levels(
-                settings, objective, written=written, correctness=correctness, between="\n", stage=stage, out=out,
+                part, objective, written=written, correctness=correctness, between="\n", stage=stage, out=out,
                 **common,
             )  # fmt: skip
         lines = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
@@ -153,6 +155,7 @@ def measure(trainer: str, model: str, films: Path, steps: int, joint_rollouts: i
         "peak": _memory(cuda) - before,
         "norms": norms,
         "parse_rate": statistics.mean(line["parse_rate"] for line in lines),
+        "opened": f"{len(opened)} of {len(set(opened))}" if opened else "-",
         "device": torch.cuda.get_device_name() if cuda else "CPU",
     }
 
@@ -193,8 +196,28 @@ def probe(model: str, rows: list[tuple[Any, str]]) -> dict[str, Any]:
         "peak": _memory(cuda) - before,
         "norms": [],
         "parse_rate": math.nan,
+        "opened": "-",
         "device": torch.cuda.get_device_name() if cuda else "CPU",
     }
+
+
+@contextmanager
+def _counting() -> Iterator[list[str]]:
+    """Yield a list that takes up the pictures that a joint training opens."""
+    from conrad_bench.engines import pictures
+
+    opened: list[str] = []
+    plain = pictures.open_image
+
+    def watched(path: str) -> Any:
+        opened.append(path)
+        return plain(path)
+
+    pictures.open_image = watched
+    try:
+        yield opened
+    finally:
+        pictures.open_image = plain
 
 
 def _reward(rows: Any, texts: Any) -> tuple[list[float | None], list[bool]]:
@@ -230,6 +253,7 @@ def main() -> None:
     parser.add_argument("--teach", type=Path)
     parser.add_argument("--teaching-steps", type=int, default=80)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--studies", type=int, default=40)
     parser.add_argument("--joint-rollouts", type=int, default=16)
     parser.add_argument("--trainers", default=",".join(TRAINERS))
     parser.add_argument("--films", type=Path, default=Path(tempfile.gettempdir()) / "conrad-bench-films")
@@ -240,11 +264,11 @@ def main() -> None:
         teach(arguments.model, arguments.teach, arguments.films, arguments.teaching_steps)
         return
     if arguments.one:
-        sizes = (arguments.films, arguments.steps, arguments.joint_rollouts)
+        sizes = (arguments.films, arguments.studies, arguments.steps, arguments.joint_rollouts)
         print(json.dumps(measure(arguments.one, arguments.model, *sizes)))
         return
-    print("| trainer | rows a pass | seconds a step | peak above the model (MiB) | gradient norms | parsed | on |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| trainer | rows | seconds a step | peak above the model (MiB) | gradient norms | parsed | opened | on |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for trainer in arguments.trainers.split(","):
         command = [sys.executable, *sys.argv, "--one", trainer]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -253,7 +277,8 @@ def main() -> None:
         found = json.loads(done.stdout.splitlines()[-1])
         norms = f"{min(found['norms']):.3g} to {max(found['norms']):.3g}" if found["norms"] else "-"
         parsed = "-" if math.isnan(found["parse_rate"]) else f"{found['parse_rate']:.0%}"
-        cells = [f"{found['rows']}", f"{found['seconds']:.1f}", f"{found['peak']:,.0f}", norms, parsed, found["device"]]
+        cells = [f"{found['rows']}", f"{found['seconds']:.1f}", f"{found['peak']:,.0f}", norms, parsed]
+        cells += [found["opened"], found["device"]]
         print(f"| {trainer} | {' | '.join(cells)} |", flush=True)
 
 
