@@ -149,16 +149,15 @@ def _said(plan: Plan, name: str, method: Method) -> str:
 
 def _variants(plan: Plan) -> dict[str, str]:
     """Return what sets the run's variants of tasks and scorers apart."""
-    judging = [*plan.scorers.values(), *plan.qualities.values()]
-    named: dict[str, Task | Scorer] = {each.name: each for each in (*plan.tasks.values(), *judging)}
-    return {name: _set_apart(plan, each) for name, each in named.items() if plugin_name(name) != name}
+    named: list[Task | Scorer] = [*plan.tasks.values(), *plan.scorers.values(), *plan.qualities.values()]
+    return {each.name: _set_apart(plan, each) for each in named if plugin_name(each.name) != each.name}
 
 
 def _set_apart(plan: Plan, variant: Method | Task | Scorer, defaults: Mapping[str, Any] | None = None) -> str:
     """Return the options in which a variant differs from its plugin as this run has it."""
     plugin = plugin_name(variant.name)
     own = plan.config.options.get(variant.name, {})
-    return set_apart(type(variant), own, {**(defaults or {}), **plan.config.section(plugin)}) or f"set as {plugin}"
+    return set_apart(variant, own, {**(defaults or {}), **plan.config.section(plugin)}) or f"set as {plugin}"
 
 
 def manifest(

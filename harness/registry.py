@@ -202,8 +202,8 @@ class Registry:
         is not what its kind asks for, or shares its name with another.
         """
         if name not in self._plugins[kind]:
-            if kind in VARIED and (plugin := plugin_name(name)) != name:
-                cls = self.get(kind, plugin)
+            if kind in VARIED and (base := plugin_name(name)) != name:
+                cls = self.get(kind, base)
                 if problem := label_problem(name):
                     raise ConfigError(f"{kind[:-1]} {problem}")
                 return variant(cls, name)

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, TypeVar, get_args
+from types import new_class
+from typing import Any, get_args
 
 from pydantic import BaseModel
+
+from conrad_bench.tasks.base import Task
 
 NAMING = ("scorer", "quality", "fit_on")
 """The options of a task whose values are names of scorers or tasks."""
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-AnyModel = TypeVar("AnyModel", bound=BaseModel)
+_made: dict[tuple[type[Any], str], type[Any]] = {}
+"""The classes of variants, so that two instances of one variant are equal."""
 
 
 def plugin_name(name: str) -> str:
@@ -50,45 +53,46 @@ def label_problem(name: str) -> str | None:
     return f"{name!r}: a label has 1 to 64 of the letters a to z and A to Z, the digits, _ and -"
 
 
-@cache
-def variant(cls: type[AnyModel], name: str) -> type[AnyModel]:
+def variant(cls: type[Any], name: str) -> type[Any]:
     """Return the plugin class `cls` under the name of a variant, the same class for the same name.
 
     Instances can be pickled: what travels is the class that can be imported, and the name.
     """
-    namespace = {
-        "name": name,
-        "__doc__": cls.__doc__,
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__reduce__": lambda self: (_empty, (cls, name), self.__getstate__()),
-    }
-    made: type[AnyModel] = type(cls)(cls.__name__, (cls,), namespace)
-    return made
+    if (cls, name) not in _made:
+        namespace = {
+            "name": name,
+            "__doc__": cls.__doc__,
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__reduce__": lambda self: (_empty, (cls, name), self.__getstate__()),
+        }
+        _made[cls, name] = new_class(cls.__name__, (cls,), exec_body=lambda body: body.update(namespace))
+    return _made[cls, name]
 
 
-def _empty(cls: type[AnyModel], name: str) -> AnyModel:
+def _empty(cls: type[Any], name: str) -> Any:
     """Return an instance of a variant that has yet to get its state."""
-    made = variant(cls, name)
-    return made.__new__(made)
+    return object.__new__(variant(cls, name))
 
 
-def set_apart(cls: type[BaseModel], own: Mapping[str, Any], inherited: Mapping[str, Any]) -> str:
-    """Return the options that set a variant apart, as "mode=joint, samples=10"; `inherited` are its plugin's.
+def set_apart(variant: BaseModel, own: Mapping[str, Any], inherited: Mapping[str, Any]) -> str:
+    """Return the options that set a variant apart, as "mode=joint, samples=10".
 
-    Texts are shown where they are one of the option's choices or a name; any other could be a path.
+    `own` are the options of its section, `inherited` those of its plugin's. Texts are shown where they are one of the
+    option's choices, or name a scorer or task; any other could be a path.
     """
     shown = []
-    for option, field in cls.model_fields.items():
+    for option, field in type(variant).model_fields.items():
         plain = inherited.get(option, field.get_default(call_default_factory=True))
-        if option in own and own[option] != plain:
-            value = own[option]
-            if not isinstance(value, str):
-                free = not isinstance(value, bool | int | float | None)
-                shown.append(f"{option}={'(not shown)' if free else json.dumps(value)}")
-            else:
-                known = option in NAMING or value in choices(field.annotation)
-                shown.append(f"{option}={value if known else '(not shown)'}")
+        value = getattr(variant, option)
+        if option not in own or plain in (own[option], value):
+            continue
+        if isinstance(value, str):
+            known = value in choices(field.annotation) or (option in NAMING and isinstance(variant, Task))
+            shown.append(f"{option}={value if known else '(not shown)'}")
+        else:
+            plainly = isinstance(value, bool | int | float | None)
+            shown.append(f"{option}={json.dumps(value) if plainly else '(not shown)'}")
     return ", ".join(shown)
 
 

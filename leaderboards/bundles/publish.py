@@ -135,7 +135,7 @@ def band(column: str, value: object) -> str | None:
 def _board_names(context: BoardContext) -> frozenset[str]:
     """Return the names of methods, tasks and scorers that stand on the leaderboard, variants' among them."""
     judging = (*context.scorers.values(), *context.quality.values())
-    return frozenset(context.methods) | frozenset(context.scorers) | {scorer for scorer, _ in judging}
+    return frozenset((*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging)))
 
 
 def known_texts() -> frozenset[str]:
