@@ -178,10 +178,29 @@ def resolve_data_root(task: str, root_variable: str, config: RunConfig) -> Path 
     return root
 
 
-def with_phantom_profile(config: RunConfig) -> RunConfig:
-    """Return the configuration with the embedded phantom model's own defaults below the options that were set."""
+def with_phantom_profile(config: RunConfig, registry: Registry) -> RunConfig:
+    """Return the configuration with the embedded phantom model's own defaults below the options that were set.
+
+    A default that contradicts what was set is left out: `conrad.entropy` has no place beside `conrad.mode=joint`.
+    """
     profile = yaml.safe_load((files("conrad_bench") / "phantom.yaml").read_text(encoding="utf-8"))
-    return config.model_copy(update={"options": _merge(profile["options"], config.options)})
+    defaults = {
+        section: {o: v for o, v in options.items() if _allowed(section, {o: v, **config.section(section)}, registry)}
+        for section, options in profile["options"].items()
+    }
+    return config.model_copy(update={"options": _merge(defaults, config.options)})
+
+
+def _allowed(section: str, options: Mapping[str, Any], registry: Registry) -> bool:
+    """Tell whether the plugins of a section take these options together."""
+    for kind in registry.kinds(section):
+        plugin = registry.get(kind, section)  # type: ignore[call-overload]
+        try:
+            plugin.model_validate(options)
+        except ValidationError as error:
+            if any(text != MISSING for _, text in option_problems(plugin, error)):
+                return False
+    return True
 
 
 def dump_config(config: RunConfig) -> str:
