@@ -23,6 +23,8 @@ phantom=(conrad-bench run --tasks mimic_report -o phantom.studies=1000)
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
 git rev-parse HEAD
 part "doctor" conrad-bench doctor
+part "rehearsal" conrad-bench rehearse --tasks mimic_report -o phantom.studies=1000 \
+    --methods verbalized,p_true,probe,sft,conrad,conrad_exact --out "$out"
 part "bfloat16 on the GPU, training included" \
     "${phantom[@]}" --methods verbalized,p_true,probe,sft,conrad,conrad_exact --out "$out/bfloat16"
 part "float32 on the GPU" "${phantom[@]}" --methods verbalized,p_true,probe --out "$out/gpu-float32" \
@@ -30,7 +32,7 @@ part "float32 on the GPU" "${phantom[@]}" --methods verbalized,p_true,probe --ou
 part "float32 on the CPU: nearly the same numbers" "${phantom[@]}" --methods verbalized,p_true,probe \
     --out "$out/cpu-float32" -o transformers.device=cpu
 part "joint training" "${phantom[@]}" --methods conrad --out "$out/joint" \
-    -o conrad.mode=joint -o conrad.entropy=0 -o conrad.samples=160
+    -o conrad.mode=joint -o conrad.samples=160
 part "4-bit weights" "${phantom[@]}" --methods verbalized,conrad --out "$out/nf4" -o transformers.quantization=nf4
 part "the head on the confidence tokens: time and memory of a step" \
     python benchmarks/training.py --rollouts 64 --tokens 300

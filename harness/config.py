@@ -188,10 +188,37 @@ def resolve_data_root(task: str, root_variable: str, config: RunConfig) -> Path 
     return root
 
 
-def with_phantom_profile(config: RunConfig) -> RunConfig:
-    """Return the configuration with the embedded phantom model's own defaults below the options that were set."""
+def with_phantom_profile(config: RunConfig, registry: Registry) -> RunConfig:
+    """Return the configuration with the embedded phantom model's own defaults below the options that were set.
+
+    A default that contradicts what was set is left out: `conrad.entropy` has no place beside `conrad.mode=joint`. Where
+    it contradicts a variant's own options alone, the variant has the plugin's default.
+    """
     profile = yaml.safe_load((files("conrad_bench") / "phantom.yaml").read_text(encoding="utf-8"))
-    return config.model_copy(update={"options": _merge(profile["options"], config.options)})
+    defaults = {
+        section: {o: v for o, v in options.items() if _allowed(section, {o: v, **config.section(section)}, registry)}
+        for section, options in profile["options"].items()
+    }
+    profiled = config.model_copy(update={"options": _merge(defaults, config.options)})
+    kept: dict[str, dict[str, Any]] = {}
+    for name in map(learner_name, config.methods):
+        plugin, own = plugin_name(name), config.options.get(name, {})
+        for option, value in defaults.get(plugin, {}).items() if name != plugin else ():
+            if option not in own and not _allowed(plugin, {**config.section(name), option: value}, registry):
+                kept.setdefault(name, {})[option] = registry.get("methods", plugin).model_fields[option].default
+    return profiled.model_copy(update={"options": _merge(profiled.options, kept)})
+
+
+def _allowed(section: str, options: Mapping[str, Any], registry: Registry) -> bool:
+    """Tell whether the plugins of a section take these options together."""
+    for kind in registry.kinds(section):
+        plugin = registry.get(kind, section)
+        try:
+            plugin.model_validate(options)
+        except ValidationError as error:
+            if any(text != MISSING for _, text in option_problems(plugin, error)):
+                return False
+    return True
 
 
 def dump_config(config: RunConfig) -> str:

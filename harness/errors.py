@@ -7,6 +7,7 @@
         PlanError                 methods, tasks and engine do not fit together (all mismatches listed)
         DataError                 a data root, a file or a line in it
         ModelError                a model that cannot be found or loaded
+          HubUnreachable          a model that could be on the hub, which did not answer
         MissingExtra              an optional package; the message is the pip command
       EngineError                 generation or scoring failed
       TrainingError               a fit that would train on nothing, diverged or lost its format
@@ -48,6 +49,10 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """A model cannot be found or loaded."""
+
+
+class HubUnreachable(ModelError):  # noqa: N818 - the name says what is wrong
+    """A model is not on this machine, and the hub cannot be asked about it now."""
 
 
 class MissingExtra(UserError):  # noqa: N818 - the name says what is wrong

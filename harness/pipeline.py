@@ -41,7 +41,7 @@ def run(
     Ray answer what the store lacks, and adapters are trained there. Raises ConfigError if `out` holds a run of another
     configuration, or the cluster's training workers cannot share a method's steps.
     """
-    plan = make_plan(config, registry)
+    plan = make_plan(config, registry, tolerant=dry_run)
     if cluster is not None:
         _check_sharing(plan, cluster.train_workers)
     check_folder(out, plan.config)
@@ -72,8 +72,9 @@ def check_folder(out: Path, config: RunConfig) -> None:
     """Raise ConfigError if `out` belongs to a run with another configuration, naming the keys that differ."""
     path = out / "config.yaml"
     if not path.is_file():
-        # A run that was killed while it wrote its config.yaml leaves that file's temporary.
-        if out.is_dir() and any(not p.match(".config.yaml.*.tmp") for p in out.iterdir()):
+        # A run that was killed while it wrote its config.yaml leaves that file's temporary; a rehearsal its result.
+        ours = (".config.yaml.*.tmp", "rehearsal.json")
+        if out.is_dir() and not all(any(map(entry.match, ours)) for entry in out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run (no config.yaml); choose another folder with --out")
         return
     found = differences(load_config(path), config)

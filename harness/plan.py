@@ -6,14 +6,14 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, with_phantom_profile
 from conrad_bench.engines.base import Engine
-from conrad_bench.errors import ConfigError, DataError, PlanError
+from conrad_bench.errors import ConfigError, DataError, HubUnreachable, PlanError
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.records import RESERVED
@@ -60,6 +60,8 @@ class Plan:
     """The data root of each task; None where the phantom data stand in, or the data come from the hub."""
     metrics: tuple[Metric, ...]
     """The metrics of the leaderboard, in the order of its columns."""
+    unchecked: Mapping[str, str] = field(default_factory=dict)
+    """The models that could not be looked up, and why; empty but for a dry run or a rehearsal without the hub."""
 
     def source(self, task: str) -> str:
         """Return where a task's data come from: its root, its hub id, or the phantom world."""
@@ -78,11 +80,12 @@ def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
     return in_order(registry.create("metrics", name, config.section(name)) for name in registry.available("metrics"))
 
 
-def make_plan(config: RunConfig, registry: Registry) -> Plan:
+def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> Plan:
     """Resolve the configuration and check that methods, tasks and engine fit together.
 
     Raises PlanError with every mismatch at once, ConfigError for an unknown name or option, DataError for a data root
-    that is no folder.
+    that is no folder, ModelError for a model that is not there. A `tolerant` plan notes models that only the hub knows
+    as unchecked where the hub cannot be reached.
     """
     tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
     learning = any(TRAINING in _class(name, registry).needs or "+" in name for name in config.methods)
@@ -100,7 +103,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         }
     )
     if model == PHANTOM_MODEL:
-        config = with_phantom_profile(config)
+        config = with_phantom_profile(config, registry)
     methods = {name: make_method(name, config, registry) for name in config.methods}
     scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}
     qualities = {name: make_scorer(task.quality, config, registry) for name, task in tasks.items() if task.quality}
@@ -116,11 +119,18 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities)]
     if problems:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    unchecked: dict[str, str] = {}
     for each in (engine, *judges.values()):
-        each.identity()  # raises ModelError now rather than after the data were read
-    if any(isinstance(learner(method), TrainingSettings) for method in methods.values()):
+        try:
+            each.identity()  # raises ModelError now rather than after the data were read
+        except HubUnreachable as error:
+            if not tolerant:
+                raise
+            unchecked[each.model] = str(error)
+    if any(isinstance(learner(method), TrainingSettings) for method in methods.values()) and not unchecked:
         engine.check_training()
-    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, make_metrics(config, registry))
+    metrics = make_metrics(config, registry)
+    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, metrics, unchecked)
 
 
 def embedded_model() -> str:

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.engines.base import Engine
 from conrad_bench.fits import artifact_folder
 from conrad_bench.plan import Plan, check_overlap, load_task
 
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
+    from conrad_bench.tasks.base import Loaded
 
 
 class _Nothing:
@@ -24,8 +26,17 @@ class _Nothing:
         raise AssertionError("a dry run generates nothing")
 
 
-def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
+class _Unreached(Engine):
+    """Stands in for an engine whose model only the hub knows, so that equal requests can be counted once."""
+
+    def identity(self) -> dict[str, str]:
+        return {"model": self.model}
+
+
+def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded] | None = None) -> dict[str, Any]:
     """Return the plan: {"tasks", "steps": [{"task", "method", "action", "count", "what", "there"}], "unique", ...}.
+
+    `data` are the examples of the plan's tasks; without them they are loaded.
 
     `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the
     same plan will have generated. It is None where the prompts are not known beforehand. `unique` is the number of
@@ -40,10 +51,11 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     with ExitStack() as stack:
         begun = (out / "rollouts").is_dir()
         store = stack.enter_context(RolloutStore(out / "rollouts")) if begun else _Nothing()
-        model = Model(plan.engine, store, reporter)
+        unknown = plan.engine.model in plan.unchecked
+        model = Model(_Unreached(model=plan.engine.model) if unknown else plan.engine, store, reporter)
         planned: set[str] = set()
         fits: set[Path] = set()
-        data = {name: load_task(plan, name, reporter) for name in plan.tasks}
+        data = data or {name: load_task(plan, name, reporter) for name in plan.tasks}
         for name in plan.config.tasks:
             task = plan.tasks[name]
             check_overlap(task, data)
@@ -95,6 +107,7 @@ def preview(plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
         "tasks": tasks,
         "steps": steps,
         "unique": len(planned),
+        "unchecked": list(plan.unchecked.values()),
     }
 
 
@@ -105,6 +118,7 @@ def plan_for_console(plan: dict[str, Any]) -> Any:
     from rich.text import Text
 
     lines = [f"model {plan['model']}, engine {plan['engine']}; nothing was loaded or generated"]
+    lines += [f"not checked: {what}" for what in plan["unchecked"]]
     for name, task in plan["tasks"].items():
         counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items())
         lines.append(f"{name}: {counts} examples from {task['root']}")

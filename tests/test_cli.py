@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conrad_bench.cli.run import default_out
+from conrad_bench.cli.common import default_out
 from conrad_bench.progress import Reporter
 
 Done = subprocess.CompletedProcess[str]

@@ -204,12 +204,20 @@ def test_differences_name_the_keys_and_both_values() -> None:
 
 
 def test_the_phantom_profile_lies_below_what_the_user_set() -> None:
-    plain = with_phantom_profile(load_config(None, NAMED))
+    plain = with_phantom_profile(load_config(None, NAMED), Registry())
     text = (Path(__file__).parents[1] / "harness" / "phantom.yaml").read_text()
     assert plain.options == yaml.safe_load(text)["options"]
-    config = with_phantom_profile(load_config(None, {**NAMED, "options": {"phantom": {"studies": 7}}}))
+    config = with_phantom_profile(load_config(None, {**NAMED, "options": {"phantom": {"studies": 7}}}), Registry())
     assert config.phantom.studies == 7
-    assert with_phantom_profile(config) == config
+    assert with_phantom_profile(config, Registry()) == config
+
+
+def test_a_default_of_the_phantom_profile_that_contradicts_the_user_is_left_out() -> None:
+    set_by_user = {"conrad": {"mode": "joint"}, "sft": {"rank": 4}}
+    options = with_phantom_profile(load_config(None, {**NAMED, "options": set_by_user}), Registry()).options
+    assert "entropy" not in options["conrad"]
+    assert options["conrad"]["learning_rate"] == options["sft"]["learning_rate"] == 0.002
+    assert options["conrad_exact"]["entropy"] == 0.05
 
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)

@@ -1,4 +1,5 @@
-"""The command line: `conrad-bench run`, `list`, `leaderboard`, `publish`, `verify`, `ratings`, `doctor` and `data`.
+"""The command line: `conrad-bench run`, `rehearse`, `list`, `leaderboard`, `publish`, `verify`, `ratings`, `doctor`,
+`data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -19,6 +20,7 @@ from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
 from conrad_bench.cli.common import CrashError, say
 from conrad_bench.cli.data import phantom
 from conrad_bench.cli.plugins import doctor, list_plugins
+from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
 from conrad_bench.errors import ConradBenchError
 
@@ -31,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(rehearse)
 app.command("list")(list_plugins)
 app.command()(leaderboard)
 app.command()(publish)

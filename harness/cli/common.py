@@ -1,13 +1,35 @@
-"""What the commands share: the option --plugin, and how results and errors are said."""
+"""What the commands share: the options that describe a run, and how results and errors are said."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from conrad_bench.config import RunConfig
+    from conrad_bench.registry import Registry
+
+Methods = Annotated[str | None, typer.Option("--methods", metavar="A,B", help="Confidence methods.")]
+Tasks = Annotated[str | None, typer.Option("--tasks", metavar="A,B", help="Tasks.")]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file with the same keys.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="Local folder or hub id of the model.")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="Engine that runs the model.")]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", metavar="URL", help="Address of the server, for --engine openai.")
+]
+DataRoots = Annotated[
+    list[str] | None,
+    typer.Option("--data-root", metavar="TASK=DIR", help="Folder with a task's data. Repeatable."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Number of test examples per task.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of samples, fits and the bootstrap.")]
+Options = Annotated[
+    list[str] | None, typer.Option("-o", metavar="NAME.OPTION=VALUE", help="Option of a plugin. Repeatable.")
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins. Repeatable.")
 ]
@@ -33,3 +55,46 @@ def show(renderable: Any) -> None:
 def say(text: str) -> None:
     """Print a line to standard error."""
     print(text, file=sys.stderr)
+
+
+def resolve(
+    registry: Registry,
+    methods: str | None,
+    tasks: str | None,
+    config: Path | None,
+    model: str | None,
+    engine: str | None,
+    base_url: str | None,
+    data_root: list[str] | None,
+    limit: int | None,
+    seed: int | None,
+    settings: list[str],
+) -> RunConfig:
+    """Return the configuration that these options describe, above that of the file `config`. Raises ConfigError."""
+    from conrad_bench.config import load_config, parse_data_roots, parse_options
+
+    address = [f"openai.base_url={base_url}"] if base_url else []
+    given: dict[str, Any] = {
+        "methods": _names(methods),
+        "tasks": _names(tasks),
+        "model": model,
+        "engine": engine,
+        "limit": limit,
+        "seed": seed,
+        "data_roots": parse_data_roots(data_root or []) or None,
+        "options": parse_options([*settings, *address]) or None,
+    }
+    return load_config(config, {key: value for key, value in given.items() if value is not None}, registry)
+
+
+def default_out(methods: list[str], tasks: list[str]) -> Path:
+    """Return runs/<methods>-<tasks>, shortened by a hash where the name would be too long for a folder."""
+    name = f"{','.join(methods)}-{','.join(tasks)}".replace("/", "_")
+    if len(name.encode()) > 120:
+        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path("runs") / name
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Split "a,b" into names."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
-from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
+from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest, files_digest
 
 if TYPE_CHECKING:
@@ -74,14 +74,16 @@ def _commit(model: str, revision: str | None) -> str:
             f"model {model!r} is neither a local folder nor on the hub; if it is private, log in with `hf auth login`"
         ) from error
     except LocalEntryNotFoundError as error:
-        raise ModelError(
+        raise HubUnreachable(
             f"model {model!r} is neither a local folder nor in the local cache, and the hub cannot be reached; "
             "connect to the network once, or give the folder of a checkpoint"
         ) from error
     except EntryNotFoundError as error:
         raise ModelError(f"model {model!r} has no config.json: not a transformers checkpoint") from error
     except OSError as error:
-        raise ModelError(f"model {model!r}: the hub answered with {type(error).__name__}; try again later") from error
+        raise HubUnreachable(
+            f"model {model!r}: the hub answered with {type(error).__name__}; try again later"
+        ) from error
     return Path(path).parent.name
 
 
