@@ -75,7 +75,7 @@ def test_each_stage_of_the_phantom_study_is_played(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["format"], found["examples"], found["failed"]) == (1, 8, 0)
     rows = stages(tmp_path / "found.json")
-    training = rows["conrad", "fit", "training ConRad"]
+    training = rows["conrad", "fit", "training the confidence"]
     assert training["items"] == 4  # 8 examples, each with 8 rollouts, 16 a step
     plan = conrad_bench("run", *arguments, "--dry-run", cwd=tmp_path)
     assert f" {training['run_items']} " in next(line for line in plan.stdout.splitlines() if "steps of GRPO" in line)

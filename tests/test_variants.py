@@ -198,7 +198,7 @@ def test_a_plugin_s_own_name_has_no_dot(tmp_path: Path) -> None:
 def test_what_sets_a_variant_apart_shows_no_free_text() -> None:
     made = Registry().create("methods", "conrad.j", {"mode": "joint", "vllm": "http://host", "learning_rate": "1e-3"})
     own = {"mode": "joint", "vllm": "http://host", "learning_rate": "1e-3", "samples": 3000, "rank": 8}
-    assert set_apart(made, own, {"rank": 8}) == "mode=joint, learning_rate=0.001, vllm=(not shown)"
+    assert set_apart(made, own, {"rank": 8}) == "learning_rate=0.001, mode=joint, vllm=(not shown)"
     task = Registry().create("tasks", "mimic_report.f", {"reports_root": "/secret", "fit_on": "mimic_report"})
     said = set_apart(task, {"reports_root": "/secret", "fit_on": "mimic_report"}, {})
     assert said == "fit_on=mimic_report, reports_root=(not shown)"
