@@ -84,7 +84,7 @@ def test_each_stage_of_the_phantom_study_is_played(tmp_path: Path) -> None:
     # The responses that verbalized asked for are there when conrad asks for them: what is generated are numbers alone.
     assert rows["conrad", "estimate", "generate"]["items"] == 8
     assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["stages"]), rel=0.01)
-    assert "training ConRad" in done.stdout
+    assert "training the confidence" in done.stdout
     # Nothing else is left: neither answers nor adapters.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "runs"]
     assert list((tmp_path / "runs").iterdir()) == []
