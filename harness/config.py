@@ -194,7 +194,7 @@ def with_phantom_profile(config: RunConfig, registry: Registry) -> RunConfig:
 def _allowed(section: str, options: Mapping[str, Any], registry: Registry) -> bool:
     """Tell whether the plugins of a section take these options together."""
     for kind in registry.kinds(section):
-        plugin = registry.get(kind, section)  # type: ignore[call-overload]
+        plugin = registry.get(kind, section)
         try:
             plugin.model_validate(options)
         except ValidationError as error:
