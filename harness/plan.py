@@ -305,7 +305,7 @@ def phantom_size(layout: str, studies: int) -> int:
 
 
 def phantom_writer(layout: str) -> Callable[..., None]:
-    """Return the function that writes a layout: (folder, number of studies, seed, progress=)."""
+    """Return the function that writes a layout: (folder, number of studies, seed, progress=, size=)."""
     if layout == "mimic":
         from conrad_bench.tasks.phantom.mimic_layout import write_mimic
 

@@ -44,7 +44,6 @@ def report(plan: Plan, played: Sequence[Played], counted: dict[str, Any], exampl
     """Return the content of rehearsal.json. `counted` is the dry run of the same plan (`preview`)."""
     machine = _machine()
     rows = [row for part in played for row in _rows(plan, part, counted, machine)]
-    rows = [row for row in rows if row["status"] != "ok" or row["seconds"] >= 0.05]
     return {
         "format": FORMAT,
         "model": plan.model_label,
@@ -62,14 +61,13 @@ def _machine() -> dict[str, Any]:
     """Return the GPU's name and memory, or None, and the memory and processors of the machine."""
     import os
 
-    import psutil
     import torch
 
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "gpu": gpu.name if gpu else None,
         "gpu_gib": round(gpu.total_memory / GIB, 2) if gpu else None,
-        "host_gib": round(psutil.virtual_memory().total / GIB, 2),
+        "host_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 2),
         "cpus": os.cpu_count(),
     }
 
@@ -251,21 +249,25 @@ def for_console(result: dict[str, Any]) -> Any:
     table = Table(*names, "host GiB", "s each", "in the run", "hours", "", box=None)
     for column in table.columns[3:-1]:
         column.justify = "right"
+    problems = []
     for row in result["stages"]:
-        stage = ": ".join(filter(None, (row["part"], row["stage"])))
-        stage += ": the rest" if row["part"] in ("fit", "estimate", "score") and not row["stage"] else ""
-        note = "" if row["status"] == "ok" else f"{row['status']}: {row['problem']}"
-        note += f"; try {row['remedy']}" if row["remedy"] else ""
+        between = row["part"] in ("fit", "estimate", "score") and not row["stage"]
+        if row["status"] == "ok" and row["seconds"] < (0.5 if between else 0.05):
+            continue  # a line that tells nobody anything
+        stage = ": ".join(filter(None, (row["part"], row["stage"], "the rest" if between else "")))
+        if row["status"] != "ok":
+            place = " on ".join(filter(None, (row["method"], row["task"])))
+            what = f"{row['problem']}; try {row['remedy']}" if row["remedy"] else row["problem"]
+            problems.append(f"{row['status']}: {', '.join(filter(None, (place, stage)))}: {what}")
         cells = [row["task"], row["method"], stage, f"{row['items']:,}" if row["items"] else "-"]
         cells += [_number(row["gpu_reserved_gib"])] if machine["gpu"] else []
-        run_items = "-" if row["run_items"] is None else f"{row['run_items']:,}"
-        table.add_row(
-            *cells, _number(row["host_gib"]), _number(row["seconds_each"]), run_items, _number(row["hours"]), note
-        )
+        cells += [_number(row["host_gib"]), _number(row["seconds_each"])]
+        cells += ["-" if row["run_items"] is None else f"{row['run_items']:,}", _number(row["hours"])]
+        table.add_row(*cells, "" if row["status"] == "ok" else row["status"])
     total = f"about {result['hours']:.2g} hours for the whole run, if its examples were all as heavy as these"
     if result["failed"]:
         total += f"; {result['failed']} stage(s) failed and are not counted"
-    return Group(Text("\n".join(lines)), table, Text(total))
+    return Group(Text("\n".join(lines)), table, Text("\n".join([*problems, total])))
 
 
 def _number(value: float | None) -> str:

@@ -228,6 +228,22 @@ def test_phantom_data_are_written_on_request(tmp_path: Path) -> None:
     assert "tree: is not an empty folder" in again.stderr
 
 
+def test_phantom_films_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for layout, suffix in (("mimic", "jpg"), ("openi", "png"), ("vqa_rad", "jpg")):
+        given = ("data", "phantom", "--out", layout, "--layout", layout, "--studies", "2")
+        done = conrad_bench(*given, "--pixels", "300x400", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        films = list((tmp_path / layout).rglob(f"*.{suffix}"))
+        assert films
+        for film in films:
+            with Image.open(film) as image:
+                assert image.size == (300, 400)
+    again = conrad_bench("data", "phantom", "--out", "tree", "--pixels", "300 by 400", cwd=tmp_path)
+    assert "--pixels 300 by 400: should be WIDTHxHEIGHT" in refused(again)
+
+
 def test_the_default_run_folder_is_named_after_methods_and_tasks() -> None:
     assert default_out(["conrad", "probe"], ["mimic_report"]) == Path("runs/conrad,probe-mimic_report")
     long = [default_out([f"method_{i}" for i in range(40)], [task]) for task in ("a", "b")]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from conrad_bench.errors import ConfigError
 from conrad_bench.tasks.phantom import STUDIES
 
 
@@ -15,11 +16,25 @@ def phantom(
     layout: Annotated[Literal["mimic", "openi", "vqa_rad"], typer.Option(help="On-disk layout.")] = "mimic",
     studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = STUDIES,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom data.")] = 0,
+    pixels: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Enlarge the images, to 2544x3056 for one.")
+    ] = None,
 ) -> None:
     """Write phantom chest radiographs with reports or questions, in the layout of a real data set."""
     from conrad_bench.plan import phantom_writer
     from conrad_bench.progress import Reporter
 
+    size = _size(pixels)
     with Reporter().stage("writing the phantom data", studies) as advance:
-        phantom_writer(layout)(out, studies, seed, progress=advance)
+        phantom_writer(layout)(out, studies, seed, progress=advance, size=size)
     print(f"{studies} phantom studies in the {layout} layout: {out}")
+
+
+def _size(pixels: str | None) -> tuple[int, int] | None:
+    """Read "WIDTHxHEIGHT", or "N" for a square. Raises ConfigError."""
+    if pixels is None:
+        return None
+    parts = pixels.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
+        raise ConfigError(f"--pixels {pixels}: should be WIDTHxHEIGHT, such as 2544x3056, or one number")
+    return int(parts[0]), int(parts[-1])

@@ -127,17 +127,27 @@ def write_mimic(
     seed: int,
     scanner: Scanner = _SCANNER,
     progress: Callable[[int], object] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> None:
     """Write `number` studies of the world with this seed; `progress` is called with 1 after each study.
+
+    `size` is the (width, height) of the images; None: as they are drawn.
 
     The folder appears complete or not at all. Raises DataError where it is there already and not empty, StorageError
     where it cannot be written.
     """
     with whole_folder(folder) as partial:
-        _write_tree(partial, number, seed, scanner, progress)
+        _write_tree(partial, number, seed, scanner, progress, size)
 
 
-def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: Callable[[int], object] | None) -> None:
+def _write_tree(
+    root: Path,
+    number: int,
+    seed: int,
+    scanner: Scanner,
+    progress: Callable[[int], object] | None,
+    size: tuple[int, int] | None,
+) -> None:
     images: list[tuple[str, ...]] = []
     splits: list[tuple[str, ...]] = []
     records: list[tuple[str, ...]] = []
@@ -158,10 +168,10 @@ def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: 
             drawn.append(("LL" if study.index % 4 == 3 else "LATERAL", render.lateral(study, scanner)))
         for i, (view, pixels) in enumerate(drawn):
             dicom = _dicom_id(study, i)
-            _write_jpeg(root / place / f"{dicom}.jpg", pixels)
+            _write_jpeg(root / place / f"{dicom}.jpg", render.film(pixels, size, study))
             splits.append((dicom, name, subject, world.split_of(study.patient)))
             records.append((subject, name, dicom, f"{place}/{dicom}.jpg"))
-            images.append((dicom, subject, name, *_description(study, view)))
+            images.append((dicom, subject, name, *_description(study, view, size or (render.SIZE, render.SIZE))))
         if progress is not None:
             progress(1)
     prefix = "mimic-cxr-2.0.0"
@@ -173,15 +183,15 @@ def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: 
     (root / "README.txt").write_text(README.format(studies=number, seed=seed), encoding="utf-8")
 
 
-def _description(study: Study, view: str) -> tuple[str, ...]:
+def _description(study: Study, view: str, size: tuple[int, int]) -> tuple[str, ...]:
     """Return the metadata of one image, from PerformedProcedureStepDescription on. Dates lie in the far future."""
     procedure = (
         "CHEST (PA AND LAT)" if study.lateral else "CHEST (PORTABLE AP)" if view == "AP" else "CHEST (SINGLE VIEW)"
     )
     date = f"{2110 + study.patient % 90}{1 + study.index % 12:02d}{1 + study.patient % 28:02d}"
     time = f"{study.patient % 24:02d}{study.index % 60:02d}00.000"
-    size = str(render.SIZE)
-    return (procedure, view, size, size, date, time, procedure, _CODE_MEANING[view], "Erect")
+    width, height = map(str, size)
+    return (procedure, view, height, width, date, time, procedure, _CODE_MEANING[view], "Erect")
 
 
 def _write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:

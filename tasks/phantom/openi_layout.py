@@ -131,8 +131,11 @@ def write_openi(
     seed: int,
     scanner: Scanner = OTHER_SCANNER,
     progress: Callable[[int], object] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> None:
     """Write `number` studies of the world with this seed; `progress` is called with 1 after each study.
+
+    `size` is the (width, height) of the images; None: as they are drawn.
 
     The folder appears complete or not at all. Raises DataError where it is there already and not empty, or the studies
     are too many, StorageError where it cannot be written.
@@ -140,10 +143,17 @@ def write_openi(
     if number > STUDIES:
         raise DataError(f"a phantom world in this layout has at most {STUDIES} studies; ask for fewer")
     with whole_folder(folder) as partial:
-        _write_tree(partial, number, seed, scanner, progress)
+        _write_tree(partial, number, seed, scanner, progress, size)
 
 
-def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: Callable[[int], object] | None) -> None:
+def _write_tree(
+    root: Path,
+    number: int,
+    seed: int,
+    scanner: Scanner,
+    progress: Callable[[int], object] | None,
+    size: tuple[int, int] | None,
+) -> None:
     from PIL import Image
 
     (root / "ecgen-radiology").mkdir()
@@ -155,7 +165,7 @@ def _write_tree(root: Path, number: int, seed: int, scanner: Scanner, progress: 
         images = image_ids(study)
         for image, view in images.items():
             pixels = (render.frontal if view == "frontal" else render.lateral)(study, scanner)
-            Image.fromarray(pixels).save(root / "NLMCXR_png" / f"{image}.png", format="PNG")
+            Image.fromarray(render.film(pixels, size, study)).save(root / "NLMCXR_png" / f"{image}.png", format="PNG")
         split = split_of(study)
         if split is not None:
             ids[split].append(uid(study))

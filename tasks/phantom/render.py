@@ -109,3 +109,17 @@ def lateral(study: Study, scanner: Scanner = Scanner()) -> NDArray[np.uint8]:
     if found.device == 2:
         image = np.maximum(image, 0.95 * ((abs(_X - 0.52) < 0.012) & (_Y > 0.08) & (_Y < 0.5)))
     return _degrade(image, study.quality, scanner, rng)
+
+
+def film(pixels: NDArray[np.uint8], size: tuple[int, int] | None, study: Study) -> NDArray[np.uint8]:
+    """Return an image enlarged to (width, height) with the grain of a film; with None the image itself.
+
+    Without grain an enlarged image would take no disk and be decoded in no time, unlike the films whose size it has.
+    """
+    if size is None:
+        return pixels
+    from PIL import Image
+
+    large = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    grain = np.random.default_rng((*study.seed, 3)).standard_normal(large.shape, dtype=np.float32)
+    return np.clip(np.round(large + 3 * grain), 0, 255).astype(np.uint8)

@@ -58,8 +58,16 @@ def ask(study: Study) -> list[Question]:
     return [*asked, pool[int(rng.integers(len(pool)))]]
 
 
-def write_vqa_rad(out: Path, studies: int, seed: int, progress: Callable[[int], object] | None = None) -> None:
+def write_vqa_rad(
+    out: Path,
+    studies: int,
+    seed: int,
+    progress: Callable[[int], object] | None = None,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Write the images of `studies` patients with three questions each; `progress` is called with 1 after each image.
+
+    `size` is the (width, height) of the images; None: as they are drawn.
 
     The test split holds the patients of the world's test split; which of the others validate is the loader's choice.
     The folder appears complete or not at all. Raises DataError where it is there already and not empty, StorageError
@@ -72,7 +80,8 @@ def write_vqa_rad(out: Path, studies: int, seed: int, progress: Callable[[int], 
         (root / "images").mkdir()
         for study in first_studies(studies, seed):
             name = image_name(study)
-            Image.fromarray(render.frontal(study)).save(root / "images" / name, format="JPEG", quality=95)
+            pixels = render.film(render.frontal(study), size, study)
+            Image.fromarray(pixels).save(root / "images" / name, format="JPEG", quality=95)
             for question in ask(study):
                 rows.append(_row(study, name, question, len(rows)))
             if progress is not None:
