@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,7 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
                     # Other errors' messages could quote a report.
                     said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
                     reporter.say(f"{name} on {task_name} failed: {said}")
+                    traceback.clear_frames(error.__traceback__)  # they would keep the model of a training that failed
                     failures.append(error)
         for engine in (plan.engine, *plan.judges.values()):
             engine.close()

@@ -75,7 +75,7 @@ def text_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     folder = tmp_path_factory.mktemp("text_only")
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
