@@ -48,7 +48,7 @@ def environment(cache: Path) -> dict[str, str]:
 
 def stage(file: str) -> str:
     """Return the stage of a run that leaves a file."""
-    if "/checkpoints/" in file:
+    if "/checkpoint" in file:
         return "checkpoints"
     folder = "start" if file == "config.yaml" else file.partition("/")[0]
     return folder if folder in STAGES else "leaderboard"

@@ -52,7 +52,7 @@ def report(plan: Plan, played: Sequence[Played], counted: dict[str, Any], exampl
         "examples": examples,
         "unchecked": list(plan.unchecked.values()),
         "stages": rows,
-        "hours": round(sum(row["hours"] or 0.0 for row in rows), 4),
+        "hours": sum(row["hours"] or 0.0 for row in rows),
         "failed": sum(row["status"] == "failed" for row in rows),
     }
 
