@@ -158,7 +158,6 @@ def test_report_and_confidence_are_learned_together(cluster: Cluster, base_model
     assert_same_adapter(tmp_path / "group", tmp_path / "whole")
 
 
-@pytest.mark.skip(reason="known defect: fails with two workers and tensorboard, cause not found yet")
 @needs_tensorboard
 def test_one_worker_reports_what_all_have_trained(
     cluster: Cluster, small: World, base_model: Path, tmp_path: Path
