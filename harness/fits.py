@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from conrad_bench.errors import DataError, StorageError
 from conrad_bench.judging import make_judge
+from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
 from conrad_bench.storage import storage_errors, write_text
@@ -77,8 +78,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     if not marker.is_file():
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        beside = () if learner(method).asks_while_training() else tuple(plan.judges.values())
-        method.fit(task, train, validation, replace(model, beside=beside), make_judge(plan, task, model), folder)
+        method.fit(task, train, validation, fitting(plan, method, model), make_judge(plan, task, model), folder)
         content = {
             "method": name,
             "task": task_name,
@@ -94,6 +94,12 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
             "the data"
         )
     return folder
+
+
+def fitting(plan: Plan, method: Method, model: Model) -> Model:
+    """Return the model for a method's fit: a training has the judges' memory, too, unless it asks them as it goes."""
+    beside = () if learner(method).asks_while_training() else tuple(plan.judges.values())
+    return replace(model, beside=beside)
 
 
 def artifact_folder(out: Path, name: str, task_name: str) -> Path:

@@ -13,7 +13,7 @@ from conrad_bench.errors import ConfigError, ConradBenchError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import learner
-from conrad_bench.plan import Plan, check_overlap, load_task, make_plan
+from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import storage_errors, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
@@ -49,6 +49,7 @@ def run(
     if dry_run:
         from conrad_bench.preview import preview
 
+        check_training(plan)
         return preview(plan, out, reporter)
     if (out / "manifest.json").is_file() and (out / "leaderboard.json").is_file():
         from conrad_bench.leaderboards.board.build import FORMAT
@@ -58,6 +59,7 @@ def run(
             reporter.say(f"{out} holds this run, finished; nothing to do")
             return board
         reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
+    check_training(plan)
     return _carry_out(plan, out, reporter, cluster)
 
 

@@ -127,10 +127,18 @@ def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> 
             if not tolerant:
                 raise
             unchecked[each.model] = str(error)
-    if any(isinstance(learner(method), TrainingSettings) for method in methods.values()) and not unchecked:
-        engine.check_training()
     metrics = make_metrics(config, registry)
     return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, metrics, unchecked)
+
+
+def check_training(plan: Plan) -> None:
+    """Raise ModelError if a method trains an adapter and the model can have none; reads no weights.
+
+    It builds the model's layers without their weights, which takes a moment: not for a run that is finished.
+    """
+    trains = any(isinstance(learner(method), TrainingSettings) for method in plan.methods.values())
+    if trains and plan.engine.model not in plan.unchecked:
+        plan.engine.check_training()
 
 
 def embedded_model() -> str:

@@ -10,9 +10,7 @@ What was learned in a few steps is worth nothing, and is removed at the end with
 from __future__ import annotations
 
 import bisect
-import gc
 import os
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,18 +20,20 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.base import Engine, Job
+from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import StorageError
-from conrad_bench.fits import artifact_folder
+from conrad_bench.fits import artifact_folder, fitting
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
 from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import Plan, check_overlap, load_task, make_plan
+from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.storage import storage_errors
 from conrad_bench.types import TRAINING, Claim, Example, Message, Prompt, Sampling, Score
+from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -54,6 +54,7 @@ def rehearse(
 
     plan = make_plan(config, registry, tolerant=True)
     plan.engine.identity()  # raises where the model itself is out of reach
+    check_training(plan)
     plan.methods.update({name: _untracked(method) for name, method in plan.methods.items()})
     reporter = MeasuringReporter()
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
@@ -151,10 +152,7 @@ class _Stage:
             link = link.__cause__ or link.__context__
         for engine in (self.plan.engine, *self.plan.judges.values()):
             engine.close()
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        free_memory()
 
     def _load(self, engine: Engine, label: str) -> bool:
         """Let an engine answer one word, so that no other stage's time holds that of loading; measured once."""
@@ -193,7 +191,7 @@ class _Stage:
         """Fit a method on a few examples and return its artifact, None where that failed."""
         if (name, task_name) in self._fits:
             return self._fits[name, task_name]
-        inner = name.partition("+")[0]
+        inner = learner_name(name)
         if inner != name and TRAINING in learner(method).needs and self._fit(inner, learner(method), task_name) is None:
             self.played.append(Played("fit", task_name, name, why="not played: the fit of the method itself failed"))
             self._fits[name, task_name] = None
@@ -212,7 +210,7 @@ class _Stage:
             # Where more examples do not make more steps, they make longer ones: the epochs of a probe.
             played.steps_factor, played.step_factor = learned, asked if learned == 1 else 1.0
             self._load(self.plan.engine, "")
-            method.fit(task, few, validation, self.model, self._judge(task), folder)
+            method.fit(task, few, validation, fitting(self.plan, method, self.model), self._judge(task), folder)
         self._fits[name, task_name] = None if played.failed else folder
         return self._fits[name, task_name]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import ConradBenchError, EngineError
 from conrad_bench.measuring import GIB, Measured
 from conrad_bench.methods.recalibrated import learner
+from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.plan import Plan
@@ -195,7 +196,7 @@ def remedy(plan: Plan, played: Played, path: str) -> str:
     options: list[str] = []
     if path.rpartition("training")[1] and "score by" not in path:
         method = learner(plan.methods[played.method]) if played.method in plan.methods else None
-        options += _smaller_training(played.method.partition("+")[0], method)
+        options += _smaller_training(learner_name(played.method), method)
     else:
         name, engine = plan.engine.name, plan.engine
         for scorer, judge in plan.judges.items():

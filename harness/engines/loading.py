@@ -158,9 +158,7 @@ def load_processor(model: str, revision: str | None, chat_template: str | None =
             processor = TextProcessor(load_tokenizer(model, revision))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    if (
-        processor.tokenizer.pad_token_id is None
-    ):  # as of most models that read text only; what pads is never attended to
+    if processor.tokenizer.pad_token_id is None:  # what pads is never attended to
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     if chat_template is not None:
         processor.chat_template = chat_template
