@@ -1,24 +1,20 @@
 """What a run takes at real size: measured where a CPU can measure it, computed where it cannot.
 
-    python benchmarks/scale.py [--gemma FOLDER]
+    python benchmarks/scale.py
 
 - a chest film of 2544 x 3056 pixels, opened and prepared at 896 pixels
 - one decoder layer of MedGemma 4B's language model, with random weights: a prompt of three images, the keys and values
   that it leaves, and the eleven confidences behind them, as eleven copies and as a tree
 - the memory of MedGemma 4B under each trainer at its defaults (`Memory`: the formulas)
-- with --gemma, a folder of a Gemma3ForConditionalGeneration: the steps of the trainers on it, by rehearsals
 
-It prints Markdown tables for docs/gpu.md.
+It prints Markdown tables for docs/gpu.md. benchmarks/real_model.py has the steps of the trainers on a real model.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -323,51 +319,14 @@ def layer_rows() -> list[tuple[str, str, str]]:
     return found
 
 
-def gemma_rows(folder: Path) -> list[tuple[str, str, str]]:
-    """Rehearse the trainers on a real language model, one process each, and return seconds and peak memory a step."""
-    trainers = {
-        "conditional GRPO": ("conrad", ()),
-        "conrad_exact": ("conrad_exact", ()),
-        "sft": ("sft", ()),
-        "joint GRPO": ("conrad", ("-o", "conrad.mode=joint", "-o", "conrad.batch_size=8")),
-        "probe": ("probe", ()),
-    }
-    found = []
-    for name, (method, options) in trainers.items():
-        with tempfile.TemporaryDirectory() as out:
-            command = [
-                sys.executable,
-                "-c",
-                "from conrad_bench.cli import main; main()",
-                "rehearse",
-                "--methods",
-                method,
-                "--tasks",
-                "mimic_report",
-                "--model",
-                str(folder),
-            ]
-            command += ["--out", out, "--examples", "4", "-o", "phantom.studies=200", *options]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            result = Path(out) / "rehearsal.json"
-            rows = json.loads(result.read_text())["stages"] if result.is_file() else []
-        steps = [row for row in rows if row["stage"].startswith("training") and row["seconds_each"] is not None]
-        said = [f"{row['seconds_each']:.2f} s a step, {row['host_gib']:.1f} GiB" for row in steps]
-        said = said or [f"failed: {(done.stderr.splitlines() or ['?'])[-1]}"]
-        found.append((f"{folder.name}: {name}", "-", said[0]))
-    return found
-
-
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description="What a run takes at real size.")
-    parser.add_argument("--gemma", type=Path, help="folder of a Gemma3ForConditionalGeneration to train on")
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(description="What a run takes at real size.").parse_args()
     memory = Memory()
     s = memory.shape
     print("| what | computed | measured |")
     print("| --- | --- | --- |")
-    for row in (*film_rows(), *layer_rows(), *(gemma_rows(arguments.gemma) if arguments.gemma else ())):
+    for row in (*film_rows(), *layer_rows()):
         print(f"| {' | '.join(row)} |", flush=True)
     weights = s.layers * s.layer_weights() + s.vision_weights() + s.vocabulary * s.hidden
     print(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from plain_llama import write_llama
 from test_grpo import silent
 
 from conrad_bench.engines.decoders import decoder_layers
@@ -68,22 +69,8 @@ def test_a_model_without_linear_layers_is_refused() -> None:
 @pytest.fixture(scope="module")
 def text_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama with random weights, a byte-level tokenizer and a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    vocab = {token: i for i, token in enumerate(("<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())))}
-    tokenizer = Tokenizer(models.BPE(vocab, [], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     folder = tmp_path_factory.mktemp("text_only")
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 1}
-    ends = {"bos_token_id": 1, "eos_token_id": 2}
-    config = transformers.LlamaConfig(vocab_size=len(vocab), num_key_value_heads=1, **sizes, **ends)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    write_llama(folder, TEMPLATE)
     return folder
 
 

@@ -23,7 +23,6 @@ from conrad_bench.tasks.prompts import FINDINGS, report_text
 from conrad_bench.trainers import grpo
 from conrad_bench.trainers.conrad import chat_rows, one_device, train_conrad
 from conrad_bench.trainers.masks import confidence_mask, level_ids, marker_ids
-from conrad_bench.trainers.prefix import Written
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings
 from conrad_bench.types import Message, Prompt, Response, Sampling
@@ -44,14 +43,6 @@ class World:
         self.reports = [g.token_ids for g in self.engine.generate(jobs, Sampling(max_tokens=96), None)]
         self.tokenizer = self.engine.torch_model()[1].tokenizer
         self.marker = marker_ids(self.tokenizer)
-
-    def written(self) -> list[Written]:
-        """The reports up to the marker; every second one belongs to two images, to vary the lengths."""
-        out = []
-        for i, (prompt, ids) in enumerate(zip(self.prompts, self.reports, strict=True)):
-            shown = prompt if i % 2 else Prompt(prompt.messages, images=prompt.images * 2)
-            out.append(Written(shown, ids[: list(ids).index(self.marker[1]) - 1]))
-        return out
 
     def asking(self, text: str) -> list[Prompt]:
         return [Prompt((Message("user", text),), prompt.images) for prompt in self.prompts]

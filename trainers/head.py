@@ -6,12 +6,25 @@ the confidence needs those before two or three tokens of each report.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from conrad_bench.engines.heads import precise_logits
+
+
+@contextmanager
+def head_at(network: Any, places: torch.Tensor) -> Iterator[None]:
+    """Let a network's head read the states at `places` alone, a mask (rows, tokens): its logits are (places, words)."""
+    head = network.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _head, states: (states[0][places.to(states[0].device)],))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class MaskedHead:
@@ -31,13 +44,8 @@ class MaskedHead:
         self._done += len(labels)
         before = torch.zeros_like(labels, dtype=torch.bool)
         before[:, -mask.shape[1] - 1 : -1] = mask  # a token is predicted by the state before it
-        head = self._network.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda _head, states: (states[0][before.to(states[0].device)],))
-        try:
-            with precise_logits(self._network):
-                logits = self._model(**inputs, use_cache=False).logits
-        finally:
-            handle.remove()
+        with head_at(self._network, before), precise_logits(self._network):
+            logits = self._model(**inputs, use_cache=False).logits
         logp = torch.log_softmax(logits.float() / self._temperature, dim=-1)
         chosen = logp.gather(1, labels[:, -mask.shape[1] :][mask][:, None])[:, 0]
         with torch.no_grad():

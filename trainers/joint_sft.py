@@ -21,6 +21,7 @@ import torch
 from conrad_bench.engines.inputs import Encoded, collate, encode, end_of_turn, stop_tokens, tokenize
 from conrad_bench.engines.loading import hush_imports
 from conrad_bench.trainers.adapters import language_lora
+from conrad_bench.trainers.head import head_at
 from conrad_bench.trainers.loop import train_adapter
 from conrad_bench.trainers.masks import confidence_mask
 from conrad_bench.trainers.settings import LevelSettings
@@ -50,12 +51,8 @@ def token_losses(
     first, behind = (torch.tensor(list(where), device=ids.device)[:, None] for where in (starts, ends))
     scored = (at >= first) & (at < behind)
     before = scored.roll(-1, dims=1)  # a token is predicted by the state before it; none is the row's first
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _head, states: (states[0][before.to(states[0].device)],))
-    try:
+    with head_at(model, before):
         logits = model(**inputs, use_cache=False).logits
-    finally:
-        handle.remove()
     losses = torch.nn.functional.cross_entropy(logits.float(), ids[scored].to(logits.device), reduction="none")
     return list(losses.split([end - start for start, end in zip(starts, ends, strict=True)]))
 
