@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from conrad_bench.methods.base import Judge, Method, Step, drawn
-from conrad_bench.methods.stating import state, state_jointly, train_on_levels
+from conrad_bench.methods.base import Judge, Step
+from conrad_bench.methods.stating import Stating, state, state_jointly, train_on_levels
 from conrad_bench.reading.elicitation import elicit_at
 from conrad_bench.trainers.conrad import train_conrad
 from conrad_bench.trainers.rewards import mean_log_score, violation_reward
-from conrad_bench.trainers.settings import GRPOSettings, tracker_problem
+from conrad_bench.trainers.settings import GRPOSettings
 from conrad_bench.types import (
-    LOGPROBS,
     SAMPLING,
     TRAINING,
     Claim,
     Estimate,
     Example,
-    Granularity,
     Response,
     Sampling,
     Score,
@@ -30,24 +28,13 @@ if TYPE_CHECKING:
     from conrad_bench.tasks.base import Task
 
 
-class ConRad(Method, GRPOSettings):
+class ConRad(Stating, GRPOSettings):
     """GRPO on the confidence tokens; reward lambda (r log c + (1 - r) log(1 - c)), r the claim's correctness."""
 
     name: ClassVar[str] = "conrad"
     summary: ClassVar[str] = "stated confidence trained by GRPO with the logarithmic scoring rule"
     source: ClassVar[str] = "ConRad, sections 2.3 and 3, equations 2 and 3"
     needs: ClassVar = frozenset({TRAINING, SAMPLING})
-
-    distribution: bool = False
-    """Also read the probabilities of all eleven confidences (needs log-probabilities)."""
-
-    def requirements(self) -> frozenset[str]:
-        """Reading all eleven confidences needs log-probabilities."""
-        return self.needs | {LOGPROBS} if self.distribution else self.needs
-
-    def problem(self, granularity: Granularity) -> str | None:
-        """A tracker whose package is not installed."""
-        return tracker_problem(self.report_to)
 
     def asks_while_training(self) -> bool:
         """In joint mode each step's reports are judged."""
@@ -57,7 +44,7 @@ class ConRad(Method, GRPOSettings):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """Training on responses of the base model (conditional) or of its own (joint), then the test examples."""
-        chosen, elicit = self._chosen(train, task.granularity), elicit_at(task.granularity)
+        chosen, elicit = self.chosen(train, task.granularity), elicit_at(task.granularity)
         sampling = Sampling(max_tokens=self.max_tokens)
         each = " for each sentence" if task.granularity == "sentence" and self.mode == "conditional" else ""
         what = f"steps of GRPO{each}, groups of {self.generations}, {self.mode}"
@@ -72,9 +59,6 @@ class ConRad(Method, GRPOSettings):
             Step("state", len(test), "responses: one number for each claim, with the adapter"),
         ]
 
-    def _chosen(self, examples: Sequence[Example], granularity: Granularity) -> list[Example]:
-        return drawn(examples, self.sentence_samples if granularity == "sentence" else self.samples, self.seed)
-
     def fit(
         self,
         task: Task,
@@ -87,7 +71,7 @@ class ConRad(Method, GRPOSettings):
         """Train the adapter. Raises TrainingError if the rollouts lose the confidence format."""
         from conrad_bench.trainers.objectives import sampled
 
-        examples, elicit = self._chosen(train, task.granularity), elicit_at(task.granularity)
+        examples, elicit = self.chosen(train, task.granularity), elicit_at(task.granularity)
         if self.mode == "conditional":
             objective = sampled(
                 self.reward_scale, self.reward_eps, self.generations, self.scale_rewards, self.entropy, self.beta

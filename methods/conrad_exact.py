@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from conrad_bench.methods.base import Judge, Method, Step, drawn
-from conrad_bench.methods.stating import level_plan, state, train_on_levels
-from conrad_bench.trainers.settings import LevelSettings, tracker_problem
-from conrad_bench.types import LOGPROBS, TRAINING, Estimate, Example, Granularity
+from conrad_bench.methods.base import Judge, Step
+from conrad_bench.methods.stating import Stating, level_plan, state, train_on_levels
+from conrad_bench.trainers.settings import LevelSettings
+from conrad_bench.types import TRAINING, Estimate, Example
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 
-class ConRadExact(Method, LevelSettings):
+class ConRadExact(Stating, LevelSettings):
     """ConRad's objective (equations 2 and 3) by exact differentiation; the base model's responses stay as they are."""
 
     name: ClassVar[str] = "conrad_exact"
@@ -38,25 +38,12 @@ class ConRadExact(Method, LevelSettings):
     """Weight of the policy's entropy, in units of the reward scale: it keeps neighbouring confidences in play."""
     normalise: bool = False
     """Divide each claim's rewards by their deviation under the policy, as GRPO's group scaling does."""
-    distribution: bool = False
-    """Also read the probabilities of all eleven confidences (needs log-probabilities)."""
-
-    def requirements(self) -> frozenset[str]:
-        """Reading all eleven confidences needs log-probabilities."""
-        return self.needs | {LOGPROBS} if self.distribution else self.needs
-
-    def problem(self, granularity: Granularity) -> str | None:
-        """A tracker whose package is not installed."""
-        return tracker_problem(self.report_to)
 
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """Training and stating a confidence, both behind responses of the base model."""
-        return level_plan(self, task, self._chosen(train, task.granularity), test, "steps on the exact expected reward")
-
-    def _chosen(self, examples: Sequence[Example], granularity: Granularity) -> list[Example]:
-        return drawn(examples, self.sentence_samples if granularity == "sentence" else self.samples, self.seed)
+        return level_plan(self, task, self.chosen(train, task.granularity), test, "steps on the exact expected reward")
 
     def fit(
         self,
@@ -71,7 +58,7 @@ class ConRadExact(Method, LevelSettings):
         from conrad_bench.trainers.objectives import expected_reward
 
         objective = expected_reward(self.reward_scale, self.reward_eps, self.entropy, self.normalise)
-        examples = self._chosen(train, task.granularity)
+        examples = self.chosen(train, task.granularity)
         train_on_levels(self, objective, self.seed, task, examples, model, judge, out)
 
     def estimate(

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from conrad_bench.errors import TrainingError
-from conrad_bench.methods.base import Judge, Method, Step, drawn, respond
-from conrad_bench.methods.stating import level_plan, state, state_jointly, train_on_levels
+from conrad_bench.methods.base import Judge, Step, respond
+from conrad_bench.methods.stating import Stating, level_plan, state, state_jointly, train_on_levels
 from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, separator
-from conrad_bench.trainers.settings import LevelSettings, tracker_problem
-from conrad_bench.types import LOGPROBS, TRAINING, Claim, Estimate, Example, Granularity, Score
+from conrad_bench.trainers.settings import LevelSettings
+from conrad_bench.types import TRAINING, Claim, Estimate, Example, Granularity, Score
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from conrad_bench.trainers.joint_sft import Target
 
 
-class SFT(Method, LevelSettings):
+class SFT(Stating, LevelSettings):
     """Cross-entropy to the level nearest to the correctness of responses that the base model wrote.
 
     Sentences are right or wrong, so there it learns 0 and 10 alone, as the paper says of it.
@@ -40,8 +40,6 @@ class SFT(Method, LevelSettings):
     mode: Literal["conditional", "joint"] = "conditional"
     """conditional: the base writes the report, an activated LoRA states the confidence. joint: one LoRA does both, and
     learns the text of its report with the score appended, as in the paper."""
-    distribution: bool = False
-    """Also read the probabilities of all eleven confidences (needs log-probabilities)."""
 
     @model_validator(mode="after")
     def _options_need_their_mode(self) -> SFT:
@@ -49,23 +47,12 @@ class SFT(Method, LevelSettings):
             raise ValueError("mode=joint learns whole reports; set sentence_weight=report or mode=conditional")
         return self
 
-    def requirements(self) -> frozenset[str]:
-        """Reading all eleven confidences needs log-probabilities."""
-        return self.needs | {LOGPROBS} if self.distribution else self.needs
-
-    def problem(self, granularity: Granularity) -> str | None:
-        """A tracker whose package is not installed."""
-        return tracker_problem(self.report_to)
-
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """Training on responses of the base model, then the test examples: behind its responses, or its own (joint)."""
-        chosen = self._chosen(train, task.granularity)
+        chosen = self.chosen(train, task.granularity)
         return level_plan(self, task, chosen, test, f"supervised steps, {self.mode}", self.mode == "joint")
-
-    def _chosen(self, examples: Sequence[Example], granularity: Granularity) -> list[Example]:
-        return drawn(examples, self.sentence_samples if granularity == "sentence" else self.samples, self.seed)
 
     def fit(
         self,
@@ -77,7 +64,7 @@ class SFT(Method, LevelSettings):
         out: Path,
     ) -> None:
         """Train the adapter."""
-        examples = self._chosen(train, task.granularity)
+        examples = self.chosen(train, task.granularity)
         if self.mode == "joint":
             from conrad_bench.trainers.joint_sft import train_joint_sft
 

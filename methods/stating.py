@@ -10,16 +10,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import TrainingError
-from conrad_bench.methods.base import Judge, Responses, Step, respond
+from conrad_bench.methods.base import Judge, Method, Responses, Step, drawn, respond
 from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, read_level, separator
-from conrad_bench.trainers.settings import LevelSettings, TrainingSettings
-from conrad_bench.types import END, Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
+from conrad_bench.trainers.settings import LevelSettings, TrainingSettings, tracker_problem
+from conrad_bench.types import END, LOGPROBS, Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
     from conrad_bench.trainers.objectives import Objective
     from conrad_bench.trainers.prefix import Written
+
+
+class Stating(Method, TrainingSettings):
+    """A method that trains an adapter to state confidences."""
+
+    distribution: bool = False
+    """Also read the probabilities of all eleven confidences (needs log-probabilities)."""
+
+    def requirements(self) -> frozenset[str]:
+        """Reading all eleven confidences needs log-probabilities."""
+        return self.needs | {LOGPROBS} if self.distribution else self.needs
+
+    def problem(self, granularity: Granularity) -> str | None:
+        """A tracker whose package is not installed."""
+        return tracker_problem(self.report_to)
+
+    def chosen(self, examples: Sequence[Example], granularity: Granularity) -> list[Example]:
+        """Return the training examples, drawn at random where there are more."""
+        return drawn(examples, self.sentence_samples if granularity == "sentence" else self.samples, self.seed)
 
 
 def places(found: Responses) -> list[tuple[int, int]]:
