@@ -74,8 +74,9 @@ class ConRad(Stating, GRPOSettings):
         examples, elicit = self.chosen(train, task.granularity), elicit_at(task.granularity)
         if self.mode == "conditional":
             objective = sampled(
-                self.reward_scale, self.reward_eps, self.generations, self.scale_rewards, self.entropy, self.beta
-            )
+                self.reward_scale, self.reward_eps, self.generations, self.scale_rewards, self.entropy, self.beta,
+                self.violation,
+            )  # fmt: skip
             train_on_levels(self, objective, self.seed, task, examples, model, judge, out)
             return
 
@@ -103,7 +104,7 @@ class ConRad(Stating, GRPOSettings):
         the judge could not judge says nothing of the policy: the mean leaves such claims out, and a response of which
         no claim was judged has no reward (None), so that it counts neither for the group's baseline nor for the update.
         """
-        worst = violation_reward(self.reward_scale, self.reward_eps)
+        worst = violation_reward(self.reward_scale, self.reward_eps, self.violation)
         rewards: list[float | None] = []
         parsed = []
         for stated, judged in zip(confidences, correctness, strict=True):

@@ -26,6 +26,7 @@ from conrad_bench.types import END, Message, Prompt, Sampling
 
 # Ray Train warns of its own defaults when it is first used, and Ray leaves sockets to the interpreter's end.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

@@ -28,6 +28,7 @@ def rows(folder: Path) -> Any:
     return json.loads((folder / "leaderboard.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_a_run_on_ray_whose_training_worker_is_killed_ends_in_the_same_leaderboard(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
     if (os.cpu_count() or 1) < 2:

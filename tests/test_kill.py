@@ -66,6 +66,7 @@ def test_training_passes_over_the_examples_epoch_after_epoch() -> None:
     assert order == settings.order_of(16, seed=1) != settings.order_of(16, seed=2)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     kill = load_benchmark()
     reference, out, cache = tmp_path / "reference", tmp_path / "out", tmp_path / "cache"

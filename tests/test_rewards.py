@@ -33,6 +33,10 @@ def test_expectation_over_outcomes_is_the_score_of_their_mean(confidence: float,
     assert each == pytest.approx(log_score(confidence, mean), rel=1e-9, abs=1e-9)
 
 
+def test_a_violation_of_ones_own_is_in_units_of_the_scale() -> None:
+    assert violation_reward(scale=50.0, violation=-3.0) == -150.0
+
+
 @given(st.floats(0, 1), st.sampled_from(LEVELS), st.floats(0.001, 0.4), st.floats(0.1, 1000))
 def test_leaving_the_format_never_pays(correctness: float, confidence: float, eps: float, scale: float) -> None:
     assert violation_reward(scale, eps) < log_score(confidence, correctness, scale, eps) <= 0

@@ -81,8 +81,11 @@ def sampled(
     divide: Literal["none", "group", "batch"] = "none",
     entropy: float = 0.0,
     beta: float = 0.0,
+    violation: float | None = None,
 ) -> Objective:
     """Return GRPO's objective with `group` answers a claim; `divide` says by what deviation advantages are divided.
+
+    `violation` is the reward of a malformed answer in units of `scale` (rewards.violation_reward).
 
     The policy has not moved since the answers were drawn, so there is no ratio to clip.
     """
@@ -91,7 +94,8 @@ def sampled(
         whole = with_rest(logp)
         with torch.no_grad():
             drawn = torch.stack([_draw(row, group, seed) for row, seed in zip(whole, claims.seeds, strict=True)])
-            rewards = _rewards(claims.correctness, scale, eps, logp.device).gather(1, drawn)
+            worth = _rewards(claims.correctness, scale, eps, logp.device, violation)
+            rewards = worth.gather(1, drawn)
             advantage = rewards - rewards.mean(1, keepdim=True)
             if divide == "group":
                 advantage = advantage / (rewards.std(1, keepdim=True) + 1e-4)
@@ -119,9 +123,11 @@ def with_rest(logp: torch.Tensor) -> torch.Tensor:
     return torch.cat([logp, rest.log()], dim=1)
 
 
-def _rewards(correctness: Sequence[float], scale: float, eps: float, device: torch.device) -> torch.Tensor:
+def _rewards(
+    correctness: Sequence[float], scale: float, eps: float, device: torch.device, violation: float | None = None
+) -> torch.Tensor:
     """Return the reward of each answer to each claim, the malformed one last, shape (n, 12)."""
-    worst = violation_reward(scale, eps)
+    worst = violation_reward(scale, eps, violation)
     rows = [[*(log_score(c / (LEVELS - 1), r, scale, eps) for c in range(LEVELS)), worst] for r in correctness]
     return torch.tensor(rows, device=device)
 

@@ -24,9 +24,9 @@ def mean_log_score(
     return sum(scores) / len(scores)
 
 
-def violation_reward(scale: float = 100.0, eps: float = 0.01) -> float:
-    """Return the fixed reward of a response without a readable confidence: 1.2 times the worst possible log score.
+def violation_reward(scale: float = 100.0, eps: float = 0.01, violation: float | None = None) -> float:
+    """Return the fixed reward of a response without a readable confidence: scale * `violation`.
 
-    It must lie below every reward that a stated confidence can get, or leaving the format would pay.
+    By default 1.2 times the worst possible log score. Above that one, leaving the format can pay.
     """
-    return 1.2 * scale * math.log(eps)
+    return scale * (1.2 * math.log(eps) if violation is None else violation)

@@ -74,9 +74,9 @@ class GRPOSettings(TrainingSettings):
 
     The paper's (section 3): `samples`, `sentence_samples`, `epochs`, `reward_scale`, `sentence_weight`, and with
     `mode=joint` its form. Ours, since the text that we have gives no number: `generations`, `batch_size`,
-    `accumulation`, `learning_rate`, `schedule`, `rank`, `reward_eps` (paper: "sufficiently small"), `entropy` (0 is the
-    paper's objective), `beta`, `max_grad_norm`, `max_tokens`. Ours by choice: `mode=conditional`, and
-    `scale_rewards=none` where GRPO (Shao et al. 2024, section 4.1) divides by the group's deviation.
+    `accumulation`, `learning_rate`, `schedule`, `rank`, `reward_eps` (paper: "sufficiently small"), `violation`,
+    `entropy` (0 is the paper's objective), `beta`, `max_grad_norm`, `max_tokens`. Ours by choice: `mode=conditional`,
+    and `scale_rewards=none` where GRPO (Shao et al. 2024, section 4.1) divides by the group's deviation.
     """
 
     mode: Literal["conditional", "joint"] = "conditional"
@@ -89,6 +89,9 @@ class GRPOSettings(TrainingSettings):
     """lambda of the reward (paper: 100). With Adam and clipped gradients it changes next to nothing."""
     reward_eps: float = Field(0.01, gt=0, lt=0.5)
     """Confidences are clipped to [eps, 1 - eps] in the reward."""
+    violation: float | None = Field(None, lt=0)
+    """Reward of a response without a readable confidence, in units of `reward_scale`. By default 1.2 times the worst
+    log score: -5.5 with `reward_eps` 0.01. Above that score leaving the format can pay where a claim is wrong."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing, the group's or the batch's deviation. A group's deviation depends on the
     claim's own correctness: what is left of the reward is then no proper score where correctness varies."""
