@@ -222,7 +222,7 @@ def _counting() -> Iterator[list[str]]:
 
 def _reward(rows: Any, texts: Any) -> tuple[list[float | None], list[bool]]:
     """Reports that are right with probability 0.6."""
-    from conrad_bench.reading.elicitation import report_claim
+    from conrad_bench.reading.claims import report_claim
     from conrad_bench.trainers.rewards import log_score, violation_reward
     from conrad_bench.types import Response
 

@@ -15,6 +15,8 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | response | string | key of the rollout, to join the texts |
 | quality, quality_6, quality_8, quality_10 | float64 or null | optional, see `QUALITY`; one value for each example |
 | p_0 ... p_10 | float64 or null | optional, see `LEVEL_PROBABILITIES`; in a row all of them or none |
+| reading | string or null | optional: how the response's confidence was written (`Claim.reading`) |
+| thoughts | float64 or null | optional: 1 where the response held thoughts, which were set aside, else 0 |
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
 
 Behind the first nine, columns may stand in any order. The parquet schema's metadata carries the format's version under
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import ConradBenchError, DataError, StorageError
 from conrad_bench.reading.elicitation import LEVELS
+from conrad_bench.reading.thoughts import thinks
 from conrad_bench.storage import write_bytes
 from conrad_bench.types import STATUSES, Estimate, Example, Score
 
@@ -49,7 +52,11 @@ QUALITY = ("quality", *QUALITY_ABOVE)
 LEVEL_PROBABILITIES = tuple(f"p_{level}" for level in range(11))
 """In [0, 1]: the probabilities that the model gives to the eleven confidence answers where it states its confidence.
 They sum to at most 1; the rest is the probability of a malformed answer."""
-OPTIONAL = (*QUALITY, *LEVEL_PROBABILITIES)
+READING, THOUGHTS = "reading", "thoughts"
+"""How the response's confidence was written, null where it states none; whether thoughts were set aside (1, 0)."""
+NUMBERS = (*QUALITY, *LEVEL_PROBABILITIES, THOUGHTS)
+"""Optional columns with numbers in [0, 1]."""
+OPTIONAL = (*NUMBERS, READING)
 """Columns that a records file may have. A file with one of `LEVEL_PROBABILITIES` has all eleven."""
 RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
@@ -80,7 +87,10 @@ def write_records(path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFram
     subgroups = [str(column) for column in frame.columns if column not in COLUMNS]
     fields = [(column, _arrow_type(column)) for column in COLUMNS]
     fields += [
-        (column, pa.float64() if column in OPTIONAL or _is_number(frame[column]) else pa.string())
+        (
+            column,
+            pa.float64() if column in NUMBERS or (column != READING and _is_number(frame[column])) else pa.string(),
+        )
         for column in subgroups
     ]
     schema = pa.schema(fields, metadata={_METADATA_KEY: str(VERSION).encode()})
@@ -142,7 +152,7 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
             _refuse(frame[column].isna(), path, column, "a value is missing")
     for column in ("task", "method"):
         _refuse(frame[column] != frame[column].iloc[0], path, column, "one file holds one task and one method")
-    optional = [column for column in OPTIONAL if column in frame]
+    optional = [column for column in NUMBERS if column in frame]
     for column in (*_NUMBERS, *optional):
         values = frame[column]
         _refuse(values.notna() & ~values.between(0.0, 1.0), path, column, "a value is outside [0, 1]")
@@ -178,7 +188,7 @@ def _check_columns(columns: Any, path: Path) -> None:
 def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
-    return pa.float64() if column in (*_NUMBERS, *OPTIONAL) else pa.int64() if column == "claim" else pa.string()
+    return pa.float64() if column in (*_NUMBERS, *NUMBERS) else pa.int64() if column == "claim" else pa.string()
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -205,8 +215,11 @@ def record_rows(
     """Return one record for each claim. A claim whose correctness is unknown becomes `scorer_failed`."""
     attributes = sorted({name for example in examples for name in example.attributes})
     read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
+    written = any(claim.reading for estimate in estimates for claim in estimate.claims)
+    thoughtful = [thinks(estimate.response) for estimate in estimates]
     rows: list[dict[str, object]] = []
-    for example, estimate, judged, quality in zip(examples, estimates, scores, qualities, strict=True):
+    together = zip(examples, estimates, scores, qualities, thoughtful, strict=True)
+    for example, estimate, judged, quality, thought in together:
         if estimate.example_id != example.id:
             raise ConradBenchError(f"method {method!r} returned its estimates in another order than the examples")
         for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
@@ -225,6 +238,8 @@ def record_rows(
                     "response": estimate.response.key,
                     **quality,
                     **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
+                    **({READING: claim.reading or None} if written else {}),
+                    **({THOUGHTS: float(thought)} if any(thoughtful) else {}),
                     **{name: example.attributes.get(name) for name in attributes},
                 }
             )

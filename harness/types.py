@@ -13,12 +13,20 @@ from typing import Literal
 
 Split = Literal["train", "validate", "test"]
 Granularity = Literal["report", "sentence", "answer"]
-Status = Literal["ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed"]
+Status = Literal["ok", "no_confidence", "out_of_range", "no_answer", "empty", "truncated", "scorer_failed"]
 
 END = "\x03"
 """The end of a model's turn, as the last character of a continuation that is scored with it."""
 
-STATUSES: tuple[Status, ...] = ("ok", "no_confidence", "out_of_range", "empty", "truncated", "scorer_failed")
+STATUSES: tuple[Status, ...] = (
+    "ok",
+    "no_confidence",
+    "out_of_range",
+    "no_answer",
+    "empty",
+    "truncated",
+    "scorer_failed",
+)
 
 
 # What methods need and engines provide.
@@ -105,6 +113,8 @@ class Claim:
     distribution: tuple[float, ...] | None = None
     """Probabilities of the eleven confidences 0 to 10 where the claim's own was stated; what they lack to 1 is that of
     malformed answers. None where a method does not read them."""
+    reading: str = ""
+    """How a stated confidence was written: "8", "8/10", "a percentage", ... (see `reading.stated`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.methods.base import Judge, Method, Responses, Step, respond
-from conrad_bench.reading.elicitation import report_claim
+from conrad_bench.reading.claims import report_claim
 from conrad_bench.reading.sentences import sentence_spans
 from conrad_bench.types import SAMPLING, Estimate, Example, Granularity, Response, Sampling
 

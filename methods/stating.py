@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import Judge, Method, Responses, Step, drawn, respond
-from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, read_level, separator
+from conrad_bench.reading.claims import read_behind
+from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, separator
 from conrad_bench.trainers.settings import LevelSettings, TrainingSettings, tracker_problem
 from conrad_bench.types import END, LOGPROBS, Claim, Estimate, Example, Granularity, Prompt, Response, Sampling
 
@@ -140,8 +141,8 @@ def state(
     adapted = model.adapted(adapter)
     claims = [list(row) for row in found.claims]
     for (i, k), stated in zip(at, adapted.generate(prompts, Sampling(max_tokens=4)), strict=True):
-        confidence, status = read_first(stated.text)
-        claims[i][k] = replace(claims[i][k], confidence=confidence, status=status)
+        value = read_behind(stated.text)
+        claims[i][k] = replace(claims[i][k], confidence=value.confidence, status=value.status, reading=value.reading)
     estimates = found.with_claims(claims)
     return with_distributions(found.prompts, estimates, task.granularity, adapted) if distribution else estimates
 
@@ -154,11 +155,6 @@ def state_jointly(
     found = respond(task, examples, adapted, max_tokens, elicit_at(task.granularity))
     estimates = found.with_claims(found.claims)
     return with_distributions(found.prompts, estimates, task.granularity, adapted) if distribution else estimates
-
-
-def read_first(text: str) -> Any:
-    """Read the confidence with which a continuation begins; see `read_level`."""
-    return read_level((text.split() or [""])[0])
 
 
 def with_distributions(

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from conrad_bench.methods.base import Judge, Method, Step, respond
 from conrad_bench.methods.stating import with_distributions
-from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, read_stated, two_stage_question
+from conrad_bench.reading.claims import read_stated
+from conrad_bench.reading.elicitation import LEVELS, MARKER, elicit_at, two_stage_question
 from conrad_bench.types import LOGPROBS, Estimate, Example, Granularity, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ class Verbalized(Method):
         only = tuple(f"{MARKER} {level}" for level in range(LEVELS)) if self.restricted else ()
         sampling = Sampling(max_tokens=16, choices=only)
         for (i, k), stated in zip(places, model.generate(asked, sampling), strict=True):
-            confidence, status = read_stated(stated.text)
-            claims[i][k] = replace(claims[i][k], confidence=confidence, status=status)
+            value = read_stated(stated.text)
+            claims[i][k] = replace(
+                claims[i][k], confidence=value.confidence, status=value.status, reading=value.reading
+            )
         return found.with_claims(claims)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from conrad_bench.reading.elicitation import report_claim, sentence_claims
+from conrad_bench.reading.claims import report_claim, sentence_claims
 from conrad_bench.tasks.base import Task
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response

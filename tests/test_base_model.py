@@ -11,14 +11,8 @@ from PIL import Image
 
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.transformers import TransformersEngine
-from conrad_bench.reading.elicitation import (
-    EXPRESSIONS,
-    answer_claim,
-    p_true_question,
-    read_stated,
-    report_claim,
-    two_stage_question,
-)
+from conrad_bench.reading.claims import answer_claim, read_stated, report_claim
+from conrad_bench.reading.elicitation import EXPRESSIONS, p_true_question, two_stage_question
 from conrad_bench.tasks.phantom import grammar, questions, render, world
 from conrad_bench.tasks.phantom.green import phantom_green
 from conrad_bench.tasks.phantom.mimic_layout import wording
@@ -145,7 +139,7 @@ def test_the_other_formats_are_followed(reader: Reader, elicit: str) -> None:
 
 def test_a_finished_answer_gets_a_confidence(reader: Reader) -> None:
     texts = [two_stage_question(FINDINGS, truth) for truth in reader.truth[:100]]
-    stated = [read_stated(answer.text)[1] for answer in reader.ask(texts, reader.images[:100], tokens=16)]
+    stated = [read_stated(answer.text).status for answer in reader.ask(texts, reader.images[:100], tokens=16)]
     assert stated.count("ok") > 95
 
 

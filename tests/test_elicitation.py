@@ -6,16 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conrad_bench.reading.elicitation import (
-    EXPRESSIONS,
+from conrad_bench.reading.claims import (
     answer_claim,
     confidence_spans,
-    read_expression,
-    read_level,
+    read_behind,
     read_stated,
     report_claim,
     sentence_claims,
 )
+from conrad_bench.reading.elicitation import EXPRESSIONS
 from conrad_bench.types import STATUSES, Response
 
 
@@ -43,8 +42,9 @@ def response(text: str, finish: str = "stop") -> Response:
         ("", (None, "no_confidence")),
     ],
 )
-def test_read_level(stated: str, expected: tuple[float | None, str]) -> None:
-    assert read_level(stated) == expected
+def test_what_stands_behind_the_marker(stated: str, expected: tuple[float | None, str]) -> None:
+    value = read_behind(stated)
+    assert (value.confidence, value.status) == expected
 
 
 def test_report_and_confidence_are_told_apart() -> None:
@@ -145,7 +145,11 @@ def test_sentence_claims_hold_for_any_text(text: str, elicit: str | None) -> Non
         ("yes", None, ("yes", None, "ok")),
         ("Reasoning: there is fluid.\nAnswer: yes\nConfidence: 6", "cot", ("yes", 0.6, "ok")),
         ("**Answer:** left lung\nConfidence: 6", "cot", ("left lung", 0.6, "ok")),
-        ("I do not know.\nConfidence: 6", "cot", ("", None, "empty")),
+        ("I do not know.\nConfidence: 6", "cot", ("I do not know.", None, "no_answer")),
+        ("There is fluid.\nThe answer is: Yes\nConfidence: 8", "cot", ("Yes", 0.8, "ok")),
+        ("A big heart.\nYes\nConfidence: 8", "cot", ("Yes", 0.8, "ok")),
+        ("The heart is enlarged.", "cot", ("The heart is enlarged.", None, "no_answer")),
+        ("Reasoning: it might be", "cot", ("Reasoning: it might be", None, "no_answer")),
         ("yes\nConfidence: 3\nno\nConfidence: 8", "top_k", ("no", 0.8, "ok")),
         ("1. yes\nConfidence: 8\n2. no\nConfidence: 2", "top_k", ("yes", 0.8, "ok")),
         ("Guess 1: yes\nConfidence: 5\nGuess 2: no\nConfidence: 5", "top_k", ("yes", 0.5, "ok")),
@@ -163,8 +167,8 @@ def test_answers_in_every_format(text: str, elicit: str | None, expected: tuple[
 
 def test_expressions_and_bare_numbers() -> None:
     for words, confidence in EXPRESSIONS.items():
-        assert read_expression(f" {words.upper()}!") == (confidence, "ok")
-    assert read_expression("unlikely to be very likely") == (None, "no_confidence")
-    assert read_stated("Confidence: 8") == (0.8, "ok")
-    assert read_stated("7") == (0.7, "ok")
-    assert read_stated("about 80%") == (None, "no_confidence")
+        claim = report_claim(response(f"yes\nConfidence: {words.upper()}!"), "linguistic")
+        assert (claim.text, claim.confidence, claim.status) == ("yes", confidence, "ok")
+    claim = report_claim(response("yes\nConfidence: unlikely to be very likely"), "linguistic")
+    assert (claim.text, claim.confidence, claim.status) == ("yes", None, "no_confidence")
+    assert [read_stated(text).confidence for text in ("Confidence: 8", "7", "about 80%")] == [0.8, 0.7, None]

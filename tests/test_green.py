@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -118,7 +119,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 SILENT = {
     "no significant block": (BEGIN + INSIGNIFICANT + TWO_MATCHED, 1.0, "significant errors] block is missing"),
     "misspelt heading": (
-        BEGIN + ONE_MISSED.replace("Significant Errors", "significant errors") + TWO_MATCHED,
+        BEGIN + ONE_MISSED.replace("Significant Errors", "Significant Erors") + TWO_MATCHED,
         1.0,
         "significant errors] block is missing",
     ),
@@ -140,7 +141,7 @@ SILENT = {
         1.0,
         "(a) has no count",
     ),
-    "errors without full stop": (f"{SIGNIFICANT}\n(a) False report: 2\n\n" + TWO_MATCHED, 1.0, "(a) has no count"),
+    "errors and a word": (f"{SIGNIFICANT}\n(a) False report: 2 findings\n\n" + TWO_MATCHED, 1.0, "(a) has no count"),
     "errors that measure": (f"{SIGNIFICANT}\n(d) Severity: 1.5 cm.\n\n" + TWO_MATCHED, 2 / 3, "(d) has no count"),
     "errors as a sentence": (f"{SIGNIFICANT}\nThe effusion is missing.\n\n" + TWO_MATCHED, 1.0, "has no counts"),
     "errors that begin with No": (f"{SIGNIFICANT}\nNodule missed.\n\n" + TWO_MATCHED, 1.0, "has no counts"),
@@ -187,6 +188,27 @@ def test_plain_answers_that_radeval_misreads() -> None:
     assert parse_green(numbered) == GreenCounts((1, 0, 0, 0, 0, 0), 2)
 
 
+@given(well_formed(), st.sampled_from(("plain", "bold", "bullets", "no stops", "no brackets", "thoughts", "headings")))
+def test_what_a_human_reads_at_once_is_read(case: tuple[str, tuple[int, ...], int], form: str) -> None:
+    answer, errors, matched = case
+    said = {
+        "plain": answer,
+        "bold": re.sub(r"(\[[A-Z][\w ]+\]:)", r"**\1**", answer),
+        "bullets": re.sub(r"^(\([a-f1-6]\) )", r"- \1", answer, flags=re.MULTILINE),
+        "no stops": re.sub(r"(: \d+)\. ?$", r"\1", answer, flags=re.MULTILINE),
+        "no brackets": re.sub(r"^\[([A-Z][\w ]+)\]:", r"**\1:**", answer, flags=re.MULTILINE),
+        "thoughts": f"<think>{answer}</think>{answer}",
+        "headings": re.sub(r"^(\[[A-Z])", r"### \1", answer, flags=re.MULTILINE),
+    }[form]
+    assert parse_green(said) == GreenCounts(errors, matched)
+
+
+@pytest.mark.parametrize("nothing", ["None", "N/A", "No findings matched.", "There are no matches.", "0", "0."])
+@pytest.mark.parametrize("none", ["There are no clinically significant errors.", "No errors", "no significant errors."])
+def test_nothing_is_said_in_many_ways(none: str, nothing: str) -> None:
+    assert parse_green(f"{SIGNIFICANT}\n{none}\n\n{MATCHED}\n{nothing}") == GreenCounts((0,) * 6, 0)
+
+
 SUPPORTED_FORM = "[Explanation]:\nBoth say so.\n\n[Supported]:\n{}"
 
 
@@ -198,7 +220,13 @@ SUPPORTED_FORM = "[Explanation]:\nBoth say so.\n\n[Supported]:\n{}"
         ("```\n" + SUPPORTED_FORM.format("No.") + "\n```", False),
         (SUPPORTED_FORM.format("<Yes or No>"), "neither yes nor no"),
         (SUPPORTED_FORM.format("Yes and no"), "neither yes nor no"),
-        (SUPPORTED_FORM.format("Yes") + "\n\n[Supported]:\nNo", "neither yes nor no"),
+        (SUPPORTED_FORM.format("Yes") + "\n\n[Supported]:\nNo", "two [Supported] blocks"),
+        (SUPPORTED_FORM.format("**Yes**"), True),
+        (SUPPORTED_FORM.format("Yes, the reference says so."), True),
+        (SUPPORTED_FORM.format("No. The reference does not mention it."), False),
+        ("**[Supported]:** No", False),
+        ("**Supported:** Yes", True),
+        ("<think>[Supported]: No</think>[Supported]: Yes", True),
         (SUPPORTED_FORM.format(""), "neither yes nor no"),
         ("Yes", "no [Supported] block"),
         ("", "no [Supported] block"),

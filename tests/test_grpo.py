@@ -17,7 +17,7 @@ from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode, open_image
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, TrainingError
-from conrad_bench.reading.elicitation import report_claim
+from conrad_bench.reading.claims import report_claim
 from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.prompts import FINDINGS, report_text
 from conrad_bench.trainers import grpo

@@ -18,7 +18,7 @@ from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode, tokenize
 from conrad_bench.methods.conrad import ConRad
 from conrad_bench.methods.sft import SFT, appended
-from conrad_bench.reading.elicitation import report_claim
+from conrad_bench.reading.claims import report_claim
 from conrad_bench.records import read_records, records_path
 from conrad_bench.trainers import joint_sft
 from conrad_bench.trainers.adapters import language_lora

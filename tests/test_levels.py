@@ -18,7 +18,7 @@ from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode, tokenize
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import TrainingError
-from conrad_bench.reading.elicitation import read_level
+from conrad_bench.reading.claims import read_behind
 from conrad_bench.tasks.phantom import grammar, render, world
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.trainers import levels
@@ -246,7 +246,7 @@ def test_learning_from_drawn_answers_leaves_the_report(small: World, tmp_path: P
     asked = [Job(Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker))) for w in small.written("\n")]
     reports = [g.token_ids for g in small.engine.generate(jobs, Sampling(max_tokens=96), None)]
     before, after = (
-        [read_level(g.text)[0] or 0 for g in small.engine.generate(asked, Sampling(max_tokens=4), adapter)]
+        [read_behind(g.text).confidence or 0 for g in small.engine.generate(asked, Sampling(max_tokens=4), adapter)]
         for adapter in (None, tmp_path)
     )
     assert sum(before) / NUMBER > 0.7

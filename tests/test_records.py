@@ -16,6 +16,7 @@ from conrad_bench.errors import DataError, StorageError
 from conrad_bench.records import (
     COLUMNS,
     LEVEL_PROBABILITIES,
+    NUMBERS,
     OPTIONAL,
     QUALITY,
     QUALITY_ABOVE,
@@ -68,13 +69,17 @@ def test_what_is_written_is_read(
 ) -> None:
     path = records_path(tmp_path, "probe", "mimic_report")
     rows = [
-        row(claim=i, view=view, size=7) | v | dict(zip(QUALITY, qualities, strict=True)) | levels(*(p or [None]))
+        row(claim=i, view=view, size=7)
+        | v
+        | dict(zip(QUALITY, qualities, strict=True))
+        | levels(*(p or [None]))
+        | {"thoughts": 1.0, "reading": view}
         for i, (v, view, p) in enumerate(zip(values, views, answers, strict=False))
     ]
     write_records(path, rows)
     frame = read_records(path)
     assert list(frame.columns) == [*COLUMNS, "view", "size", *OPTIONAL]
-    assert all(frame[column].dtype == float for column in (*OPTIONAL, "size"))
+    assert all(frame[column].dtype == float for column in (*NUMBERS, "size"))
     for i, original in enumerate(rows):
         for column, value in original.items():
             read = frame[column].iloc[i]
@@ -136,7 +141,8 @@ def test_a_method_without_confidences_is_fine(tmp_path: Path) -> None:
 
 def test_the_reserved_names_are_those_of_the_format() -> None:
     assert QUALITY_ABOVE == {"quality_6": 0.6, "quality_8": 0.8, "quality_10": 1.0}
-    assert ("quality", "quality_6", "quality_8", "quality_10", *(f"p_{c}" for c in range(11))) == OPTIONAL
+    levels = tuple(f"p_{c}" for c in range(11))
+    assert ("quality", "quality_6", "quality_8", "quality_10", *levels, "thoughts", "reading") == OPTIONAL
     assert (*COLUMNS, *OPTIONAL) == RESERVED
     assert len(set(RESERVED)) == len(RESERVED)
 

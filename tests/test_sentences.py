@@ -64,6 +64,13 @@ def split(text: str) -> list[str]:
         ("A. Heart normal. B. Lungs clear.", ["A. Heart normal.", "B. Lungs clear."]),
         ("- heart normal\n- lungs clear\n* no air", ["- heart normal", "- lungs clear", "* no air"]),
         ("Findings:\n\n- **Heart:** Normal.\n- Clear", ["Findings:\n\n- **Heart:** Normal.", "- Clear"]),
+        # Headings before a list.
+        ("IMPRESSION:\n\n1. Plaques.\n\n2. No air.", ["IMPRESSION:\n\n1. Plaques.", "2. No air."]),
+        ("Findings:\n1. Heart normal.\n2. Clear.", ["Findings:\n1. Heart normal.", "2. Clear."]),
+        ("IMPRESSION: 1. Plaques. 2. No air. 3. Ok.", ["IMPRESSION: 1. Plaques.", "2. No air.", "3. Ok."]),
+        ("Impression: 1. Plaques 2. No air", ["Impression: 1. Plaques", "2. No air"]),
+        ("IMPRESSION: 1. Stable.", ["IMPRESSION: 1. Stable."]),
+        ("Grade of effusion: 1. Heart normal.", ["Grade of effusion: 1.", "Heart normal."]),
         # Lines.
         ("Heart normal\nLungs clear", ["Heart normal", "Lungs clear"]),
         ("Heart normal\n\nlungs clear", ["Heart normal", "lungs clear"]),

@@ -15,7 +15,17 @@ from conrad_bench.progress import Reporter
 from conrad_bench.registry import validated
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
-from conrad_bench.tasks.scorers.vqa_match import VqaMatch, closed_match, polarity, token_f1, tokens
+from conrad_bench.tasks.scorers.answers import (
+    BOTH,
+    NEITHER,
+    closed_value,
+    plain_polarity,
+    polarity,
+    same_answer,
+    token_f1,
+    tokens,
+)
+from conrad_bench.tasks.scorers.vqa_match import VqaMatch
 from conrad_bench.types import Claim, Example, Sampling
 
 texts = st.text(max_size=30) | st.text("yesno ,.the a1-#有是不没", max_size=12)
@@ -32,9 +42,11 @@ plain = st.lists(
         ("The Left  Lung.", "left lung"),
         ("  It's a mass, on the right side!", "its mass on right side"),
         ("Chest X-ray", "chest x ray"),
+        ("xray", "x ray"),
+        ("5cm, T2", "5 cm t2"),
         ("Ring-enhancing lesion", "ring enhancing lesion"),
         ("3.4 cm", "3.4 cm"),
-        ("3.4cm.", "3.4cm"),
+        ("3.4cm.", "3.4 cm"),
         ("1,234 mL", "1234 ml"),
         ("4th, 5th", "4th 5th"),
         ("Two", "2"),
@@ -63,11 +75,23 @@ def test_normalisation(text: str, expected: str) -> None:
         ("No.", "no"),
         ("No, no effusion", "no"),
         ("no abnormality", "no"),
-        ("yes or no", None),
-        ("Yes/No", None),
-        ("no, yes", None),
-        ("There is no effusion", None),
+        ("yes or no", "both"),
+        ("Yes/No", "both"),
+        ("no, yes", "both"),
+        ("Yes and no", "both"),
+        ("Yes. Or rather no, no.", "both"),
+        ("Yes, no effusion is seen", "yes"),
+        ("There is no effusion", "no"),
+        ("There is an effusion", "yes"),
+        ("An effusion is not seen.", "no"),
         ("not sure", None),
+        ("No idea", None),
+        ("No image was provided.", None),
+        ("No image", None),
+        ("No information is given, I cannot say", None),
+        ("No, I cannot tell", None),
+        ("No, I cannot see a fracture", "no"),
+        ("I cannot determine whether there is an effusion", None),
         ("nothing", None),
         ("maybe", None),
         ("n o", None),
@@ -84,29 +108,84 @@ def test_polarity(answer: str, said: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reference", "matches"),
+    ("question", "answer", "said"),
     [
-        ("yes, there is", "Yes", True),
-        ("No", "yes", False),
-        ("the heart is enlarged", "yes", False),
-        ("Left", "left", True),
-        ("Left, the right side is clear.", "left", True),
-        ("The left", "left", True),
-        ("left side", "left", False),
-        ("right or left", "left", False),
-        ("One.", "1", True),
-        ("Face; sinuses and neck", "face, sinuses, and neck", True),
-        ("Face, sinuses, and neck.", "face, sinuses, and neck", True),
-        ("3.5 cm", "3", False),
-        ("有", "是的", True),
-        ("Yes", "包含", True),
-        ("左肺，不是右肺", "左肺", True),
-        ("", "no", False),
-        ("", "left", False),
+        ("Is there a pneumothorax?", "There is no pneumothorax.", "no"),
+        ("Is there a pneumothorax?", "There is a small pneumothorax.", "yes"),
+        ("Is there a pneumothorax?", "There is a pleural effusion.", None),
+        ("Is the heart normal?", "There is no abnormality of the heart.", None),
+        ("Are there fractures?", "No evidence of a fracture.", "no"),
+        ("Are there fractures?", "A fracture is seen in the fifth rib.", "yes"),
+        ("Are there fractures?", "The fifth rib.", None),
     ],
 )
-def test_closed_questions(answer: str, reference: str, matches: bool) -> None:
-    assert closed_match(answer, reference) is matches
+def test_statements_answer_the_question_that_they_are_about(question: str, answer: str, said: str | None) -> None:
+    assert polarity(answer, question) == said
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("yes, there is", "Yes", 1),
+        ("No", "yes", 0),
+        ("the heart is enlarged", "yes", "the answer says neither yes nor no"),
+        ("Yes and no", "yes", "the answer says both yes and no"),
+        ("Left", "left", 1),
+        ("Left, the right side is clear.", "left", 1),
+        ("Right, the left side is clear.", "left", 0),
+        ("The left", "left", 1),
+        ("left side", "left", 1),
+        ("right", "left", 0),
+        ("It is on the right side.", "left", 0),
+        ("The mass is in the left lung.", "left", 1),
+        ("right or left", "left", BOTH),
+        ("Left. Right.", "left", BOTH),
+        ("I cannot tell.", "left", NEITHER),
+        ("the lung", "left", NEITHER),
+        ("One.", "1", 1),
+        ("Face; sinuses and neck", "face, sinuses, and neck", 1),
+        ("Face, sinuses, and neck.", "face, sinuses, and neck", 1),
+        ("3.5 cm", "3", 0),
+        ("有", "是的", 1),
+        ("Yes", "包含", 1),
+        ("左肺，不是右肺", "左肺", 1),
+        ("", "no", "the answer says neither yes nor no"),
+        ("", "left", NEITHER),
+    ],
+)
+def test_closed_questions(answer: str, reference: str, value: float | str) -> None:
+    assert closed_value(answer, reference) == value
+
+
+def test_the_question_names_the_options() -> None:
+    asked = "Is this an old or new fracture?"
+    assert closed_value("It looks old.", "old", asked) == 1
+    assert closed_value("A new one", "old", asked) == 0
+    assert closed_value("Both old and new", "old", asked) == BOTH
+    assert closed_value("A rib", "old", asked) == NEITHER
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("heart, lungs", "lungs and heart", True),
+        ("Lungs, heart and liver.", "heart; liver; lungs", True),
+        ("5cm", "5 cm", True),
+        ("xray", "X-ray", True),
+        ("left side", "left", True),
+        ("1. No hemorrhage", "no hemorrhage", True),
+        ("It is in the left lung.", "left lung", True),
+        ("The image shows a mass", "mass", True),
+        ("3.5", "3", False),
+        ("1.5 cm", "5 cm", False),
+        ("left lung", "right lung", False),
+        ("no mass", "mass", False),
+        ("lung", "lung and heart", False),
+        ("", "it", False),
+    ],
+)
+def test_the_same_answer_in_another_form(one: str, other: str, same: bool) -> None:
+    assert same_answer(one, other) is same is same_answer(other, one)
 
 
 @given(texts)
@@ -127,8 +206,8 @@ def test_f1_is_symmetric_and_within_bounds(one: str, other: str) -> None:
 def test_an_answer_is_itself(text: str) -> None:
     assert token_f1(text, text) == 1
     said = polarity(text)
-    assert closed_match(text, text)
-    assert said is None or closed_match(text, said)
+    assert same_answer(text, text)
+    assert said is None or said == "both" or closed_value(text, said) == 1
 
 
 @given(plain, plain)
@@ -160,8 +239,8 @@ def test_open_and_closed_examples() -> None:
         (example("4", "open"), "four"),
         (example("no", "open"), ""),
     ]
-    assert values(VqaMatch(), *pairs) == [1, 0, 1, 0, 1, 1, 1, 0]
-    assert values(VqaMatch(open="f1"), *pairs) == [1, 0.5, 1, pytest.approx(4 / 7), 1, 1, 1, 0]
+    assert values(VqaMatch(), *pairs) == [1, 0, 1, 0, 1, 1, 1, None]
+    assert values(VqaMatch(open="f1"), *pairs) == [1, 0.5, 1, pytest.approx(4 / 7), 1, 1, 1, None]
 
 
 def test_alternatives() -> None:
@@ -174,7 +253,8 @@ def test_alternatives() -> None:
 def test_every_pair_has_a_value(pairs: list[tuple[str, str]], how: Any) -> None:
     given_values = values(VqaMatch(open=how), *((example(reference), text) for reference, text in pairs))
     assert len(given_values) == len(pairs)
-    assert all(value is not None and 0 <= value <= 1 for value in given_values)
+    closed = [plain_polarity(reference) is not None for reference, _ in pairs]
+    assert all((value is None and may) or 0 <= value <= 1 for value, may in zip(given_values, closed, strict=True))
 
 
 def test_reports_are_refused() -> None:
@@ -223,7 +303,7 @@ def test_the_judge_is_asked_about_open_answers_that_differ(judge: Model, tmp_pat
     pairs.append((example("no", "closed"), Claim("there is no lung", (0, 16))))
     for _ in range(2):
         scores = scorer.score(pairs, "answer", judge)
-        assert [score.value for score in scores] == [1, 1, 0, None, 0, 0, 0]
+        assert [score.value for score in scores] == [1, 1, 0, None, 0, 0, None]
         assert scores[3].reason == "the judge said neither yes nor no"
     # The second time every verdict was in the store.
     assert sorted((tmp_path / "asked.txt").read_text().splitlines()) == ["heart", "kidney", "left upper lung", "yes"]
@@ -236,3 +316,15 @@ def test_the_judge_must_be_named_and_wanted() -> None:
             validated(VqaMatch, "vqa_match", options)
     with pytest.raises(TypeError, match="judge model"):
         VqaMatch(open="judge", judge_model="some/judge").score([], "answer")
+
+
+def test_the_table_in_the_documents() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "scorers.md").read_text(encoding="utf-8")
+    lines = text.split("<!-- The tests run this table. -->")[1].split("\n\n")[1].splitlines()[2:]
+    assert len(lines) > 20
+    for line in lines:
+        question, reference, answer, said = (cell.strip() for cell in line.strip("|").split("|"))
+        closed = reference in ("yes", "no", "left")
+        asked = Example("1", "i", "test", (), question, reference, {"answer_type": "closed" if closed else "open"})
+        (score,) = VqaMatch().score([(asked, Claim(answer, (0, len(answer))))], "answer")
+        assert score.reason.endswith(said) if score.value is None else score.value == float(said), line

@@ -32,7 +32,7 @@ from conrad_bench import (
 )
 from conrad_bench.engines.base import Generation
 from conrad_bench.errors import TrainingError
-from conrad_bench.reading.elicitation import report_claim
+from conrad_bench.reading.claims import report_claim
 
 if TYPE_CHECKING:
     from conrad_bench.methods.base import Judge

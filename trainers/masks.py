@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from conrad_bench.engines.inputs import token_offsets, tokenize
-from conrad_bench.reading.elicitation import LEVELS, MARKER, confidence_spans
+from conrad_bench.reading.claims import confidence_spans
+from conrad_bench.reading.elicitation import LEVELS, MARKER
 
 _CONTEXT = "No pneumothorax."
 """A sentence as it stands before a marker."""

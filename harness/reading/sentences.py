@@ -26,7 +26,9 @@ _WRAPPED = 60
 
 _TOKEN = re.compile(r"[\w/]+")
 _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]")
-_LISTED = re.compile(r"\s*\(?(\d{1,2})[.)]\s")
+_LISTED = re.compile(r"(?:[^\n.:]{1,40}:[*_\s]*)?\s*\(?(\d{1,2})[.)]\s")
+"""An item of a list, behind its heading perhaps."""
+_SECOND = re.compile(r"(?<!\w)\(?2[.)]\s")
 _BULLET = re.compile(r"(?:[-*+•–]|\(?\d{1,2}[.)])\s")
 # What may close a sentence: stops with quotes, brackets and emphasis behind them; a stop without a blank behind it
 # ("clear.The heart"); the end of a line.
@@ -105,6 +107,8 @@ def _ends_sentence(text: str, begin: int, stop: int, end: int) -> bool:
         return bool(word) and not lowercase
     if text.startswith("...", stop):
         return not lowercase
+    if _opens_list(text, begin, stop, word):
+        return False
     short = word.lower()
     if short in _NEVER_LAST:
         return False
@@ -115,6 +119,17 @@ def _ends_sentence(text: str, begin: int, stop: int, end: int) -> bool:
     if short in _MAYBE_LAST or _DOTTED.fullmatch(short):
         return _capital(following)
     return True
+
+
+def _opens_list(text: str, begin: int, stop: int, word: str) -> bool:
+    """Whether a number behind a colon is that of a list's first item: "IMPRESSION: 1. Clear. 2. Normal."."""
+    before = text[begin : stop - len(word)]
+    heading = before.rstrip("(*_ \t\r\n")
+    if not (word.isdecimal() and len(word) <= 2 and heading.endswith(":")):
+        return False
+    return (
+        "\n" in before[len(heading) :] or heading.isupper() or (word == "1" and _SECOND.search(text, stop) is not None)
+    )
 
 
 def _last_word(text: str, begin: int, stop: int) -> str:

@@ -8,6 +8,8 @@ numbers rounded to 9 significant digits, null where a number is undefined. Its `
 - `metrics`: {metric: {value, low, high}}, the interval being the 95 % bootstrap, or null where the row has one
   resampling unit only, the metric is undefined in more than half of the replicates, or it is not resampled
 - `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `inference.null_band` draws it
+- `readings` (methods whose responses state confidences): how many claims' confidences were written in which way
+- `thoughts` (where there were some): number of responses with thoughts, which were set aside
 - `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness 0
   (for mean correctness: as 0). Correlation has no worst case: adding such a claim need not lower it
 - `collapse`: number of distinct confidences, entropy in nats, share of the commonest

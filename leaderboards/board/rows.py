@@ -28,7 +28,7 @@ from conrad_bench.leaderboards.metrics.base import (
     collapse,
 )
 from conrad_bench.leaderboards.metrics.selective import risk_coverage
-from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY
+from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY, READING, THOUGHTS
 from conrad_bench.variants import unlabelled
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ WORST_CASE_ABOVE = 0.01
 """Share of unparsed claims above which a row shows its worst case."""
 _COVERAGES = 20
 """Points of the risk-coverage curve in a row."""
-_COLUMNS = ("status", "confidence", "correctness", *QUALITY, *LEVEL_PROBABILITIES)
+_COLUMNS = ("status", "confidence", "correctness", *QUALITY, *LEVEL_PROBABILITIES, READING, THOUGHTS)
 """What a row is computed from, beside the ids."""
 
 
@@ -128,6 +128,7 @@ def task_rows(
             "unparsed_rate": (len(of.ok) - len(ok)) / len(of.ok),
             "metrics": {m.name: estimates.of(cell.samples[m.per], m) for m in _fitting(metrics, cell.samples)},
         }
+        row.update(_written(of))
         if row["unparsed_rate"] > WORST_CASE_ABOVE:
             worst = _worst_case(of, ok)
             fitting = [metric for metric in _fitting(metrics, {"claim": worst}) if metric.worst_case]
@@ -329,6 +330,16 @@ def _parsed(records: _Records) -> Sample:
     states_none = len(confidence) > 0 and bool(np.isnan(confidence).all())
     unit, example = records.unit[records.ok], records.example[records.ok]
     return Sample(None if states_none else confidence, correctness, unit, records.units, example)
+
+
+def _written(of: _Records) -> dict[str, Any]:
+    """Return how often confidences were written in which way, commonest first, and how many responses held thoughts."""
+    written: dict[str, Any] = {}
+    if READING in of.frame:
+        written["readings"] = {str(reading): int(n) for reading, n in of.frame[READING].value_counts().items()}
+    if THOUGHTS in of.frame:
+        written["thoughts"] = len(set(of.example[of.column(THOUGHTS) == 1].tolist()))
+    return written
 
 
 def _worst_case(records: _Records, parsed: Sample) -> Sample:

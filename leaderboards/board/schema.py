@@ -175,6 +175,8 @@ class Row(_Part):
     unparsed: dict[str, int]
     unparsed_rate: float = Field(ge=0, le=1)
     metrics: dict[str, Interval]
+    readings: dict[str, int] | None = None
+    thoughts: int | None = Field(default=None, ge=0)
     worst_case: dict[str, float | None] | None = None
     collapse: Collapse | None = None
     grouping: Literal["level", "bin"] | None = None

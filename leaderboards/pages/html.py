@@ -331,6 +331,8 @@ def _heat(row: dict[str, Any]) -> str:
 
 
 def _unparsed(task: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for note in wording.written_notes(rows):
+        yield f'<p class="small">{escape(note)}</p>'
     if not any(row["unparsed"] for row in rows):
         yield f'<p class="small">Every claim of every method on {escape(task)} could be used.</p>'
         return

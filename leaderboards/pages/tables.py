@@ -21,6 +21,7 @@ from conrad_bench.leaderboards.pages.wording import (
     threshold_text,
     variants_of,
     worst_text,
+    written_notes,
 )
 
 if TYPE_CHECKING:
@@ -317,6 +318,7 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
         yield "Variants: " + "; ".join(f"`{name}`: {said}" for name, said in variants.items()) + "."
     if about["left_out"]:
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
+    yield from written_notes(rows)
     for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
         links = [_link(row["method"], row[key]) for row in rows if key in row]
         if links:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
@@ -130,3 +130,15 @@ def footnotes(board: dict[str, Any]) -> Iterator[str]:
         )
     yield "Distinct (largest share): number of distinct confidences, and the share of claims at the commonest one."
     yield f"conrad-bench {board['version']}, commit {board['commit']}."
+
+
+def written_notes(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield how a task's methods wrote their confidences, where not all as a plain integer, and who thought aloud."""
+    for row in rows:
+        readings = row.get("readings") or {}
+        if set(readings) - {"8", "an expression"}:
+            counts = sorted(readings.items(), key=lambda item: (-item[1], item[0]))
+            said = ", ".join(f"{reading} ({n:,})" for reading, n in counts)
+            yield f"Confidences of {row['method']} were written as: {said}; 8 stands for any integer."
+        if row.get("thoughts"):
+            yield f"{row['thoughts']:,} responses of {row['method']} held thoughts, which were set aside."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from conrad_bench.errors import DataError
-from conrad_bench.reading.elicitation import answer_claim
+from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import write_bytes
 from conrad_bench.tasks.base import Loaded, Task

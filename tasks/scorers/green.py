@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from conrad_bench.errors import MissingExtra, PlanError
+from conrad_bench.reading.thoughts import spoken
 from conrad_bench.tasks.base import Scorer
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Sampling, Score
 
@@ -59,15 +60,20 @@ sequence. All published GREEN numbers were obtained so; an input that looks tidi
 ANSWER_TOKENS = 2048
 """The longest answer; decoding is greedy."""
 
-_HEADER = re.compile(
-    r"\[(Explanation|Clinically Significant Errors|Clinically Insignificant Errors|Matched Findings)\]:"
-)
-_NO_ERRORS = re.compile(r"(?:None|No (?:\w+ ){0,2}errors?)\b")
+_HEADERS = "Explanation", "Clinically Significant Errors", "Clinically Insignificant Errors", "Matched Findings"
+_HEADER = re.compile(rf"(?:^[ \t]*|\[)({'|'.join(_HEADERS)})\]?[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_ADORNED = re.compile(r"\*\*|__|`|^[ \t]*(?:#+|[-*•])[ \t]+", re.MULTILINE)
+"""Emphasis, headings and bullets of Markdown."""
+_THERE = r"(?:There (?:are|were|is) )?"
+_NO_ERRORS = re.compile(rf"(?:None|N/A|{_THERE}no (?:\w+ ){{0,3}}errors?)\b", re.IGNORECASE)
 # Not any "No ...": "No pleural effusion; ..." is a list of matched findings that lacks its number.
-_NO_MATCH = re.compile(r"(?:None|No match(?:es|ed|ing)?)\b")
-_MARKER = re.compile(r"(?<!\w)\(([a-z0-9])\) ")
-_COUNTED = re.compile(r"\((?P<kind>[a-f]|[1-6])\) [^:]*: (?P<count>\d+)\.(?!\d)")
-_MATCHED = re.compile(r"(\d+)\.(?!\d)")
+_MATCH = r"match(?:es|ed|ing)?"
+_NO_MATCH = re.compile(
+    rf"(?:None|N/A|{_THERE}no (?:{_MATCH}|findings? (?:(?:are|were|that) )?{_MATCH}))\b", re.IGNORECASE
+)
+_MARKER = re.compile(r"(?<!\w)\(([a-z0-9])\) |^([a-z])\) ")
+_COUNTED = re.compile(r"\(?(?P<kind>[a-f]|(?<=\()[1-6])\) [^:]*: *(?P<count>\d+)(?:\.(?!\d)|$)")
+_MATCHED = re.compile(r"(\d+)(?:\.(?!\d)|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +98,19 @@ def parse_green(answer: str) -> GreenCounts | str:
     An answer in the form that the prompt asks for gives what radeval's parser gives. Both blocks that count must be
     there once, since without that of significant errors the score would be perfect, and without that of matched
     findings 0. Errors are lines "(a) ...: 2. ...", at most one a category, or "No ... errors" or "None". Matched
-    findings begin with their number and a full stop, or are "No match..." or "None". A block ends at the next heading,
-    not at the first blank line, so that no line of it is overlooked and no line of another block is counted.
+    findings begin with their number and a full stop (or are the number alone), or are "No ... matched" or "None". A
+    block ends at the next heading, not at the first blank line, so that no line of it is overlooked and no line of
+    another block is counted. Thoughts, emphasis and bullets change nothing.
     """
+    answer = _ADORNED.sub("", spoken(answer))
     headers = list(_HEADER.finditer(answer))
     blocks: dict[str, str] = {}
     ends = [*(header.start() for header in headers), len(answer)][1:]
     for header, end in zip(headers, ends, strict=True):
-        if header[1] in blocks:
-            return f"the answer has two [{header[1]}] blocks"
-        blocks[header[1]] = answer[header.end() : end].strip()
+        name = header[1].title()
+        if name in blocks:
+            return f"the answer has two [{name}] blocks"
+        blocks[name] = answer[header.end() : end].strip()
     for name in ("Clinically Significant Errors", "Matched Findings"):
         if not blocks.get(name):
             return f"the answer's [{name}] block is {'empty' if name in blocks else 'missing'}"
@@ -116,7 +125,7 @@ def _errors(block: str) -> tuple[int, ...] | str:
     """Return the errors of each of the six categories, or why the block cannot be read."""
     counts: dict[str, int] = {}
     for line in map(str.strip, block.splitlines()):
-        markers = _MARKER.findall(line)
+        markers = [bracketed or bare for bracketed, bare in _MARKER.findall(line)]
         if not markers:
             continue
         counted = _COUNTED.match(line)

@@ -18,6 +18,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from conrad_bench.reading.thoughts import spoken
+from conrad_bench.tasks.scorers.answers import polarity
 from conrad_bench.tasks.scorers.green import ReportJudge, parse_green
 from conrad_bench.types import Granularity
 
@@ -65,7 +67,7 @@ the candidate sentence does not mention are no errors.
     ```
 """
 
-_VERDICT = re.compile(r"\[Supported\]:\s*(.*)", re.DOTALL)
+_VERDICT = re.compile(r"(?:^[ \t]*|\[)Supported\]?[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _OMISSIONS = (1, 5)
 """GREEN's categories (b) missing finding and (f) omitted comparison: no sentence states the whole report."""
 
@@ -79,18 +81,21 @@ def precision_prompt(reference: str, sentence: str) -> str:
 def parse_verdict(answer: str) -> bool | str:
     """Return whether the judge finds the sentence supported; where the answer does not say, the reason.
 
-    The verdict is "Yes" or "No" and nothing else, once. GREEN's own model was trained on one form of answer and may
-    keep to it: an answer in GREEN's form supports the sentence if a finding matched and none is false, misplaced, of
-    another severity or compared with what the reference does not mention.
+    The verdict begins with "Yes" or "No" and says nothing against it. GREEN's own model was trained on one form of
+    answer and may keep to it: an answer in GREEN's form supports the sentence if a finding matched and none is false,
+    misplaced, of another severity or compared with what the reference does not mention.
     """
-    verdicts = _VERDICT.findall(answer.replace("```", ""))
+    plain = re.sub(r"[*_`#]", "", spoken(answer))
+    verdicts = list(_VERDICT.finditer(plain))
     if not verdicts:
         counts = parse_green(answer)
         if isinstance(counts, str):
             return "the answer has no [Supported] block"
         wrong = sum(n for i, n in enumerate(counts.significant) if i not in _OMISSIONS)
         return counts.matched > 0 and wrong == 0
-    said = verdicts[0].strip().rstrip(".").lower()
+    if len(verdicts) > 1:
+        return "the answer has two [Supported] blocks"
+    said = polarity(plain[verdicts[0].end() :].strip(" \n<>[]"))
     return said == "yes" if said in ("yes", "no") else "the answer's [Supported] block is neither yes nor no"
 
 

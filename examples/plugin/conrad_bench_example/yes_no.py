@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 from conrad_bench.errors import DataError
-from conrad_bench.reading.elicitation import INSTRUCTIONS, report_claim
+from conrad_bench.reading.claims import report_claim
+from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.base import Loaded, Task
 from conrad_bench.types import Claim, Example, Message, Prompt, Response
 
