@@ -117,6 +117,13 @@ def test_polarity(answer: str, said: str | None) -> None:
         ("Are there fractures?", "No evidence of a fracture.", "no"),
         ("Are there fractures?", "A fracture is seen in the fifth rib.", "yes"),
         ("Are there fractures?", "The fifth rib.", None),
+        ("Is the heart enlarged?", "The heart is indeed enlarged.", "yes"),
+        ("Is the heart enlarged?", "The heart isn't enlarged.", "no"),
+        ("Is the heart enlarged?", "The heart is of normal size.", None),
+        ("Are the lungs clear?", "The lungs are clear.", "yes"),
+        ("Are the lungs clear?", "The lungs are not clear.", "no"),
+        ("Is this a chest X-ray?", "This is a chest X-ray.", "yes"),
+        ("Is there a pacemaker?", "1. Yes, I can confirm it.", "yes"),
     ],
 )
 def test_statements_answer_the_question_that_they_are_about(question: str, answer: str, said: str | None) -> None:

@@ -56,6 +56,7 @@ _AFFIRMS = re.compile(
     r"\b(?:there (?:is|are|was|were|appears to be|seems to be)|theres|(?:image|picture|scan|x ray|radiograph) shows"
     r"|(?:is|are|was|were) (?:seen|present|visible|evident|identified|visualized|noted|demonstrated))\b"
 )
+_NEGATION = re.compile(r"\b(?:no|not|isnt|arent|wasnt|werent|doesnt|without|neither|nor|never)\b")
 _TURNED = re.compile(r"\b(?:no|not|normal|clear|absent|intact|without|unremarkable|free|negative|missing|healthy)\b")
 """What turns a question around: a denial of something in the answer may then be a yes."""
 _STOP = {
@@ -143,9 +144,10 @@ def says_nothing(answer: str) -> bool:
 def polarity(answer: str, question: str = "") -> Polarity | None:
     """Return what an answer to a yes/no question says, or None where it says neither.
 
-    By its first word or (Chinese) first clause; otherwise by a statement that something is there or is not, if it has a
-    word of the question and the question asks for no normality or absence.
+    By its first word or (Chinese) first clause; otherwise by a statement that says again what the question asks, or
+    that something which it asks for is there or is not.
     """
+    answer = _NUMBERING.sub("", answer, count=1)
     found = tokens(answer)
     if not found:
         return None
@@ -169,12 +171,16 @@ def polarity(answer: str, question: str = "") -> Polarity | None:
 
 
 def _stated(answer: str, question: str) -> Literal["yes", "no"] | None:
-    """Return yes or no where an answer says that what the question asks for is there, or is not."""
+    """Return yes or no where an answer says again what the question asks, or that it is there, or is not.
+
+    That something else is there, or that no abnormality is where the question asks for a normal heart, says neither.
+    """
     asked = tokens(question)
-    if _TURNED.search(" ".join(asked)):
-        return None
     stems = {token[:5] for token in asked if len(token) > 2 and token not in _STOP}
-    if stems and not stems & {token[:5] for token in answer.split()}:
+    shared = stems & {token[:5] for token in answer.split()}
+    if stems and shared == stems and not {"no", "not"} & set(asked):
+        return "no" if _NEGATION.search(answer) else "yes"
+    if _TURNED.search(" ".join(asked)) or (stems and not shared):
         return None
     if _DENIES.search(answer):
         return "no"
