@@ -11,6 +11,8 @@ import unicodedata
 from collections import Counter
 from typing import Literal
 
+from conrad_bench.reading.answers import answer_span
+
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = {
     word: str(number)
@@ -134,6 +136,15 @@ def _plain(item: list[str]) -> list[str]:
         start += 1
     kept = item[start:]
     return [token for i, token in enumerate(kept) if not (token in ("side", "sided") and i and kept[i - 1] in _SIDES)]
+
+
+def bare_answer(answer: str, question: str) -> str:
+    """Return an answer without what stands around it ("Answer: yes"), and without the question said again."""
+    asked = question.strip()
+    if tokens(asked):
+        answer = re.sub(re.escape(asked), " ", answer, flags=re.IGNORECASE).strip()
+    span = answer_span(answer) if answer.strip() else None
+    return answer[slice(*span)] if span else answer
 
 
 def says_nothing(answer: str) -> bool:

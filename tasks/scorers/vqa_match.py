@@ -17,7 +17,15 @@ from conrad_bench.errors import DataError
 from conrad_bench.reading.thoughts import spoken
 from conrad_bench.tasks.base import Scorer
 from conrad_bench.tasks.layouts.vqa import ALTERNATIVES
-from conrad_bench.tasks.scorers.answers import closed_value, plain_polarity, polarity, same_answer, token_f1, tokens
+from conrad_bench.tasks.scorers.answers import (
+    bare_answer,
+    closed_value,
+    plain_polarity,
+    polarity,
+    same_answer,
+    token_f1,
+    tokens,
+)
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Sampling, Score
 
 if TYPE_CHECKING:
@@ -102,6 +110,7 @@ class VqaMatch(Scorer):
     def _score(self, example: Example, answer: str) -> Score:
         """Return the best score over the reference's alternatives."""
         references = example.reference.split(ALTERNATIVES)
+        answer = bare_answer(answer, example.context)
         if _is_closed(example):
             values = [closed_value(answer, reference, example.context) for reference in references]
             known = [value for value in values if not isinstance(value, str)]
