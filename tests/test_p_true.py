@@ -60,7 +60,8 @@ def test_the_confidence_is_the_share_of_a(show: int, base_model: Path, tmp_path:
         sampled = model.sample(prompts, 2, Sampling(1.0, seed=0))
         steps = method.steps(task, [], [], examples)
         assert [step.count for step in steps] == ([3, 3] if show == 0 else [3, 6, 3])
-        assert all(model.count_missing(s.prompts, s.sampling, s.n) == 0 for s in steps if s.prompts)
+        keys = {k for s in steps if s.prompts for row in model.keys(s.prompts, s.sampling, s.n) for k in row}
+        assert store.read(sorted(keys)).keys() == keys
         for prompt, row, estimate in zip(prompts, sampled, estimates, strict=True):
             (claim,) = estimate.claims
             asked = about(prompt, claim.text, "kadavath", [sample.text for sample in row][:show])

@@ -203,19 +203,10 @@ class Model:
         columns = [self._keys("generate", prompts, [{**details, "sample": i}] * len(prompts)) for i in range(n)]
         return [list(row) for row in zip(*columns, strict=True)]
 
-    def count_missing(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, n: int = 1) -> int:
-        """Return how many responses `sample` would have to generate. Loads no model."""
-        keys = {key for row in self.keys(prompts, sampling, n) for key in row}
-        return len(keys - self.store.read(sorted(keys)).keys())
-
     def adapted(self, folder: Path) -> Model:
         """Return the same model under the LoRA adapter in `folder`. Raises ModelError if there is none."""
         adapter_digest(folder)
         return replace(self, adapter=folder)
-
-    def torch_model(self) -> tuple[Any, Any]:
-        """Return (a freshly loaded torch model without adapter, its processor), in this process."""
-        return self.engine.torch_model()
 
     def tokenizer(self) -> Any:
         """Return the model's tokenizer; loads no weights."""
