@@ -16,7 +16,7 @@ A variant, such as the method `probe.l10`, has the options of the section `probe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -229,15 +229,16 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False, width=120)
 
 
-def differences(a: RunConfig, b: RunConfig) -> list[str]:
+def differences(a: RunConfig, b: RunConfig, free: Collection[str] = ()) -> list[str]:
     """Return the keys whose values differ, each with both values: "options.probe.layer: -1 -> -2".
 
-    Where a training's curves go (`report_to`) does not count: it changes nothing of what is computed.
+    The keys in `free` do not count, nor does where a training's curves go (`report_to`): they change nothing of what is
+    computed.
     """
     old, new = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
     absent = object()
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent))
-    keys = [key for key in keys if not key.endswith(".report_to")]
+    keys = [key for key in keys if not key.endswith(".report_to") and key not in free]
     return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in keys]
 
 

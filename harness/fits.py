@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conrad_bench.errors import DataError, StorageError
+from conrad_bench.errors import StorageError, TrainingError
+from conrad_bench.fingerprints import ARTIFACT, artifact_files, fit_parts
 from conrad_bench.judging import make_judge
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
 from conrad_bench.storage import storage_errors, write_text
-from conrad_bench.types import TRAINING, Example
+from conrad_bench.types import TRAINING
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def fit_side_by_side(
         and not learns.asks_while_training()
         and not records_path(out, name, task_name).is_file()
     }
-    places = [place for place in wanted if not (artifact_folder(out, *place) / "artifact.json").is_file()]
+    places = [place for place in wanted if not (artifact_folder(out, *place) / ARTIFACT).is_file()]
     if len(places) < 2:
         return {}
     fitted = replace(plan, methods={**plan.methods, **{name: wanted[name, task] for name, task in places}})
@@ -71,29 +70,45 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     folder = artifact_folder(out, name, task_name)
     inner = learner_name(name)
     if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
-        fitted = plan if inner in plan.methods else replace(plan, methods={**plan.methods, inner: method.method})
-        fit(fitted, inner, task_name, data, model, out)
-    marker = folder / "artifact.json"
+        fit(with_inner(plan, name), inner, task_name, data, model, out)
+    marker = folder / ARTIFACT
+    if marker.is_file():
+        return folder
+    parts = fit_parts(plan, name, task_name, data, out)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     train, validation = loaded.split("train"), loaded.split("validate")
-    if not marker.is_file():
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        method.fit(task, train, validation, fitting(plan, method, model), make_judge(plan, task, model), folder)
-        content = {
-            "method": name,
-            "task": task_name,
-            "options": method.model_dump(mode="json"),
-            "model": model.engine.identity(),
-            "fitted_on": _ids_digest([*train, *validation]),
-            "clusters": len({e.cluster for e in (*train, *validation)}),
-        }
-        write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
-    elif json.loads(marker.read_text(encoding="utf-8"))["fitted_on"] != _ids_digest([*train, *validation]):
-        raise DataError(
-            f"{folder} was fitted on other examples than the data root holds now; remove it to fit again, or restore "
-            "the data"
-        )
+    method.fit(task, train, validation, fitting(plan, method, model), make_judge(plan, task, model), folder)
+    check_weights(folder)
+    content = {
+        "method": name,
+        "task": task_name,
+        "options": method.model_dump(mode="json"),
+        "model": model.engine.identity(),
+        "made_from": parts,
+        "files": artifact_files(folder),
+        "clusters": len({e.cluster for e in (*train, *validation)}),
+    }
+    write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
     return folder
+
+
+def with_inner(plan: Plan, name: str) -> Plan:
+    """Return the plan with the method inside a recalibrated one among its methods."""
+    method, inner = plan.methods[name], learner_name(name)
+    if inner in plan.methods or not isinstance(method, Recalibrated):
+        return plan
+    return replace(plan, methods={**plan.methods, inner: method.method})
+
+
+def check_weights(folder: Path) -> None:
+    """Raise TrainingError if a fit left weights that are not finite."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    for path in folder.rglob("*.safetensors"):
+        if not all(np.isfinite(tensor).all() for tensor in load_file(path).values()):
+            raise TrainingError(f"{path.name}: the fit ended with weights that are no numbers; lower the learning rate")
 
 
 def fitting(plan: Plan, method: Method, model: Model) -> Model:
@@ -105,9 +120,3 @@ def fitting(plan: Plan, method: Method, model: Model) -> Model:
 def artifact_folder(out: Path, name: str, task_name: str) -> Path:
     """Return the folder of what a method learned on a task."""
     return out / "artifacts" / f"{name}@{task_name}"
-
-
-def _ids_digest(examples: Sequence[Example]) -> str:
-    """Return a digest of which examples (and whose) a fit has seen."""
-    lines = sorted(f"{e.split} {e.cluster} {e.id}" for e in examples)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -5,12 +5,11 @@ The manifest is written last, so its presence means that the run is done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom
-from conrad_bench.types import Example
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
@@ -71,16 +69,6 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def data_fingerprint(examples: Iterable[Example]) -> str:
-    """Return a digest of examples: ids, clusters, splits, texts, and names and sizes of the image files."""
-    digest = hashlib.sha256()
-    for e in sorted(examples, key=lambda e: e.id):
-        images = [(os.path.basename(path), os.path.getsize(path) if os.path.exists(path) else -1) for path in e.images]
-        line = json.dumps([e.id, e.cluster, e.split, e.context, e.reference, images])
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
 
 
 def hardware() -> dict[str, Any]:
@@ -161,9 +149,14 @@ def _set_apart(plan: Plan, variant: Method | Task | Scorer, defaults: Mapping[st
 
 
 def manifest(
-    plan: Plan, data: dict[str, Loaded], fingerprints: dict[str, str], rollouts: dict[str, int], reporter: Reporter
+    plan: Plan,
+    data: dict[str, Loaded],
+    fingerprints: dict[str, str],
+    rollouts: dict[str, int],
+    sums: dict[str, str],
+    reporter: Reporter,
 ) -> dict[str, Any]:
-    """Return the content of manifest.json."""
+    """Return the content of manifest.json; `sums` are the SHA-256 of the result files."""
     import conrad_bench
 
     return {
@@ -185,5 +178,6 @@ def manifest(
         },
         "seed": plan.config.seed,
         "rollouts": rollouts,
+        "files": sums,
         "seconds": {stage: round(seconds, 3) for stage, seconds in reporter.times.items()},
     }

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
-from conrad_bench.errors import ConfigError, ConradBenchError, StorageError
+from conrad_bench.errors import ConfigError, ConradBenchError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import learner
 from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan
 from conrad_bench.registry import Registry
-from conrad_bench.storage import storage_errors, write_text
+from conrad_bench.storage import make_private, read_json, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
 from conrad_bench.types import TRAINING
 from conrad_bench.variants import learner_name
@@ -34,10 +34,14 @@ def run(
     reporter: Reporter,
     dry_run: bool = False,
     cluster: Cluster | None = None,
+    keep_stale: bool = False,
 ) -> dict[str, Any]:
     """Carry out a run in the folder `out` and return the content of leaderboard.json (of the plan, when dry).
 
-    What is there already is used, never made again. A method that fails does not stop the others: the first error is
+    What is there already is used, unless it is damaged or made from other data, options, code or weights than the run
+    has now: then that is said, and it is made again (not with `keep_stale`).
+
+    A method that fails does not stop the others: the first error is
     raised at the end, after the leaderboard of what did work is written. With a `cluster`, replicas of the model on
     Ray answer what the store lacks, and adapters are trained there. Raises ConfigError if `out` holds a run of another
     configuration, or the cluster's training workers cannot share a method's steps.
@@ -45,22 +49,13 @@ def run(
     plan = make_plan(config, registry, tolerant=dry_run)
     if cluster is not None:
         _check_sharing(plan, cluster.train_workers)
-    check_folder(out, plan.config)
+    check_folder(out, plan)
     if dry_run:
         from conrad_bench.preview import preview
 
         check_training(plan)
         return preview(plan, out, reporter)
-    if (out / "manifest.json").is_file() and (out / "leaderboard.json").is_file():
-        from conrad_bench.leaderboards.board.build import FORMAT
-
-        board = dict(json.loads((out / "leaderboard.json").read_text(encoding="utf-8")))
-        if board["format"] == FORMAT:
-            reporter.say(f"{out} holds this run, finished; nothing to do")
-            return board
-        reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
-    check_training(plan)
-    return _carry_out(plan, out, reporter, cluster)
+    return _carry_out(plan, out, reporter, cluster, keep_stale)
 
 
 def _check_sharing(plan: Plan, workers: int) -> None:
@@ -71,16 +66,21 @@ def _check_sharing(plan: Plan, workers: int) -> None:
             raise ConfigError(f"method {name!r}: {problem}")
 
 
-def check_folder(out: Path, config: RunConfig) -> None:
-    """Raise ConfigError if `out` belongs to a run with another configuration, naming the keys that differ."""
-    path = out / "config.yaml"
-    if not path.is_file():
-        # A run that was killed while it wrote its config.yaml leaves that file's temporary; a rehearsal its result.
-        ours = (".config.yaml.*.tmp", "rehearsal.json")
-        if out.is_dir() and not all(any(map(entry.match, ours)) for entry in out.iterdir()):
-            raise ConfigError(f"{out} is not empty and holds no run (no config.yaml); choose another folder with --out")
+def check_folder(out: Path, plan: Plan) -> None:
+    """Raise ConfigError if `out` is no run's folder, or that of a run with another configuration."""
+    if (out / "config.yaml").is_file():
+        check_config(out, plan)
         return
-    found = differences(load_config(path), config)
+    # What a run has before its config.yaml, that file's temporary among it; a rehearsal leaves its result.
+    ours = (".config.yaml.*.tmp", "rehearsal.json", "rollouts", "digests.json")
+    if out.is_dir() and not all(any(map(entry.match, ours)) for entry in out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no run (no config.yaml); choose another folder with --out")
+
+
+def check_config(out: Path, plan: Plan) -> None:
+    """Raise ConfigError if the config.yaml in `out`, if there is one, differs in what changes an answer."""
+    path = out / "config.yaml"
+    found = differences(load_config(path), plan.config, plan.free_keys()) if path.is_file() else []
     if found:
         raise ConfigError(
             f"{out} holds a run with another configuration; choose another folder with --out, or use its settings:\n"
@@ -88,24 +88,40 @@ def check_folder(out: Path, config: RunConfig) -> None:
         )
 
 
-def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None) -> dict[str, Any]:
+def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None, keep_stale: bool) -> dict[str, Any]:
+    from conrad_bench.fingerprints import examples_digest
+    from conrad_bench.leaderboards.board.build import FORMAT
     from conrad_bench.leaderboards.pages.outputs import write_leaderboard
-    from conrad_bench.manifest import board_context, context_file, data_fingerprint, manifest
+    from conrad_bench.manifest import board_context, context_file, manifest
     from conrad_bench.records import records_path
+    from conrad_bench.rollouts.digests import remembered
     from conrad_bench.rollouts.model import Model
     from conrad_bench.rollouts.store import RolloutStore
+    from conrad_bench.staleness import finished, result_sums, set_aside, stale_results
 
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", dump_config(plan.config))
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
-    about = board_context(plan, data)
-    fingerprints = {name: data_fingerprint(loaded.examples) for name, loaded in data.items()}
-    write_text(out / "context.json", context_file(about, fingerprints))
+    with remembered(out / "digests.json"):
+        fingerprints = {name: examples_digest(loaded.examples) for name, loaded in data.items()}
+        stale = [] if keep_stale else list(stale_results(plan, data, out))
+    board = read_json(out / "leaderboard.json")
+    if not stale and board is not None and finished(out):
+        if board.get("format") == FORMAT:
+            reporter.say(f"{out} holds this run, finished; nothing to do")
+            return board
+        reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
+    check_training(plan)
+    make_private(out)
     failures: list[Exception] = []
-    with RolloutStore(out / "rollouts") as store, cluster or nullcontext():
+    with RolloutStore(out / "rollouts") as store, remembered(out / "digests.json"), cluster or nullcontext():
+        check_config(out, plan)  # once more: only now nobody else can write one
+        write_text(out / "config.yaml", dump_config(plan.config))
+        for each in stale:
+            reporter.say(f"{each.what} cannot be used ({each.why}); made again")
+            set_aside(each)
+        about = board_context(plan, data)
+        write_text(out / "context.json", context_file(about, fingerprints))
         if cluster is not None:
             training = any(TRAINING in method.needs for method in plan.methods.values())
             reporter.say(f"on Ray: {cluster.share}" + f"; {cluster.training.of('training worker')}" * training)
@@ -124,11 +140,13 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
                     _evaluate(plan, name, task_name, data, model, out, unfit)
                 except StorageError:
                     raise
-                except Exception as error:
+                except (Exception, SystemExit) as caught:
+                    # A plugin that ends the program fails like any other.
+                    error = caught if isinstance(caught, Exception) else PluginError(f"{name} tried to end the program")
                     # Other errors' messages could quote a report.
                     said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
                     reporter.say(f"{name} on {task_name} failed: {said}")
-                    traceback.clear_frames(error.__traceback__)  # they would keep the model of a training that failed
+                    traceback.clear_frames(caught.__traceback__)  # they would keep the model of a training that failed
                     failures.append(error)
         for engine in (plan.engine, *plan.judges.values()):
             engine.close()
@@ -140,7 +158,7 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
         advance(1)
     if failures:
         raise failures[0]
-    content = manifest(plan, data, fingerprints, rollouts, reporter)
+    content = manifest(plan, data, fingerprints, rollouts, result_sums(out), reporter)
     write_text(out / "manifest.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     return board
 
@@ -158,6 +176,7 @@ def _evaluate(
 
     `unfit` holds the errors of fits that were tried already; they are raised again.
     """
+    from conrad_bench.fingerprints import record_parts
     from conrad_bench.records import record_rows, records_path, write_records
 
     method, task = plan.methods[name], plan.tasks[task_name]
@@ -173,4 +192,4 @@ def _evaluate(
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
     rows = record_rows(name, task, test, estimates, scores, qualities)
-    write_records(records_path(out, name, task_name), rows)
+    write_records(records_path(out, name, task_name), rows, record_parts(plan, name, task_name, data, out))

@@ -67,6 +67,11 @@ class Plan:
         """Return where a task's data come from: its root, its hub id, or the phantom world."""
         return str(self.roots[task] or self.tasks[task].hub_id() or PHANTOM_DATA)
 
+    def free_keys(self) -> set[str]:
+        """Return the keys of the configuration that change no answer: options of engines, the judges' among them."""
+        engines = {self.config.engine: self.engine, **self.judges}
+        return {f"options.{section}.{option}" for section, engine in engines.items() for option in engine.free}
+
     @property
     def model_label(self) -> str:
         """The model's name in titles."""

@@ -20,12 +20,13 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
 
 Behind the first nine, columns may stand in any order. The parquet schema's metadata carries the format's version under
-`conrad_bench.records`.
+`conrad_bench.records`, and in a run folder under `conrad_bench.made_from` what the records are made from.
 """
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
 
 _METADATA_KEY = b"conrad_bench.records"
+_MADE_FROM = b"conrad_bench.made_from"
 _NUMBERS = ("confidence", "correctness")
 _SUM_TOLERANCE = 0.05
 """How far above 1 a sum of probabilities may lie: each answer is scored on its own, in half precision perhaps."""
@@ -72,8 +74,10 @@ def records_path(run: Path, method: str, task: str) -> Path:
     return run / "records" / f"{method}@{task}.parquet"
 
 
-def write_records(path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFrame) -> None:
-    """Write the records of one method on one task atomically.
+def write_records(
+    path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFrame, parts: Mapping[str, str] | None = None
+) -> None:
+    """Write the records of one method on one task atomically, with what they are made from (harness/fingerprints.py).
 
     `rows` has the columns above, the numbers among them as float or None. Raises DataError naming the column and
     the row that is wrong, and StorageError when the file cannot be written.
@@ -93,7 +97,10 @@ def write_records(path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFram
         )
         for column in subgroups
     ]
-    schema = pa.schema(fields, metadata={_METADATA_KEY: str(VERSION).encode()})
+    metadata = {_METADATA_KEY: str(VERSION).encode()}
+    if parts is not None:
+        metadata[_MADE_FROM] = json.dumps(dict(parts), sort_keys=True).encode()
+    schema = pa.schema(fields, metadata=metadata)
     try:
         table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -104,6 +111,17 @@ def write_records(path: Path, rows: Sequence[Mapping[str, object]] | pd.DataFram
     # from_pandas adds pandas' own metadata; the file carries ours alone, so equal records are equal bytes.
     pq.write_table(table.replace_schema_metadata(schema.metadata), buffer, compression="zstd", write_page_checksum=True)
     write_bytes(path, buffer.getvalue())
+
+
+def made_from(path: Path) -> dict[str, str] | None:
+    """Return what a records file is made from; None where it cannot be read or does not say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return dict(json.loads((pq.read_schema(path).metadata or {})[_MADE_FROM]))
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
 
 
 def read_records(path: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ VARIED: tuple[Kind, ...] = ("methods", "tasks", "scorers")
 BUILT_IN = "built-in"
 """Origin of the plugins that conrad-bench itself declares."""
 
+_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _REQUIRED = {
     "methods": ("name", "summary", "needs", "granularities"),
     "tasks": ("name", "summary", "granularity", "root_variable"),
@@ -161,6 +163,8 @@ class Registry:
             name = getattr(cls, "name", None)
             if not isinstance(name, str):
                 raise PluginError(f"class {cls.__name__} ({origin}) has no `name`; give it one: name = ...")
+            if problem := _name_problem(name):
+                raise PluginError(f"class {cls.__name__} ({origin}): {problem}")
             self._plugins[kind].setdefault(name, []).append(_Plugin(origin, cls))
             names.append(name)
         return names
@@ -327,6 +331,8 @@ def _check_class(kind: Kind, name: str, loaded: Any, where: str) -> None:
     base = _base(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise PluginError(f"{where} is not a subclass of {base.__module__}.{base.__name__}")
+    if problem := _name_problem(name):
+        raise PluginError(f"{where}: {problem}")
     lacks = [attribute for attribute in _REQUIRED[kind] if not hasattr(loaded, attribute)]
     if lacks:
         raise PluginError(f"{where}: class {loaded.__name__} lacks {', '.join(lacks)}")
@@ -335,6 +341,13 @@ def _check_class(kind: Kind, name: str, loaded: Any, where: str) -> None:
     own = getattr(loaded, "name", None)
     if own != name:
         raise PluginError(f"{where}: class {loaded.__name__} calls itself {own!r}; the two names must be the same")
+
+
+def _name_problem(name: str) -> str | None:
+    """Return what is wrong with a plugin's name: it becomes the name of files."""
+    if _NAME.fullmatch(name) and not name.startswith("."):
+        return None
+    return f"the name {name[:40]!r} has other characters than letters, digits, _ . + -, or more than 64; rename it"
 
 
 def _base(kind: Kind) -> type[BaseModel]:

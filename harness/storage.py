@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from conrad_bench.errors import StorageError
 
@@ -44,6 +46,23 @@ def write_bytes(path: Path, data: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object that a JSON file holds; None where the file is missing, torn, or holds something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone may enter: it will hold patients' text. Raises StorageError."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077 and os.access(folder, os.W_OK):
+            folder.chmod(0o700)
 
 
 def write_text(path: Path, text: str) -> None:

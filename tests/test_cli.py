@@ -124,7 +124,7 @@ def test_distributions_with_one_name_are_listed_with_the_reason(tmp_path: Path) 
 
 
 def test_the_list_is_readable_in_a_pipe(tmp_path: Path) -> None:
-    name = "a_method_with_a_name_that_is_far_too_long_for_any_column_of_a_terminal_of_eighty_characters"
+    name = "a_method_with_a_name_that_is_far_too_long_for_a_narrow_terminal"
     done = conrad_bench("list", "--plugin", plugin(tmp_path, name=name), cwd=tmp_path, COLUMNS="40")
     assert done.returncode == 0
     assert done.stderr == ""

@@ -39,6 +39,10 @@ def run(
     train_workers: Annotated[
         int, typer.Option(metavar="N", help="Workers that train an adapter together on Ray, with a GPU each.")
     ] = 1,
+    keep_stale: Annotated[
+        bool,
+        typer.Option("--keep-stale", help="Use results that other data, options, code or weights made."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; load no model.")] = False,
 ) -> None:
     """Run methods on tasks and write the leaderboard. The same command again continues."""
@@ -60,7 +64,7 @@ def run(
 
     try:
         cluster = None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers)
-        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster)
+        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster, keep_stale)
     except ConradBenchError:
         raise
     except Exception as error:

@@ -46,6 +46,9 @@ class Engine(BaseModel):
     provides: ClassVar[frozenset[str]]
     """Which of the needs in `conrad_bench.methods.base.NEEDS` it serves."""
 
+    free: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    """Options that change no answer, but for float noise: they may differ between a run and its continuation."""
+
     model: str
     """Local folder of a checkpoint, or a hub id."""
     batch_size: int = 16

@@ -44,6 +44,7 @@ class OpenAIEngine(Engine):
     name = "openai"
     summary = "any server with OpenAI's chat interface; for methods that need text, or probabilities if it gives them"
     provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, SAMPLING})
+    free: ClassVar[frozenset[str]] = frozenset({"batch_size", "base_url", "concurrency", "retries", "timeout"})
 
     batch_size: int = 64
     base_url: str = "http://127.0.0.1:8000/v1"

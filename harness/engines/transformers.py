@@ -56,6 +56,7 @@ class TransformersEngine(Engine):
     name = "transformers"
     summary = "transformers in this process, on CPU or one GPU; serves every method"
     provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
+    free: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 on a CPU."""

@@ -46,6 +46,9 @@ class VLLMEngine(VLLMOptions):
     name = "vllm"
     summary = "vLLM on GPUs or a CPU; hidden states, training and activated LoRA through transformers"
     provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"batch_size", "gpu_memory_utilization", "enforce_eager", "max_model_len", "tensor_parallel_size"}
+    )
 
     _served: Served | None = PrivateAttr(default=None)
     _beside: TransformersEngine = PrivateAttr()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from conrad_bench.errors import ModelError
-from conrad_bench.storage import file_sha256
+from conrad_bench.storage import file_sha256, read_json, write_text
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """What a LoRA adapter's folder holds."""
@@ -20,13 +20,40 @@ def file_digest(path: Path) -> str:
 
     Raises OSError if the file cannot be read.
     """
-    status = path.stat()
-    return _digest(str(path.absolute()), status.st_size, status.st_mtime_ns)
+    status, place = path.stat(), str(path.absolute())
+    state = (status.st_size, status.st_mtime_ns)
+    known = _known.get(place)
+    if known is None or known[:2] != state:
+        known = (*state, file_sha256(path))
+        _known[place] = known
+    _asked.add(place)
+    return known[2]
 
 
-@cache
-def _digest(path: str, _size: int, _modified: int) -> str:
-    return file_sha256(Path(path))
+_known: dict[str, tuple[int, int, str]] = {}
+"""Digests by absolute path, with the size and the modification time (ns) that they belong to."""
+_asked: set[str] = set()
+"""The paths that were asked for since digests are remembered."""
+
+
+@contextmanager
+def remembered(path: Path) -> Iterator[None]:
+    """Keep the digests of files in a JSON file between processes; what of it cannot be read is computed again.
+
+    Nothing is written where the file's folder is not there.
+    """
+    before = read_json(path) or {}
+    for place, entry in before.items():
+        match entry:
+            case [int(size), int(modified), str(digest)]:
+                _known.setdefault(place, (size, modified, digest))
+    _asked.clear()
+    try:
+        yield
+    finally:
+        after = before | {place: list(_known[place]) for place in sorted(_asked)}
+        if after != before and path.parent.is_dir():
+            write_text(path, json.dumps(after, indent=0))
 
 
 def files_digest(paths: Iterable[Path]) -> str:

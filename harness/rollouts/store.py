@@ -214,6 +214,11 @@ def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table | None
         if not file.schema_arrow.equals(SCHEMA, check_metadata=True):
             return None
         return file.read(columns, use_threads=False)  # Arrow's threads can outlive a short command and abort it
+    except MemoryError as error:  # Arrow's is an ArrowException, too
+        size = f"{len(data) / 2**20:,.0f} MiB"
+        raise StorageError(
+            f"too little memory to read {path} ({size}); free some, the same command continues"
+        ) from error
     except (pa.ArrowException, OSError):
         return None
 
