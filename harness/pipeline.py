@@ -90,7 +90,7 @@ def check_folder(out: Path, config: RunConfig) -> None:
 
 def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None) -> dict[str, Any]:
     from conrad_bench.leaderboards.pages.outputs import write_leaderboard
-    from conrad_bench.manifest import board_context, context_file, data_fingerprint, manifest
+    from conrad_bench.manifest import board_context, context_file, data_fingerprint, engine_notes, manifest
     from conrad_bench.records import records_path
     from conrad_bench.rollouts.model import Model
     from conrad_bench.rollouts.store import RolloutStore
@@ -101,7 +101,10 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
-    about = board_context(plan, data)
+    notes = engine_notes(plan, data, out)
+    for note in notes:
+        reporter.say(note)
+    about = board_context(plan, data, notes)
     fingerprints = {name: data_fingerprint(loaded.examples) for name, loaded in data.items()}
     write_text(out / "context.json", context_file(about, fingerprints))
     failures: list[Exception] = []
