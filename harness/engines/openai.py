@@ -81,9 +81,9 @@ class OpenAIEngine(Engine):
         else:
             server.ask([{"role": "user", "content": "Describe a chest radiograph in one sentence."}], options)
         if pictures and not self.images:
-            said.append(f"{self.model} was sent no pictures (openai.images=false): it answered from the text alone.")
+            said.append("The model was sent no pictures (openai.images=false): it answered from the text alone.")
         if "temperature" in server.refused:
-            said.append(f"The server of {self.model} takes no temperature: it chose tokens at its own.")
+            said.append("The server takes no temperature: it chose tokens at its own, in place of the methods'.")
         return tuple(filter(None, said))
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:

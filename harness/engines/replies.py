@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,7 +101,7 @@ def read(body: str, content_type: str) -> Reply:
     usage = reply.get("usage")
     counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Reply(
-        text=thoughts + text,
+        text=_whole(thoughts + text),
         thoughts=len(thoughts),
         tokens=_tokens(choice.get("logprobs")),
         finish_reason=finish,
@@ -129,12 +129,13 @@ def _text(message: Mapping[str, Any], may_be_absent: bool) -> str:
         text = message["refusal"]
     if isinstance(text, str):
         return text
-    if text is None and may_be_absent:  # cut off, or still thinking, before its first word
-        return ""
-    if text is None:
-        calls = message.get("tool_calls") or message.get("function_call")
-        raise NotAnAnswer("a call of a tool in place of a text" if calls else "a message whose content is null")
-    raise NotAnAnswer(f"content in parts ({_kind(text)})")
+    if text is not None:
+        raise NotAnAnswer(f"content in parts ({_kind(text)})")
+    if message.get("tool_calls") or message.get("function_call"):
+        raise NotAnAnswer("a call of a tool and no text")
+    if not may_be_absent:  # as it may be where the answer was cut off, or all thoughts, before its first word
+        raise NotAnAnswer("a message whose content is null")
+    return ""
 
 
 def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
@@ -147,15 +148,13 @@ def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
         value = _logprob(entry)
         if value is None:
             return None
-        raw = entry.get("bytes")
-        text = bytes(raw) if isinstance(raw, list) else entry["token"].encode()
-        listed: Sequence[Any] = entry.get("top_logprobs") or ()
+        listed = entry.get("top_logprobs")
         likeliest: dict[str, float] = {}
-        for other in listed:
+        for other in listed if isinstance(listed, list) else ():
             found = _logprob(other)
             if found is not None:
                 likeliest.setdefault(other["token"], found)
-        tokens.append(Token(text, value, likeliest))
+        tokens.append(Token(_bytes(entry), value, likeliest))
     return tuple(tokens)
 
 
@@ -164,6 +163,20 @@ def _logprob(entry: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+def _whole(text: str) -> str:
+    """Return a text that can be written down: half a character, where an answer was cut in one, becomes a mark."""
+    return text.encode(errors="replace").decode()
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    """Return a token's bytes, which its text has not where it ends within a character."""
+    try:
+        return bytes(list(entry["bytes"]))
+    except (KeyError, TypeError, ValueError):
+        return str(entry["token"]).encode(errors="replace")
+
+
 def _kind(value: Any) -> str:
     """Return what a JSON value is."""
-    return {list: "a list", dict: "an object", str: "a text", bool: "a truth value"}.get(type(value), "a number")
+    kinds = {list: "a list", dict: "an object", str: "a text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -101,8 +101,8 @@ class Server:
             self.explain(error)
         except NotAnAnswer as error:
             raise EngineError(
-                f"{self.where} sent {error} in place of an answer, after {self._retries + 1} tries; look at its log and "
-                "at what stands between (a proxy, a gateway), and check --base-url; what was answered is kept"
+                f"{self.where} sent {error} in place of an answer, after {self._retries + 1} tries; look at its log "
+                "and at what stands between (a proxy, a gateway), and check --base-url; what was answered is kept"
             ) from error
 
     def try_to_ask(

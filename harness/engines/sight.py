@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
@@ -61,7 +62,7 @@ def sees(server: Server, options: Mapping[str, Any]) -> str:
             "sees, or set openai.images=false to let it answer from the text alone"
         )
     if alike or not known or more < _FEWEST:
-        return f"Whether {server.model} saw the pictures that its server was sent could not be told from its answers."
+        return "Whether the model saw the pictures that its server was sent could not be told from its answers."
     return ""
 
 
@@ -69,20 +70,25 @@ def _ask(server: Server, picture: str, options: Mapping[str, Any]) -> Reply:
     """Return the answer about a picture. Raises ModelError if the server refuses it, having answered without one."""
     import openai
 
-    for last in (False, True):
+    refusals = 0
+    for pause in (0.0, 0.5, 1.0):
+        time.sleep(pause)
         try:
             return server.try_to_ask(_chat(picture), options, patient=False)
         except openai.APIStatusError as error:
             if error.status_code in _BUSY:
                 break
+            refusals += 1
             # A server that fails may do so by chance, but not twice, and not where it speaks of pictures.
-            if last or error.status_code < 500 or _speaks_of_pictures(error.response.text):
+            if refusals == 2 or error.status_code < 500 or _speaks_of_pictures(error.response.text):
                 raise ModelError(
                     f"{server.where} cannot read pictures with {server.model!r}: it answers a question, but not one "
                     f"about a picture ({error.status_code}); serve a model that sees (llama.cpp: with --mmproj), or "
                     "set openai.images=false to let it answer from the text alone"
                 ) from error
-        except (openai.APIConnectionError, NotAnAnswer):
+        except openai.APIConnectionError:  # some hang up behind an error
+            continue
+        except NotAnAnswer:
             break
     return server.ask(_chat(picture), options)
 
