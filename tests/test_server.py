@@ -31,25 +31,27 @@ def write(url: str, sampling: Sampling = Sampling(), jobs: int = 2, **options: A
         served.close()
 
 
+REFUSALS = [
+    (400, {"param": "{}"}),
+    (422, {"message": "Extra inputs are not permitted: {}"}),
+    (403, {"message": "You are not allowed to request {}"}),
+    (400, {}),
+    (403, {}),
+]
+INSTEAD = {"logprobs": None, "max_tokens": "max_completion_tokens", "temperature": None}
+
+
 @pytest.mark.parametrize(
-    ("status", "error"),
+    ("status", "error", "word"),
     [
-        (400, {"param": "{}"}),
-        (422, {"message": "Extra inputs are not permitted: {}"}),
-        (403, {"message": "You are not allowed to request {}"}),
-        (500, {"message": "{} is not supported for models created with logits_all=False"}),
-        (400, {}),
-        (403, {}),
+        *((status, error, word) for status, error in REFUSALS for word in INSTEAD),
+        (500, {"message": "{} is not supported for models created with logits_all=False"}, "logprobs"),
     ],
 )
-@pytest.mark.parametrize(
-    ("word", "instead"), [("logprobs", None), ("max_tokens", "max_completion_tokens"), ("temperature", None)]
-)
 def test_what_a_server_refuses_is_asked_in_its_words_and_remembered(
-    serve: Servers, status: int, error: dict[str, str], word: str, instead: str | None
+    serve: Servers, status: int, error: dict[str, str], word: str
 ) -> None:
-    if status == 500 and word != "logprobs":
-        pytest.skip("a server that fails is not asked in other words unless it says so")
+    instead = INSTEAD[word]
     told = {key: text.format(word) for key, text in error.items()}
     url, asked = serve(lambda body, n: refused(status, **told) if word in body else said("Clear."))
     assert [made.text for made in write(url, DRAWN, 3)] == ["Clear."] * 3
@@ -150,6 +152,12 @@ def test_a_page_at_the_wrong_address_is_no_end(serve: Servers) -> None:
         write(f"{url}/more", jobs=1)
 
 
+def test_an_account_without_credit_is_not_called_busy(serve: Servers) -> None:
+    url, _ = serve(lambda body, n: refused(429, code="insufficient_quota"))
+    with pytest.raises(EngineError, match=r"no credit left for this key \(429\)"):
+        write(url, jobs=1)
+
+
 def test_a_filtered_prompt_or_answer_is_one_that_was_cut_off(serve: Servers) -> None:
     filters = {0: refused(400, code="content_filter", param="prompt"), 1: said(None, finish="content_filter")}
     url, _ = serve(lambda body, n: filters.get(int(body["messages"][0]["content"]), said("Clear.")))
@@ -167,6 +175,9 @@ def test_choices_that_a_server_does_not_keep_to_are_an_error(serve: Servers) -> 
     with pytest.raises(EngineError, match="does not keep to the choices of a restricted answer") as raised:
         write(url, sampling, jobs=1)
     assert "I am sure" not in str(raised.value)
+    url, _ = serve(lambda body, n: (422, {"detail": "Unexpected fields in the request: {'structured_outputs'}"}))
+    with pytest.raises(EngineError, match="does not keep to the choices of a restricted answer"):
+        write(url, sampling, jobs=1)
     url, _ = serve(lambda body, n: said("Confid", finish="length"))
     assert write(url, sampling, jobs=1)[0].finish_reason == "length"
 

@@ -175,13 +175,20 @@ class OpenAIEngine(Engine):
         return options
 
     def _generate(self, job: Job, sampling: Sampling) -> Generation:
-        reply = self._ask(job.prompt, self._options(sampling, job.seed))
+        unrestricted = EngineError(
+            f"{self._server.where} does not keep to the choices of a restricted answer (structured_outputs, which "
+            "vLLM's server knows); set the method's option restricted to false"
+        )
+        try:
+            reply = self._ask(job.prompt, self._options(sampling, job.seed))
+        except EngineError as error:
+            response = getattr(error.__cause__, "response", None)
+            if sampling.choices and response is not None and "structured_outputs" in response.text:
+                raise unrestricted from error
+            raise
         answer = reply.text[reply.thoughts :].strip()
         if sampling.choices and reply.finish_reason == "stop" and answer not in map(str.strip, sampling.choices):
-            raise EngineError(
-                f"{self._server.where} does not keep to the choices of a restricted answer (structured_outputs, which "
-                "vLLM's server knows); set the method's restricted to false"
-            )
+            raise unrestricted
         values = None if reply.tokens is None or sampling.choices else tuple(token.logprob for token in reply.tokens)
         return Generation(reply.text, reply.lengths if values else (len(reply.text),), values, reply.finish_reason)
 

@@ -205,6 +205,8 @@ class Server:
                     f"({error.status_code}); check --model and --base-url"
                 ) from error
             raise ModelError(f"{where} has no model {self.model!r}; it serves: {served}") from error
+        if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
+            raise EngineError(f"{where} has no credit left for this key (429); what was answered is kept") from error
         if isinstance(error, openai.RateLimitError):
             raise EngineError(
                 f"{where} is too busy (429) after {self._retries + 1} tries; lower openai.concurrency, or come back "
