@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
+from collections.abc import Generator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ from typing import Any
 import pytest
 from served import CHAT, Servers, ask, engine, refused, said
 
-from conrad_bench.engines.base import Job
+from conrad_bench.engines.base import Engine, Job
 from conrad_bench.errors import EngineError, ModelError
 from conrad_bench.progress import Reporter
-from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.model import Answered, Call, Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import Sampling
 
@@ -182,8 +184,22 @@ def test_choices_that_a_server_does_not_keep_to_are_an_error(serve: Servers) -> 
     assert write(url, sampling, jobs=1)[0].finish_reason == "length"
 
 
+class Elsewhere:
+    """A pool whose results travel, as those of replicas do."""
+
+    def run(self, served: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Answered], None, None]:
+        for index, call in enumerate(calls):
+            yield index, pickle.loads(pickle.dumps(call.run(served)))
+
+    def train(self, *_: Any) -> None:
+        raise AssertionError("nothing is trained here")
+
+
+@pytest.mark.parametrize("pool", [None, Elsewhere()], ids=["here", "elsewhere"])
 @pytest.mark.parametrize("kind", ["generate", "score"])
-def test_what_was_answered_before_a_failure_is_kept(serve: Servers, tmp_path: Path, kind: str) -> None:
+def test_what_was_answered_before_a_failure_is_kept(
+    serve: Servers, tmp_path: Path, kind: str, pool: Elsewhere | None
+) -> None:
     broken = threading.Event()
 
     def answer(body: dict[str, Any], number: int) -> Any:
@@ -199,7 +215,7 @@ def test_what_was_answered_before_a_failure_is_kept(serve: Servers, tmp_path: Pa
         return model.generate(prompts) if kind == "generate" else model.score(prompts, ["True"])
 
     with RolloutStore(tmp_path / "rollouts") as store:
-        model = Model(served, store, Reporter(quiet=True))
+        model = Model(served, store, Reporter(quiet=True), pool=pool)
         with pytest.raises(EngineError, match=r"refuses a request \(500"):
             work(model)
         assert store.counts() == {kind: 50}
