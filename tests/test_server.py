@@ -173,10 +173,11 @@ def test_choices_that_a_server_does_not_keep_to_are_an_error(serve: Servers) -> 
     assert write(url, sampling, jobs=1)[0].text == "<think>Sure.</think> Confidence: 10\n"
     assert asked[0]["structured_outputs"] == {"choice": list(sampling.choices)}
     assert "logprobs" not in asked[0]
-    url, _ = serve(lambda body, n: said("I am sure."))
-    with pytest.raises(EngineError, match="does not keep to the choices of a restricted answer") as raised:
-        write(url, sampling, jobs=1)
-    assert "I am sure" not in str(raised.value)
+    for finish in ("stop", "length"):
+        url, _ = serve(lambda body, n, finish=finish: said("I am sure.", finish=finish))
+        with pytest.raises(EngineError, match="does not keep to the choices of a restricted answer") as raised:
+            write(url, sampling, jobs=1)
+        assert "I am sure" not in str(raised.value)
     url, _ = serve(lambda body, n: (422, {"detail": "Unexpected fields in the request: {'structured_outputs'}"}))
     with pytest.raises(EngineError, match="does not keep to the choices of a restricted answer"):
         write(url, sampling, jobs=1)

@@ -186,8 +186,9 @@ class OpenAIEngine(Engine):
             if sampling.choices and response is not None and "structured_outputs" in response.text:
                 raise unrestricted from error
             raise
-        answer = reply.text[reply.thoughts :].strip()
-        if sampling.choices and reply.finish_reason == "stop" and answer not in map(str.strip, sampling.choices):
+        answer, choices = reply.text[reply.thoughts :].strip(), [choice.strip() for choice in sampling.choices]
+        cut = reply.finish_reason == "length" and any(choice.startswith(answer) for choice in choices)
+        if choices and answer not in choices and not cut:
             raise unrestricted
         values = None if reply.tokens is None or sampling.choices else tuple(token.logprob for token in reply.tokens)
         return Generation(reply.text, reply.lengths if values else (len(reply.text),), values, reply.finish_reason)
