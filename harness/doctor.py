@@ -162,6 +162,7 @@ def _engines(registry: Registry, served: dict[str, str] | None) -> Iterator[Find
             try:
                 options = served if name == "openai" and served is not None else {"model": model}
                 engine = registry.create("engines", name, options)
+                notes = engine.notes(pictures=True)
                 (made,) = engine.generate([Job(prompt)], Sampling(max_tokens=8), None)
                 engine.close()
             except MissingExtra as error:
@@ -172,5 +173,6 @@ def _engines(registry: Registry, served: dict[str, str] | None) -> Iterator[Find
                 continue
             seconds = time.perf_counter() - start
             yield Finding(f"engine {name}", "ok", f"wrote {len(made.token_ids)} tokens, {seconds:.1f} s with loading")
+            yield from (Finding(f"engine {name}", "note", note) for note in notes)
     for failure in registry.failures.values():
         yield Finding("plugin", "problem", "does not work", str(failure))

@@ -18,11 +18,17 @@ Messages name the file, line or key and say what to do. They never contain patie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class ConradBenchError(Exception):
     """Base of all errors; `exit_code` is what the command line returns."""
 
     exit_code = 1
+
+    answers: Sequence[Any] = ()
+    """What an engine had answered of a batch before it failed, None in the places of the others; these are kept."""
 
 
 class UserError(ConradBenchError):

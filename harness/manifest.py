@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom
+from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom, try_engine
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def context_file(context: BoardContext, fingerprints: Mapping[str, str]) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def board_context(plan: Plan, data: dict[str, Loaded]) -> BoardContext:
-    """Return what the leaderboard says beside the records."""
+def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()) -> BoardContext:
+    """Return what the leaderboard says beside the records, the engine's `notes` among it."""
     import conrad_bench
     from conrad_bench.leaderboards.board.context import BoardContext
 
@@ -124,7 +124,17 @@ def board_context(plan: Plan, data: dict[str, Loaded]) -> BoardContext:
         interval=options.interval,
         metrics=plan.metrics,
         left_out={name: dict(data[name].left_out) for name in tasks},
+        notes=list(notes),
     )
+
+
+def engine_notes(plan: Plan, data: dict[str, Loaded], out: Path) -> list[str]:
+    """Return what the engine has to say about its model; asked once, and then kept in the run's context.json."""
+    try:
+        said = json.loads((out / "context.json").read_text(encoding="utf-8"))["context"]["notes"]
+        return [str(note) for note in said]
+    except (OSError, ValueError, KeyError, TypeError):
+        return try_engine(plan, data)
 
 
 def _said(plan: Plan, name: str, method: Method) -> str:

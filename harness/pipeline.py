@@ -77,22 +77,29 @@ def check_folder(out: Path, plan: Plan) -> None:
         raise ConfigError(f"{out} is not empty and holds no run (no config.yaml); choose another folder with --out")
 
 
-def check_config(out: Path, plan: Plan) -> None:
-    """Raise ConfigError if the config.yaml in `out`, if there is one, differs in what changes an answer."""
+def check_config(out: Path, plan: Plan) -> list[str]:
+    """Return in which settings that change no answer the config.yaml in `out`, if there is one, differs from the plan.
+
+    Raises ConfigError where it differs in others.
+    """
     path = out / "config.yaml"
-    found = differences(load_config(path), plan.config, plan.free_keys()) if path.is_file() else []
+    if not path.is_file():
+        return []
+    before = load_config(path)
+    found = differences(before, plan.config, plan.free_keys())
     if found:
         raise ConfigError(
             f"{out} holds a run with another configuration; choose another folder with --out, or use its settings:\n"
             + "\n".join(f"  - {line}" for line in found)
         )
+    return differences(before, plan.config)
 
 
 def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None, keep_stale: bool) -> dict[str, Any]:
     from conrad_bench.fingerprints import examples_digest
     from conrad_bench.leaderboards.board.build import FORMAT
     from conrad_bench.leaderboards.pages.outputs import write_leaderboard
-    from conrad_bench.manifest import board_context, context_file, manifest
+    from conrad_bench.manifest import board_context, context_file, engine_notes, manifest
     from conrad_bench.records import records_path
     from conrad_bench.rollouts.digests import remembered
     from conrad_bench.rollouts.model import Model
@@ -112,15 +119,19 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
             return board
         reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
     check_training(plan)
+    notes = engine_notes(plan, data, out)
+    for note in notes:
+        reporter.say(note)
     make_private(out)
     failures: list[Exception] = []
     with RolloutStore(out / "rollouts") as store, remembered(out / "digests.json"), cluster or nullcontext():
-        check_config(out, plan)  # once more: only now nobody else can write one
+        for line in check_config(out, plan):  # once more: only now nobody else can write one
+            reporter.say(f"goes on with another setting that changes no answer: {line}")
         write_text(out / "config.yaml", dump_config(plan.config))
         for each in stale:
             reporter.say(f"{each.what} cannot be used ({each.why}); made again")
             set_aside(each)
-        about = board_context(plan, data)
+        about = board_context(plan, data, notes)
         write_text(out / "context.json", context_file(about, fingerprints))
         if cluster is not None:
             training = any(TRAINING in method.needs for method in plan.methods.values())

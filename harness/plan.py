@@ -254,6 +254,14 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     return Loaded(examples=examples, left_out=loaded.left_out)
 
 
+def try_engine(plan: Plan, data: Mapping[str, Loaded]) -> list[str]:
+    """Let the engine try what the run takes for granted; return what boards must say about the model.
+
+    Raises ModelError where it cannot do what it will be asked, a server's model that sees no pictures for one.
+    """
+    return list(plan.engine.notes(any(example.images for loaded in data.values() for example in loaded.examples)))
+
+
 def _check_splits(name: str, examples: list[Example]) -> None:
     """Refuse data in which a cluster (patient, image) belongs to two splits: test numbers would not be honest."""
     splits: dict[str, set[str]] = {}

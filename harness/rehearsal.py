@@ -27,7 +27,7 @@ from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
 from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan
+from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
@@ -60,6 +60,8 @@ def rehearse(
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
+    for note in try_engine(plan, data):
+        reporter.say(note)
     with storage_errors(beside), TemporaryDirectory(prefix=".rehearsal-", dir=beside) as folder:
         counted = preview(plan, Path(folder) / "none", reporter, data)
         with RolloutStore(Path(folder) / "rollouts") as store:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from served import Servers
 
 # The same examples on every machine; `--hypothesis-profile=default` looks for new ones.
 settings.load_profile("ci")
@@ -108,6 +110,14 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
         paths.append(str(path))
     return paths
+
+
+@pytest.fixture
+def serve() -> Iterator[Servers]:
+    """Starts web servers that answer as they are told."""
+    servers = Servers()
+    yield servers
+    servers.stop()
 
 
 @pytest.fixture(scope="session")

@@ -8,23 +8,21 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from served import Servers, ask, engine, said
 
 from conrad_bench.config import load_config
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.openai import OpenAIEngine
 from conrad_bench.errors import ConfigError, EngineError, ModelError
 from conrad_bench.registry import Registry
-from conrad_bench.types import END, Message, Prompt, Sampling
+from conrad_bench.types import END, Sampling
 
 pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed")
 
@@ -32,79 +30,7 @@ SECRET = "sk-a-key-that-must-not-appear"
 WORDS = "Xylophonist indication"
 
 
-def ask(text: str, images: tuple[str, ...] = (), prefix: str = "") -> Prompt:
-    return Prompt((Message("user", text),), images, prefix=prefix)
-
-
-Answer = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Answer], tuple[str, list[dict[str, Any]]]]]:
-    """Start web servers whose answer is a function of the request and of how many came before."""
-    servers = []
-
-    def start(answer: Answer) -> tuple[str, list[dict[str, Any]]]:
-        asked: list[dict[str, Any]] = []
-        lock = threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def _reply(self, status: int, body: dict[str, Any]) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def do_GET(self) -> None:
-                self._reply(200, {"object": "list", "data": [{"id": "the/model", "object": "model"}]})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    asked.append({**body, "authorization": self.headers["Authorization"]})
-                    number = len(asked)
-                self._reply(*answer(body, number))
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def said(text: str, tokens: list[tuple[str, float]] | None = None, top: list[tuple[str, float]] | None = None) -> Any:
-    content = [
-        {
-            "token": token,
-            "logprob": value,
-            "bytes": list(token.encode()),
-            "top_logprobs": [{"token": t, "logprob": v, "bytes": None} for t, v in top or []],
-        }
-        for token, value in tokens or []
-    ]
-    choice = {
-        "index": 0,
-        "finish_reason": "stop",
-        "message": {"role": "assistant", "content": text},
-        "logprobs": {"content": content} if tokens else None,
-    }
-    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-
-
-def engine(url: str, **options: Any) -> OpenAIEngine:
-    return OpenAIEngine(model="the/model", base_url=url, **options)
-
-
-def test_tokens_probabilities_and_offsets(serve: Any) -> None:
+def test_tokens_probabilities_and_offsets(serve: Servers) -> None:
     tokens = [("No ", -0.1), ("effusión", -0.2), (".", -0.3), ("<end_of_turn>", -0.4)]
     url, asked = serve(lambda body, n: said("No effusión.", tokens))
     served = engine(url)
@@ -117,7 +43,7 @@ def test_tokens_probabilities_and_offsets(serve: Any) -> None:
     served.close()
 
 
-def test_a_server_without_log_probabilities_is_asked_again_without(serve: Any) -> None:
+def test_a_server_without_log_probabilities_is_asked_again_without(serve: Servers) -> None:
     def answer(body: dict[str, Any], number: int) -> Any:
         if "logprobs" in body:
             return 400, {"error": {"message": WORDS, "param": "logprobs", "code": None, "type": "invalid_request"}}
@@ -131,26 +57,7 @@ def test_a_server_without_log_probabilities_is_asked_again_without(serve: Any) -
     served.close()
 
 
-def test_images_are_sent_without_what_their_files_hold_besides(serve: Any, tmp_path: Path) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
-    note = PngInfo()
-    note.add_text("PatientName", WORDS)
-    path = tmp_path / "a.png"
-    Image.new("L", (4, 4), 90).save(path, pnginfo=note)
-    url, asked = serve(lambda body, n: said("Clear."))
-    served = engine(url)
-    served.generate([Job(ask("Findings?", (str(path),)))], Sampling(), None)
-    picture, text = asked[0]["messages"][0]["content"]
-    assert picture["image_url"]["url"].startswith("data:image/png;base64,")
-    import base64
-
-    assert WORDS.encode() not in base64.b64decode(picture["image_url"]["url"].partition(",")[2])
-    assert text == {"type": "text", "text": "Findings?"}
-    served.close()
-
-
-def test_a_busy_server_is_asked_again(serve: Any) -> None:
+def test_a_busy_server_is_asked_again(serve: Servers) -> None:
     def answer(body: dict[str, Any], number: int) -> Any:
         return (429, {"error": {"message": "slow down"}}) if number < 3 else said("Clear.")
 
@@ -173,7 +80,7 @@ def test_a_busy_server_is_asked_again(serve: Any) -> None:
     ],
 )
 def test_errors_are_explained_without_key_or_text(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception], says: str
+    serve: Servers, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception], says: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     error = {"message": f"cannot: {WORDS} {SECRET}", "param": "messages", "code": None, "type": "t"}
@@ -198,7 +105,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     served.close()
 
 
-def test_options_of_two_words_are_scored_from_the_list(serve: Any) -> None:
+def test_options_of_two_words_are_scored_from_the_list(serve: Servers) -> None:
     url, asked = serve(lambda body, n: said("True", [("True", -0.2)], [("True", -0.2), ("False", -1.8), ("No", -5.0)]))
     served = engine(url)
     assert served.score([ask("?")], [["True", "False", "Maybe"]], None) == [[-0.2, -1.8, -math.inf]]
@@ -303,6 +210,11 @@ def test_errors_of_vllms_server(address: str, monkeypatch: pytest.MonkeyPatch) -
         OpenAIEngine(model="medgemma", base_url=address).generate([Job(ask("a"))], Sampling(), None)
     with pytest.raises(EngineError, match=r"refuses a request \(400"):
         OpenAIEngine(model="phantom", base_url=address).generate([Job(ask("word " * 3000))], Sampling(), None)
+
+
+def test_vllms_model_sees(address: str, key: None) -> None:
+    for url in (address, address.removesuffix("/v1")):
+        assert OpenAIEngine(model="phantom", base_url=url).notes(True) == ()
 
 
 def test_vllms_server_keeps_to_the_choices(address: str, key: None) -> None:

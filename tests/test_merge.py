@@ -95,6 +95,16 @@ def test_seeds_are_rows_of_their_own_against_their_own_baseline(tmp_path: Path) 
     assert found["difference"]["metrics"] == expected["difference"]["metrics"]
 
 
+def test_notes_are_those_of_their_runs(tmp_path: Path) -> None:
+    note = "The model was sent no pictures."
+    told = CONTEXT.model_copy(update={"notes": [note]})
+    runs = [a_run(tmp_path / "a", [frame("conrad")]), a_run(tmp_path / "b", [frame("probe")], context=told)]
+    assert leaderboard([runs[1]], tmp_path / "alone")[0]["notes"] == [note]
+    board, out = leaderboard(runs, tmp_path / "out")
+    assert board["notes"] == [f"b: {note}"]
+    assert f"**b: {note}**" in (out / "leaderboard.md").read_text()
+
+
 def test_another_model_labels_every_row(tmp_path: Path) -> None:
     a = a_run(tmp_path / "a", [frame("conrad")])
     b = a_run(tmp_path / "b", [frame("probe")], CONTEXT.model_copy(update={"model": "large"}))

@@ -22,7 +22,7 @@ from conrad_bench.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.rollouts.model import Call, Reporter
+    from conrad_bench.rollouts.model import Answered, Call, Reporter
 
 LOCAL = "local"
 """The address that starts Ray on this machine, for this process alone."""
@@ -116,7 +116,7 @@ class Cluster:
         self._end_replicas()
         ray.shutdown(wait_for_processes=True)
 
-    def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
+    def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Answered], None, None]:
         """Yield (index, result) of each call as soon as a replica of the engine has answered it, in any order.
 
         `engine` itself loads nothing. The replicas stay for the next request, until another engine is asked or a

@@ -24,7 +24,7 @@ from conrad_bench.registry import Registry
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.rollouts.model import Call
+    from conrad_bench.rollouts.model import Answered, Call
 
 RETRIES = 3
 """How often a batch or a training is tried again whose worker died, before it fails."""
@@ -143,7 +143,7 @@ class Replicas:
         self.gpus = gpus
         self._workers: list[_Worker] = []
 
-    def run(self, calls: Sequence[Call], size: int) -> Generator[tuple[int, Any], None, None]:
+    def run(self, calls: Sequence[Call], size: int) -> Generator[tuple[int, Answered], None, None]:
         """Yield (index, result) of each call as soon as one of `size` replicas has answered it, in any order.
 
         Errors of conrad-bench that a replica meets are raised here with their class and text. Raises EngineError for

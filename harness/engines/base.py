@@ -61,7 +61,10 @@ class Engine(BaseModel):
         raise NotImplementedError
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
-        """Generate one response for each job, under the LoRA adapter in folder `adapter` (None: the base model)."""
+        """Generate one response for each job, under the LoRA adapter in folder `adapter` (None: the base model).
+
+        An error may carry the `answers` of those that were answered before it.
+        """
         raise NotImplementedError
 
     def score(
@@ -101,6 +104,13 @@ class Engine(BaseModel):
     def tokenizer(self) -> Any:
         """Return the model's tokenizer, for what goes before a training; needs no weights."""
         raise NotImplementedError
+
+    def notes(self, pictures: bool) -> tuple[str, ...]:
+        """Try what a run would take for granted, before it begins; return what its board must say about the model.
+
+        `pictures`: whether prompts have some. Raises ModelError where the model cannot do what it will be asked.
+        """
+        return ()
 
     def check_training(self) -> None:
         """Raise ModelError if no adapter can be trained on the model; loads no weights."""

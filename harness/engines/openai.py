@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,15 +13,12 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator
 
 from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.engines.inputs import open_image
-from conrad_bench.errors import EngineError, MissingExtra, ModelError
+from conrad_bench.engines.replies import Reply
+from conrad_bench.engines.sent import data_url
+from conrad_bench.engines.server import KEY, Server
+from conrad_bench.engines.sight import TRIED, sees
+from conrad_bench.errors import ConradBenchError, EngineError
 from conrad_bench.types import END, LOGPROBS, SAMPLING, Prompt, Sampling
-
-if TYPE_CHECKING:
-    import openai
-
-KEY = "OPENAI_API_KEY"
-"""Environment variable with the server's key. It is never written anywhere."""
 
 _LISTED = 20
 """Most likely tokens that the interface lists at a position."""
@@ -48,16 +41,18 @@ class OpenAIEngine(Engine):
 
     batch_size: int = 64
     base_url: str = "http://127.0.0.1:8000/v1"
-    """Address of the interface, up to /v1."""
+    """Address of the interface, up to /v1; one that does not end so is tried with it as well."""
     concurrency: int = Field(16, ge=1)
     """Requests under way at once."""
     retries: int = Field(6, ge=0)
     """How often a request is sent again, with growing pauses, when the server is busy, fails or cannot be reached."""
     timeout: float = Field(600.0, gt=0)
     """Seconds after which a request counts as failed."""
+    images: bool = True
+    """Whether pictures are sent. False lets a model answer from the text alone, for one that reads nothing else; boards
+    say so."""
 
-    _client: Any = PrivateAttr(default=None)
-    _gives_logprobs: bool = PrivateAttr(default=True)
+    _connection: Server | None = PrivateAttr(default=None)
 
     @field_validator("base_url")
     @classmethod
@@ -70,14 +65,36 @@ class OpenAIEngine(Engine):
         return value.rstrip("/")
 
     def identity(self) -> dict[str, str]:
-        """Return engine, the model's name on the server, and the server's address. Asks nobody."""
-        return {"engine": self.name, "model": self.model, "server": self.base_url}
+        """Return engine and the model's name on the server. Asks nobody.
+
+        The server's address is no part of it, so that a run can go on when the server has moved.
+        """
+        unseen = {} if self.images else {"images": "not sent"}
+        return {"engine": self.name, "model": self.model, **unseen}
+
+    def notes(self, pictures: bool) -> tuple[str, ...]:
+        """Ask the server a few words, and with `pictures` about two unlike ones; return what boards must say.
+
+        So the server's own words are known before the run, and that its model sees. Raises ModelError where it does
+        not, and what `generate` raises.
+        """
+        server, options = self._server, self._options(Sampling(max_tokens=TRIED), None)
+        said = []
+        if pictures and self.images:
+            said.append(sees(server, options))
+        else:
+            server.ask([{"role": "user", "content": "Describe a chest radiograph in one sentence."}], options)
+        if pictures and not self.images:
+            said.append("The model was sent no pictures (openai.images=false): it answered from the text alone.")
+        if "temperature" in server.refused:
+            said.append("The server takes no temperature: it chose tokens at its own, in place of the methods'.")
+        return tuple(filter(None, said))
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         """Generate one response for each job; without log-probabilities where the server gives none.
 
         Raises ModelError for a key or a model that the server refuses, EngineError for prompts that a server cannot
-        continue (with a prefix), for adapters, and when it goes on failing.
+        continue (with a prefix), for adapters, for choices that it does not keep to, and when it goes on failing.
         """
         self._refuse(adapter)
         return self._each(jobs, lambda job: self._generate(job, sampling))
@@ -116,74 +133,78 @@ class OpenAIEngine(Engine):
 
     def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        if self._connection is not None:
+            self._connection.close()
 
-    def _connected(self) -> openai.OpenAI:
-        if self._client is None:
-            if find_spec("openai") is None:
-                raise MissingExtra('engine openai needs its client: pip install "conrad-bench[openai]"')
-            from openai import OpenAI
-
-            self._client = OpenAI(
-                base_url=self.base_url,
-                api_key=os.environ.get(KEY) or "none",  # a local server needs none
-                max_retries=self.retries,
-                timeout=self.timeout,
-            )
-        client: openai.OpenAI = self._client
-        return client
+    @property
+    def _server(self) -> Server:
+        if self._connection is None:
+            self._connection = Server(self.base_url, self.model, self.retries, self.timeout)
+        return self._connection
 
     def _each(self, items: Sequence[Item], ask: Callable[[Item], Result]) -> list[Result]:
-        """Ask for several items at once; the first failure stops those that have not been sent."""
-        self._connected()
+        """Ask for several items at once; the first failure stops those that have not been sent.
+
+        Its error has the results of those that were answered.
+        """
+        self._server.connect()
         with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
             waiting = [pool.submit(ask, item) for item in items]
             try:
-                return [each.result() for each in waiting]
+                wait(waiting, return_when=FIRST_EXCEPTION)
             finally:
                 for each in waiting:
                     each.cancel()
+        try:
+            return [each.result() for each in sorted(waiting, key=lambda each: each.cancelled())]
+        except ConradBenchError as error:
+            answered = [not each.cancelled() and each.exception() is None for each in waiting]
+            error.answers = [each.result() if done else None for each, done in zip(waiting, answered, strict=True)]
+            raise
 
-    def _ask(self, prompt: Prompt, **options: Any) -> Any:
-        """Send one request and return its only choice."""
-        import openai
-
+    def _ask(self, prompt: Prompt, options: dict[str, Any]) -> Reply:
         if prompt.prefix or prompt.prefix_ids:
             raise EngineError("a server does not continue an answer that was begun; use engine transformers or vllm")
-        try:
-            answer = self._connected().chat.completions.create(model=self.model, messages=_messages(prompt), **options)
-        except openai.OpenAIError as error:
-            self._explain(error)
-        return answer.choices[0]
+        return self._server.ask(_messages(prompt, self.images), options)
 
-    def _generate(self, job: Job, sampling: Sampling) -> Generation:
-        import openai
-
+    def _options(self, sampling: Sampling, seed: int | None) -> dict[str, Any]:
+        """Return the options of a request, as OpenAI's interface calls them."""
         options: dict[str, Any] = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
         if sampling.temperature > 0:
-            options |= {"top_p": sampling.top_p, "seed": job.seed}
+            options |= {"top_p": sampling.top_p, "seed": seed}
         if sampling.choices:  # vLLM's server reads it; one that does not know it refuses, or answers with other texts
             options["extra_body"] = {"structured_outputs": {"choice": list(sampling.choices)}}
-        if self._gives_logprobs and not sampling.choices:
-            try:
-                return _read(self._ask(job.prompt, logprobs=True, **options))
-            except EngineError as error:
-                refused = isinstance(error.__cause__, openai.BadRequestError) and error.__cause__.param == "logprobs"
-                if not refused:
-                    raise
-                self._gives_logprobs = False
-        return _read(self._ask(job.prompt, **options))
+        else:
+            options |= {"logprobs": True, "top_logprobs": 1}  # llama.cpp's server gives none without the second
+        return options
+
+    def _generate(self, job: Job, sampling: Sampling) -> Generation:
+        unrestricted = EngineError(
+            f"{self._server.where} does not keep to the choices of a restricted answer (structured_outputs, which "
+            "vLLM's server knows); set the method's option restricted to false"
+        )
+        try:
+            reply = self._ask(job.prompt, self._options(sampling, job.seed))
+        except EngineError as error:
+            response = getattr(error.__cause__, "response", None)
+            if sampling.choices and response is not None and "structured_outputs" in response.text:
+                raise unrestricted from error
+            raise
+        answer, choices = reply.text[reply.thoughts :].strip(), [choice.strip() for choice in sampling.choices]
+        cut = reply.finish_reason == "length" and any(choice.startswith(answer) for choice in choices)
+        if choices and answer not in choices and not cut:
+            raise unrestricted
+        values = None if reply.tokens is None or sampling.choices else tuple(token.logprob for token in reply.tokens)
+        return Generation(reply.text, reply.lengths if values else (len(reply.text),), values, reply.finish_reason)
 
     def _score(self, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
         if any(text.endswith(END) for text in continuations):
             raise EngineError("a server does not score whole answers; use engine transformers or vllm")
-        choice = self._ask(prompt, max_tokens=1, temperature=0, logprobs=True, top_logprobs=_LISTED)
-        if choice.logprobs is None or not choice.logprobs.content:
+        listing = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _LISTED}
+        tokens = self._ask(prompt, listing).tokens
+        if not tokens or not tokens[0].likeliest:
             raise EngineError(f"the server gives no log-probabilities of {self.model!r}")
-        listed = {entry.token: entry.logprob for entry in reversed(choice.logprobs.content[0].top_logprobs)}
-        values = [listed.get(text, float("-inf")) for text in continuations]
+        values = [tokens[0].likeliest.get(text, float("-inf")) for text in continuations]
         if continuations and max(values) == float("-inf"):
             wanted = ", ".join(map(repr, continuations))
             raise EngineError(f"none of {wanted} is among the {_LISTED} likeliest tokens of {self.model!r}")
@@ -193,69 +214,11 @@ class OpenAIEngine(Engine):
         if adapter is not None:
             raise EngineError("a server cannot be given an adapter here; use engine transformers or vllm")
 
-    def _explain(self, error: openai.OpenAIError) -> NoReturn:
-        """Raise what an error of the client means. Its own text is left out: it may quote the request."""
-        import openai
 
-        where = f"the server at {self.base_url}"
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise ModelError(f"{where} refuses the key ({error.status_code}); set {KEY} to a valid one") from error
-        if isinstance(error, openai.NotFoundError):
-            raise ModelError(f"{where} has no model {self.model!r}; it serves: {self._served()}") from error
-        if isinstance(error, openai.RateLimitError):
-            raise EngineError(
-                f"{where} is too busy (429) after {self.retries + 1} tries; lower openai.concurrency, or come back "
-                "later: what was answered is kept"
-            ) from error
-        if isinstance(error, openai.APITimeoutError):
-            raise EngineError(f"{where} did not answer within {self.timeout:.0f} s; raise openai.timeout") from error
-        if isinstance(error, openai.APIConnectionError):
-            raise EngineError(f"{where} cannot be reached; start it, or set --base-url") from error
-        if isinstance(error, openai.APIStatusError):
-            about = f", about {error.param!r}" if getattr(error, "param", None) else ""
-            raise EngineError(f"{where} refuses a request ({error.status_code}{about})") from error
-        raise EngineError(f"{where} gave an answer that cannot be read ({type(error).__name__})") from error
-
-    def _served(self) -> str:
-        import openai
-
-        try:
-            return ", ".join(model.id for model in self._connected().models.list()) or "nothing"
-        except openai.OpenAIError:
-            return "it does not say which"
-
-
-def _messages(prompt: Prompt) -> list[dict[str, Any]]:
-    """Return the chat, with the images in the first turn: as PNG, so that nothing of a file but its pixels is sent."""
+def _messages(prompt: Prompt, images: bool) -> list[dict[str, Any]]:
+    """Return the chat, with the images in the first turn."""
     messages: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in prompt.messages]
-    if prompt.images:
-        pictures = [{"type": "image_url", "image_url": {"url": _data_url(path)}} for path in prompt.images]
+    if prompt.images and images:
+        pictures = [{"type": "image_url", "image_url": {"url": data_url(path)}} for path in prompt.images]
         messages[0]["content"] = [*pictures, {"type": "text", "text": prompt.messages[0].text}]
     return messages
-
-
-def _data_url(path: str) -> str:
-    buffer = io.BytesIO()
-    open_image(path).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _read(choice: Any) -> Generation:
-    """Return a choice of the server as a generation."""
-    text = choice.message.content or ""
-    reason: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
-    content = None if choice.logprobs is None else choice.logprobs.content
-    if not content:
-        return Generation(text, (len(text),), None, reason)
-    return Generation(text, _lengths(content, text), tuple(entry.logprob for entry in content), reason)
-
-
-def _lengths(content: Sequence[Any], text: str) -> tuple[int, ...]:
-    """Return how many characters of the text each token adds; the end of the turn and half characters add none."""
-    lengths, raw, before = [], b"", 0
-    for entry in content:
-        raw += bytes(entry.bytes) if entry.bytes is not None else entry.token.encode()
-        now = min(len(raw.decode(errors="ignore")), len(text))
-        lengths.append(now - before)
-        before = now
-    return tuple(lengths)

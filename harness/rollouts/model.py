@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.loading import free_memory
-from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.errors import ConfigError, ConradBenchError, DataError
 from conrad_bench.rollouts.digests import adapter_digest, file_digest
 from conrad_bench.types import Claim, Prompt, Response, Sampling
 
@@ -59,15 +59,30 @@ class Call:
     method: Literal["generate", "score", "hidden"]
     arguments: tuple[Any, ...]
 
-    def run(self, engine: Engine) -> Any:
-        """Return the engine's answers, one for each prompt."""
-        return getattr(engine, self.method)(*self.arguments)
+    def run(self, engine: Engine) -> Answered:
+        """Return the engine's answers, those before a failure included. Raises the failure where there are none."""
+        try:
+            return Answered(getattr(engine, self.method)(*self.arguments))
+        except ConradBenchError as error:
+            if all(answer is None for answer in error.answers):
+                raise
+            answers, error.answers = error.answers, ()
+            return Answered(answers, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of a call."""
+
+    answers: Sequence[Any]
+    """One for each prompt; None for those that a failure left without."""
+    failure: ConradBenchError | None = None
 
 
 class Pool(Protocol):
     """Where calls are answered when not in this process."""
 
-    def run(self, engine: Engine, calls: Sequence[Call], /) -> Generator[tuple[int, Any], None, None]:
+    def run(self, engine: Engine, calls: Sequence[Call], /) -> Generator[tuple[int, Answered], None, None]:
         """Yield (index, result) of each call as it is answered, in any order, by copies of the engine."""
 
     def train(
@@ -263,7 +278,8 @@ class Model:
     ) -> dict[str, Row]:
         """Return the row of every request: read from the store, or answered in committed batches and then read.
 
-        `call` turns a batch of requests into the engine's work, `stored` an answer into a row.
+        What was answered of a batch before a failure is committed, too. `call` turns a batch of requests into the
+        engine's work, `stored` an answer into a row.
         """
         rows = self.store.read(list(requests))
         # Longest first, so that a batch that does not fit into memory is met at the start.
@@ -274,14 +290,17 @@ class Model:
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         calls = [call({key: requests[key] for key in batch}) for batch in batches]
         with self.reporter.stage(stage, total=len(missing)) as advance, closing(self._run(calls)) as results:
-            for index, answers in results:
-                batch = batches[index]
-                self.store.append([stored(key, answer) for key, answer in zip(batch, answers, strict=True)])
-                advance(len(batch))
+            for index, answered in results:
+                pairs = zip(batches[index], answered.answers, strict=True)
+                rows_made = [stored(key, answer) for key, answer in pairs if answer is not None]
+                self.store.append(rows_made)
+                advance(len(rows_made))
+                if answered.failure is not None:
+                    raise answered.failure
         # Read back, so that a run that goes on and one that resumes see the same floats.
         return rows | self.store.read(missing)
 
-    def _run(self, calls: Sequence[Call]) -> Generator[tuple[int, Any], None, None]:
+    def _run(self, calls: Sequence[Call]) -> Generator[tuple[int, Answered], None, None]:
         """Return the results of the calls with their indices: in their order, or as they come from the pool."""
         if self.pool is not None:
             return self.pool.run(self.engine, calls)

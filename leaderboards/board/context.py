@@ -47,6 +47,8 @@ class BoardContext(BaseModel):
     """The metrics, in the order of the tables' columns."""
     left_out: dict[str, dict[str, int]] = {}
     """For each task: how many items of the data are no examples, by reason."""
+    notes: list[str] = []
+    """What else a reader must know about the model, such as that it was sent no pictures."""
     baseline: str = BASELINE
     """The method that the others are compared with, where a task has it."""
     runs: list[dict[str, Any]] = []

@@ -220,6 +220,7 @@ class Board(_Part):
     baseline: str = "verbalized"
     runs: list[RunInfo] = []
     caveats: list[str] = []
+    notes: list[str] = []
     methods: dict[str, str]
     variants: dict[str, str] = {}
     metrics: list[MetricInfo]

@@ -154,6 +154,7 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
             "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
             "phantom": any(run.context.phantom for run in runs),
             "caveats": _data_problems(runs, names),
+            "notes": [f"{names[run.folder]}: {note}" for run in runs for note in run.context.notes],
             **{
                 field: _union([getattr(run.context, field) for run in runs])
                 for field in ("scorers", "quality", "granularities", "left_out")

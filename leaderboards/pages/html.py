@@ -48,6 +48,8 @@ def _header(board: dict[str, Any]) -> Iterator[str]:
     yield f"<header><h1>{escape(board['title'])}</h1>"
     if board["phantom"]:
         yield f'<p class="note">{escape(wording.PHANTOM)}</p>'
+    for note in board.get("notes", []):
+        yield f'<p class="note">{escape(note)}</p>'
     if board.get("caveats"):
         said = "".join(f"<li>{escape(caveat)}</li>" for caveat in board["caveats"])
         yield f'<div class="note">{escape(wording.CAVEATS)}<ul>{said}</ul></div>'

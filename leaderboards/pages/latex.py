@@ -32,6 +32,7 @@ def tex(board: dict[str, Any]) -> str:
     parts = [
         f"% {_line(board['title'])}",
         f"% conrad-bench {board['version']}, commit {board['commit'] or 'unknown'}; needs \\usepackage{{booktabs}}",
+        *(f"% {_line(note)}" for note in board.get("notes", [])),
     ]
     parts += [_table(board, task) for task in board["tasks"]]
     return "\n\n".join(parts) + "\n"

@@ -37,6 +37,8 @@ def markdown(board: dict[str, Any]) -> str:
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
         lines += [PHANTOM, ""]
+    for note in board.get("notes", []):
+        lines += [f"**{note}**", ""]
     if board.get("caveats"):
         lines += [f"**{CAVEATS}**", "", *(f"- {caveat}" for caveat in board["caveats"]), ""]
     for task in board["tasks"]:
@@ -269,7 +271,7 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(board["title"], style="bold")]
+    parts: list[RenderableType] = [Text(board["title"], style="bold"), *map(Text, board.get("notes", []))]
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         metrics = columns(board, rows, headline=True)
