@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from conrad_bench.judging import make_judge
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
-from conrad_bench.storage import storage_errors, write_text
+from conrad_bench.storage import read_json, storage_errors, write_text
 from conrad_bench.types import TRAINING
 from conrad_bench.variants import learner_name
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Loaded
+
+
+BEGUN = ".begun.json"
+"""What a fit that has not ended is made from, in its folder: only the same fit goes on from its checkpoints."""
 
 
 def fit_side_by_side(
@@ -75,8 +80,12 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     if marker.is_file():
         return folder
     parts = fit_parts(plan, name, task_name, data, out)
+    begun = folder / BEGUN
     with storage_errors(folder):
+        if folder.exists() and read_json(begun) != parts:
+            shutil.rmtree(folder)  # checkpoints of a fit to other data, options, code or weights
         folder.mkdir(parents=True, exist_ok=True)
+    write_text(begun, json.dumps(parts, indent=1, sort_keys=True) + "\n")
     train, validation = loaded.split("train"), loaded.split("validate")
     method.fit(task, train, validation, fitting(plan, method, model), make_judge(plan, task, model), folder)
     check_weights(folder)
@@ -90,6 +99,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
         "clusters": len({e.cluster for e in (*train, *validation)}),
     }
     write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    begun.unlink()
     return folder
 
 

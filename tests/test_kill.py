@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from conrad_bench.trainers.conrad import _last_checkpoint
 from conrad_bench.trainers.settings import GRPOSettings
@@ -35,8 +37,10 @@ CHECKPOINT = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt"
 
 def write_checkpoint(folder: Path, state: str = json.dumps({"global_step": 1})) -> None:
     folder.mkdir(parents=True)
-    for name in CHECKPOINT:
-        (folder / name).write_bytes(b"")
+    save_file({"a": torch.ones(8)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    for name in ("optimizer.pt", "scheduler.pt"):
+        torch.save({"a": torch.ones(8)}, folder / name)
     (folder / "trainer_state.json").write_text(state)
 
 
@@ -49,10 +53,14 @@ def test_a_training_goes_on_from_its_newest_complete_checkpoint(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("lost", [*CHECKPOINT, "trainer_state.json"])
-def test_a_checkpoint_that_lacks_a_file_is_passed_over(tmp_path: Path, lost: str) -> None:
+def test_a_checkpoint_with_a_torn_or_missing_file_is_passed_over(tmp_path: Path, lost: str) -> None:
     for step in (3, 6):
         write_checkpoint(tmp_path / f"checkpoint-{step}")
-    (tmp_path / "checkpoint-6" / lost).unlink()
+    path = tmp_path / "checkpoint-6" / lost
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert _last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    path.unlink()
     assert _last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
 
 

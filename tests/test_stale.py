@@ -78,6 +78,20 @@ def test_another_training_example_makes_the_fits_anew_and_what_rests_on_them(
     assert (toy.out / "artifacts" / "mean@toy.stale-1" / "mean.json").is_file()
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_fit_goes_on_from_what_the_same_fit_left(toy: Toy, tmp_path: Path, changed: bool) -> None:
+    options = {"mean": {"ready": str(tmp_path / "ready")}}
+    with pytest.raises(TrainingError):
+        toy.run("mean", options=options)
+    left = toy.out / "artifacts" / "mean@toy" / "checkpoint"
+    left.write_text("of the training so far")
+    if changed:
+        toy.write([{**row, "says": "no"} if row["id"] == "t1" else row for row in questions()])
+    (tmp_path / "ready").touch()
+    toy.run("mean", options=options)
+    assert left.exists() is not changed
+
+
 def test_an_edited_plugin_answers_with_its_new_code(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

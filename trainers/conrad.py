@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,14 +180,20 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint was written to its end (the trainer's state is its last file) and is not half removed.
+    """Tell whether a checkpoint was written to its end (the trainer's state is its last file), and none of its files is
+    torn or gone.
 
     Without one of its files a training would go on in silence with a fresh optimizer. What is drawn is seeded by step
     and row, so no state of a random generator is needed.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        json.loads((checkpoint / "trainer_state.json").read_bytes())
-    except (OSError, ValueError):
+        for name in ("trainer_state.json", "adapter_config.json"):
+            json.loads((checkpoint / name).read_bytes())
+        with safe_open(checkpoint / "adapter_model.safetensors", "pt"):
+            pass  # its header says how long the file has to be
+        torn = [zipfile.ZipFile(checkpoint / name).testzip() for name in ("optimizer.pt", "scheduler.pt")]
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
         return False
-    needed = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt")
-    return all(any(checkpoint.glob(name)) for name in needed)
+    return not any(torn)

@@ -116,12 +116,16 @@ def _save(path: Path, parameters: dict[str, Any], optimizer: Any, step: int) -> 
 
 
 def _restore(path: Path, parameters: dict[str, Any], optimizer: Any) -> int:
-    """Load what `_save` wrote and return the number of steps done, 0 where there is no checkpoint."""
+    """Load what `_save` wrote and return the number of steps done, 0 where there is no whole checkpoint."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     if not path.is_file():
         return 0
-    tensors = load(path.read_bytes())
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError:  # torn: the training begins again
+        return 0
     for name, parameter in parameters.items():
         with torch.no_grad():
             parameter.copy_(tensors[f"weight.{name}"])
