@@ -110,6 +110,7 @@ def train_conrad(
     )
     torch.manual_seed(seed)
     logging.disable_progress_bar()
+    processor.tokenizer.padding_side = "left"  # TRL pads ids there, and leaves the rest to the tokenizer
     if hasattr(processor, "image_processor"):
         processor.image_processor = Prepared(processor.image_processor)
     trainer: Any = JointTrainer(

@@ -45,8 +45,8 @@ A reward is None where the completion could not be judged: it takes no part in i
 class JointTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose loss sits on the confidence tokens of each completion (ConRad, section 2.3).
 
-    `train_dataset` has the columns `prompt`, `row` (handed to the reward) and `paths` (image files). `barred` are tokens
-    that no rollout may hold.
+    `train_dataset` has the columns `prompt`, `row` (handed to the reward) and `paths` (image files). `barred` are
+    tokens that no rollout may hold.
     """
 
     def __init__(self, *, reward: Reward, barred: Collection[int], **arguments: Any) -> None:

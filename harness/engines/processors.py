@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from conrad_bench.engines.inputs import TextProcessor, chat_text, encode_chat
-from conrad_bench.errors import ConfigError, ConradBenchError, MissingExtra, ModelError
+from conrad_bench.errors import ConfigError, ConradBenchError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.types import Message, Prompt
 
 _QUESTION, _ANSWER = "Is the heart of 8f3a enlarged?", "It is not, in c2d7."
 """Texts that no template writes of its own."""
+
+
+_QUIET = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
+"""For files that a checkpoint need not have."""
+
+_NOW = datetime.now()
+"""When this process began: a template that writes the day writes the same one until it ends."""
+
+_DAY = re.compile(r"""strftime_now\(\s*(['"])([^'"]*)\1\s*\)""")
+"""Where a template writes the day or the time."""
 
 
 def load_processor(model: str, revision: str | None, chat_template: str | None = None) -> Any:
@@ -51,6 +64,7 @@ def load_processor(model: str, revision: str | None, chat_template: str | None =
     except ConradBenchError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions, and every processor others
+        _reached(model, error)
         raise ModelError(f"model {model!r} cannot be loaded: its processor: {type(error).__name__}: {error}") from error
     if processor.tokenizer.pad_token_id is None:  # what pads is never attended to
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
@@ -58,6 +72,8 @@ def load_processor(model: str, revision: str | None, chat_template: str | None =
         chat_template = processor.tokenizer.chat_template
     if chat_template is not None:
         processor.chat_template = chat_template
+    if isinstance(processor.chat_template, str):
+        processor.chat_template = _DAY.sub(lambda call: repr(_NOW.strftime(call[2])), processor.chat_template)
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(
             f"model {model!r} has no chat template; choose an instruction-tuned model, or give a template in Jinja: "
@@ -73,7 +89,22 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json is a bare Exception
+        _reached(model, error)
         raise ModelError(f"the tokenizer of {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _reached(model: str, error: BaseException) -> None:
+    """Raise HubUnreachable if that is what is behind an error."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+            raise HubUnreachable(
+                f"model {model!r} is not wholly in the local cache, and the hub cannot be reached; connect to the "
+                "network once, or give the folder of a checkpoint"
+            ) from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def _seeing(model: str, config: Any, options: dict[str, Any]) -> Any:
@@ -105,7 +136,11 @@ def _seeing(model: str, config: Any, options: dict[str, Any]) -> Any:
         # The one of all processors: SmolVLM's own asks its part for videos, videos or not.
         "apply_chat_template": ProcessorMixin.apply_chat_template,
     }
-    return type(kind.__name__, (kind,), hooks).from_pretrained(model, **options)  # type: ignore[attr-defined]
+    ours: Any = type(kind.__name__, (kind,), hooks)
+    processor = ours.from_pretrained(model, **options)
+    there = [name for name in kind.get_attributes() if getattr(processor, name) is not None]
+    ours.get_attributes = classmethod(lambda _: there)  # what it saves
+    return processor
 
 
 def _image_processor(path: str, config: Any, named: dict[str, Any]) -> Any:
@@ -131,9 +166,8 @@ def _processor_class(model: str, config: Any, options: dict[str, Any]) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import cached_file
 
-    quiet = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        path = cached_file(model, name, revision=options["revision"], **quiet)
+        path = cached_file(model, name, revision=options["revision"], **_QUIET)
         if path is None:
             continue
         with open(path, encoding="utf-8") as file:
@@ -141,6 +175,25 @@ def _processor_class(model: str, config: Any, options: dict[str, Any]) -> Any:
         if named is not None:
             return getattr(transformers, named, None)
     return PROCESSOR_MAPPING.get(type(config), None)
+
+
+def writes_the_day(model: str, revision: str | None, chat_template: str | None) -> bool:
+    """Tell whether prompts differ from day to day: chat templates can write the date. Loads nothing."""
+    if chat_template is not None:
+        return "strftime_now" in chat_template
+    return any("strftime_now" in text for text in _configs(model, revision))
+
+
+def _configs(model: str, revision: str | None) -> Iterator[str]:
+    """Yield the texts of those files of a checkpoint that may hold its chat template."""
+    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        path: str | None = str(Path(model) / name)
+        if not Path(model).is_dir():
+            from transformers.utils import cached_file
+
+            path = cached_file(model, name, revision=revision, **_QUIET)
+        if path is not None and Path(path).is_file():
+            yield Path(path).read_text(encoding="utf-8")
 
 
 def check_prompts(processor: Any, model: str) -> None:

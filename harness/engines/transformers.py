@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -23,6 +24,7 @@ from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
     by_shape,
+    chat_text,
     collate,
     encode,
     end_of_turn,
@@ -30,11 +32,12 @@ from conrad_bench.engines.inputs import (
     readable,
     scored_ids,
     stop_tokens,
+    token_offsets,
 )
 from conrad_bench.engines.loading import Adapters, empty_model, load, locate
-from conrad_bench.engines.processors import check_prompts, load_processor, load_tokenizer
+from conrad_bench.engines.processors import check_prompts, load_processor, load_tokenizer, writes_the_day
 from conrad_bench.engines.scoring import alora_offsets, continuation_scores
-from conrad_bench.errors import EngineError
+from conrad_bench.errors import EngineError, ModelError
 from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_NOT_BY_TRL = {"kosmos-2", "mllama", "paligemma"}
+"""Kinds of models with inputs that TRL's trainer does not hand on."""
 
 
 @dataclass(slots=True)
@@ -87,13 +94,21 @@ class TransformersEngine(Engine):
     def identity(self) -> dict[str, str]:
         """Return engine, model and commit (or a hash of a local checkpoint's files), dtype and quantization.
 
-        A chat template that takes the place of the checkpoint's own is part of it. Raises ModelError if the model
-        cannot be found.
+        A chat template that takes the place of the checkpoint's own is part of it, and transformers' version. Raises
+        ModelError if the model cannot be found.
         """
         where = locate(self.model, self.revision)
         dtype = str(self._dtype()).removeprefix("torch.")
         chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
-        return {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization, **chat}
+        made = {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization, **chat}
+        return {**made, "transformers": version("transformers")}
+
+    def dated(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Return the prompts as the chat template writes them where it writes the day, too, else None for each."""
+        if not writes_the_day(self.model, locate(self.model, self.revision).get("revision"), self.chat_template):
+            return [None] * len(prompts)
+        processor = self._processor()
+        return [chat_text(processor, prompt, len(prompt.images)) for prompt in prompts]
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         """Generate one response for each job.
@@ -142,12 +157,17 @@ class TransformersEngine(Engine):
 
     def check_prompts(self) -> None:
         """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""
-        revision = locate(self.model, self.revision).get("revision")
-        check_prompts(load_processor(self.model, revision, self.chat_template), self.model)
+        check_prompts(self._processor(), self.model)
 
-    def check_training(self) -> None:
-        """Raise ModelError if the model's decoder has no linear layers; loads no weights."""
-        decoder_layers(empty_model(self.model, locate(self.model, self.revision).get("revision")))
+    def check_training(self, joint: bool = False) -> None:
+        """Raise ModelError if there are no linear layers, or TRL cannot train by `joint` rollouts; loads no weights."""
+        network = empty_model(self.model, locate(self.model, self.revision).get("revision"))
+        decoder_layers(network)
+        if joint and network.config.model_type in _NOT_BY_TRL:
+            raise ModelError(
+                f"TRL cannot train {type(network).__name__} by rollouts of report and confidence together; use "
+                "conrad.mode=conditional"
+            )
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""
@@ -161,6 +181,11 @@ class TransformersEngine(Engine):
 
             self._loaded = None
             torch.cuda.empty_cache()
+
+    def _processor(self) -> Any:
+        if self._loaded is not None:
+            return self._loaded.processor
+        return load_processor(self.model, locate(self.model, self.revision).get("revision"), self.chat_template)
 
     def _device(self) -> torch.device:
         import torch
@@ -339,9 +364,13 @@ class TransformersEngine(Engine):
 @contextmanager
 def _refusals(model: Any) -> Iterator[None]:
     """Say which model cannot take a prompt, and not what the prompt says."""
+    import torch
+
     try:
         yield
-    except ValueError as error:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (ValueError, RuntimeError) as error:
         raise EngineError(
             f"{type(model).__name__} cannot take a prompt ({type(error).__name__} in transformers); some models read "
             "no prompt without an image, or no more than one"
