@@ -1,10 +1,12 @@
-"""Every family of models does what methods ask for: answers alone are those in a batch, and those of a plain forward pass.
+"""Every family of models does what methods ask for: answers alone are those in a batch, and those of a plain pass.
 
-The table in docs/engines.md says which family does what; this file tests it."""
+The table in docs/engines.md says which family does what; this file tests it.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,6 +87,21 @@ def prompts(family: str, pictures: list[str]) -> list[Prompt]:
     if family not in NEEDS_IMAGE:
         found.append(ask("Only a text."))
     return found
+
+
+def test_the_table_in_the_docs_is_what_is_tested_here() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "engines.md").read_text(encoding="utf-8")
+    found = {row[0]: row[1:] for row in re.findall(r"^" + r"\| ([^|]*?) ?" * 7 + r"\|$", text, re.M)}
+    rows = {name: found[name] for name in found if name in FAMILIES}
+    assert tuple(rows) == FAMILIES
+    for name, (*sure, joint, images, needs) in rows.items():
+        assert sure == ["yes"] * 3
+        assert joint == ("no" if name in NOT_JOINT else "yes")
+        several, none = name not in ONE_IMAGE, name not in NEEDS_IMAGE
+        assert (
+            images == {(True, True): "any number", (True, False): "one or more", (False, False): "one"}[several, none]
+        )
+        assert needs == (f"`{NEEDS[name]}`" if name in NEEDS else "")
 
 
 def plain(engine: TransformersEngine, prompt: Prompt, ids: Sequence[int]) -> list[float]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -177,11 +178,22 @@ def _processor_class(model: str, config: Any, options: dict[str, Any]) -> Any:
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
-def writes_the_day(model: str, revision: str | None, chat_template: str | None) -> bool:
-    """Tell whether prompts differ from day to day: chat templates can write the date. Loads nothing."""
-    if chat_template is not None:
-        return "strftime_now" in chat_template
-    return any("strftime_now" in text for text in _configs(model, revision))
+def dated_texts(
+    prompts: Sequence[Prompt], model: str, revision: str | None, chat_template: str | None
+) -> list[str | None]:
+    """Return the prompts as the chat template writes them where it writes the day, too, else None for each."""
+    processor = _dated_processor(model, revision, chat_template)
+    if processor is None:
+        return [None] * len(prompts)
+    return [chat_text(processor, prompt, len(prompt.images)) for prompt in prompts]
+
+
+@lru_cache(maxsize=2)
+def _dated_processor(model: str, revision: str | None, chat_template: str | None) -> Any:
+    """Return a model's processor if its chat template writes the day, else None, with nothing loaded."""
+    texts = _configs(model, revision) if chat_template is None else [chat_template]
+    dated = any("strftime_now" in text for text in texts)
+    return load_processor(model, revision, chat_template) if dated else None
 
 
 def _configs(model: str, revision: str | None) -> Iterator[str]:

@@ -24,7 +24,6 @@ from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
     by_shape,
-    chat_text,
     collate,
     encode,
     end_of_turn,
@@ -35,7 +34,7 @@ from conrad_bench.engines.inputs import (
     token_offsets,
 )
 from conrad_bench.engines.loading import Adapters, empty_model, load, locate
-from conrad_bench.engines.processors import check_prompts, load_processor, load_tokenizer, writes_the_day
+from conrad_bench.engines.processors import check_prompts, dated_texts, load_processor, load_tokenizer
 from conrad_bench.engines.scoring import alora_offsets, continuation_scores
 from conrad_bench.errors import EngineError, ModelError
 from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
@@ -105,10 +104,8 @@ class TransformersEngine(Engine):
 
     def dated(self, prompts: Sequence[Prompt]) -> list[str | None]:
         """Return the prompts as the chat template writes them where it writes the day, too, else None for each."""
-        if not writes_the_day(self.model, locate(self.model, self.revision).get("revision"), self.chat_template):
-            return [None] * len(prompts)
-        processor = self._processor()
-        return [chat_text(processor, prompt, len(prompt.images)) for prompt in prompts]
+        revision = locate(self.model, self.revision).get("revision")
+        return dated_texts(prompts, self.model, revision, self.chat_template)
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         """Generate one response for each job.
@@ -157,7 +154,8 @@ class TransformersEngine(Engine):
 
     def check_prompts(self) -> None:
         """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""
-        check_prompts(self._processor(), self.model)
+        revision = locate(self.model, self.revision).get("revision")
+        check_prompts(load_processor(self.model, revision, self.chat_template), self.model)
 
     def check_training(self, joint: bool = False) -> None:
         """Raise ModelError if there are no linear layers, or TRL cannot train by `joint` rollouts; loads no weights."""
@@ -181,11 +179,6 @@ class TransformersEngine(Engine):
 
             self._loaded = None
             torch.cuda.empty_cache()
-
-    def _processor(self) -> Any:
-        if self._loaded is not None:
-            return self._loaded.processor
-        return load_processor(self.model, locate(self.model, self.revision).get("revision"), self.chat_template)
 
     def _device(self) -> torch.device:
         import torch
