@@ -27,7 +27,7 @@ from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
 from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import Plan, check_overlap, check_models, load_task, make_plan, try_engine
+from conrad_bench.plan import Plan, check_models, check_overlap, load_task, make_plan, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore

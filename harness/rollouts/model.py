@@ -252,6 +252,7 @@ class Model:
 
     def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the key of each request. Raises DataError for an image file that is missing."""
+        # transformers' version is in the fingerprints of results; in the keys it would change the seeds of all samples.
         identity = {name: value for name, value in self.engine.identity().items() if name != "transformers"}
         shared = {
             "engine": identity,
