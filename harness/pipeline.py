@@ -13,7 +13,7 @@ from conrad_bench.errors import ConfigError, ConradBenchError, PluginError, Stor
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import learner
-from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan
+from conrad_bench.plan import Plan, check_models, check_overlap, load_task, make_plan
 from conrad_bench.registry import Registry
 from conrad_bench.storage import make_private, read_json, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
@@ -53,7 +53,7 @@ def run(
     if dry_run:
         from conrad_bench.preview import preview
 
-        check_training(plan)
+        check_models(plan, tolerant=True)
         return preview(plan, out, reporter)
     return _carry_out(plan, out, reporter, cluster, keep_stale)
 
@@ -118,7 +118,7 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
             reporter.say(f"{out} holds this run, finished; nothing to do")
             return board
         reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
-    check_training(plan)
+    check_models(plan)
     notes = engine_notes(plan, data, out)
     for note in notes:
         reporter.say(note)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, with_phantom_profile
 from conrad_bench.engines.base import Engine
@@ -22,7 +22,7 @@ from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
-from conrad_bench.trainers.settings import TrainingSettings
+from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
 from conrad_bench.types import TRAINING, Example
 from conrad_bench.variants import learner_name
 
@@ -136,14 +136,23 @@ def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> 
     return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, metrics, unchecked)
 
 
-def check_training(plan: Plan) -> None:
-    """Raise ModelError if a method trains an adapter and the model can have none; reads no weights.
+def check_models(plan: Plan, tolerant: bool = False) -> None:
+    """Raise ModelError if no prompts can be made for a model, or an adapter is to be trained where it can have none.
 
-    It builds the model's layers without their weights, which takes a moment: not for a run that is finished.
+    It loads processors and tries their chat templates, and builds the model's layers without their weights, which takes
+    a moment: not for a run that is finished. With `tolerant`, what the hub does not give now is not looked at.
     """
-    trains = any(isinstance(learner(method), TrainingSettings) for method in plan.methods.values())
-    if trains and plan.engine.model not in plan.unchecked:
-        plan.engine.check_training()
+    for engine in (plan.engine, *plan.judges.values()):
+        if engine.model not in plan.unchecked:
+            try:
+                engine.check_prompts()
+            except HubUnreachable:
+                if not tolerant:
+                    raise
+    learners: list[Any] = [learner(method) for method in plan.methods.values()]
+    if plan.engine.model not in plan.unchecked and any(isinstance(each, TrainingSettings) for each in learners):
+        joint = any(isinstance(each, GRPOSettings) and each.mode == "joint" for each in learners)
+        plan.engine.check_training(joint)
 
 
 def embedded_model() -> str:

@@ -27,7 +27,7 @@ from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
 from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import Plan, check_overlap, check_training, load_task, make_plan, try_engine
+from conrad_bench.plan import Plan, check_models, check_overlap, load_task, make_plan, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
@@ -54,7 +54,7 @@ def rehearse(
 
     plan = make_plan(config, registry, tolerant=True)
     plan.engine.identity()  # raises where the model itself is out of reach
-    check_training(plan)
+    check_models(plan)
     plan.methods.update({name: _untracked(method) for name, method in plan.methods.items()})
     reporter = MeasuringReporter()
     data = {name: load_task(plan, name, reporter) for name in plan.tasks}

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -171,10 +172,26 @@ def test_an_adapter_of_another_model_is_refused_and_the_model_still_works(
         engine.generate(job, sampling, wider)
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+def test_a_torn_adapter_is_a_model_error_and_the_model_still_works(
+    tiny_gemma3: Path, adapters: dict[str, Path], tmp_path: Path, kept: float
+) -> None:
+    engine = TransformersEngine(model=str(tiny_gemma3), device="cpu")
+    job, sampling = [Job(ask("Findings?"))], Sampling(max_tokens=4)
+    before = engine.generate(job, sampling, None)
+    torn = Path(shutil.copytree(adapters["one"], tmp_path / "torn"))
+    weights = torn / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: int(kept * weights.stat().st_size)])
+    with pytest.raises(ModelError, match=r"the adapter in .*torn was not made for .*, or is damaged .*fit the method"):
+        engine.generate(job, sampling, torn)
+    assert_same(engine.generate(job, sampling, None), before)
+
+
 def test_identity_hashes_the_files_without_loading(tiny_gemma3: Path, tmp_path: Path) -> None:
     engine = TransformersEngine(model=str(tiny_gemma3), device="cpu")
     identity = engine.identity()
     assert (identity["engine"], identity["dtype"], identity["quantization"]) == ("transformers", "float32", "none")
+    assert identity["transformers"] == version("transformers")
     moved = Path(shutil.copytree(tiny_gemma3, tmp_path / "moved"))
     other = TransformersEngine(model=str(moved), device="cpu")
     assert other.identity() == identity

@@ -220,14 +220,6 @@ def test_scores_of_all_answers_of_two_tokens_sum_to_one(engine: TransformersEngi
     assert sum(math.exp(value) for value in levels) + rest == pytest.approx(1, abs=1e-5)
 
 
-def test_scores_are_refused_where_positions_are_multimodal(tiny_gemma3: Path) -> None:
-    engine = TransformersEngine(model=str(tiny_gemma3), device="cpu")
-    config = engine._load().model.config.text_config
-    config.rope_parameters = {**config.rope_parameters, "mrope_section": [4, 6, 6]}
-    with pytest.raises(EngineError, match="rotary positions are multimodal"):
-        engine.score([ask("Findings?")], [["yes"]], None)
-
-
 def test_scores_do_not_depend_on_the_batch(engine: TransformersEngine, prompts: list[Prompt]) -> None:
     together = engine.score(prompts, [ENDED] * len(prompts), None)
     alone = [engine.score([prompt], [ENDED], None)[0] for prompt in prompts]

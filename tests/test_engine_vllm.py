@@ -23,7 +23,7 @@ from scipy.stats import chisquare
 
 from conrad_bench.engines.base import Generation, Job
 from conrad_bench.engines.inputs import encode, encode_unexpanded, tokenize
-from conrad_bench.engines.loading import load_processor
+from conrad_bench.engines.processors import load_processor
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.engines.vllm import VLLMEngine
 from conrad_bench.errors import ConfigError, DataError, EngineError, MissingExtra, ModelError

@@ -93,7 +93,8 @@ def test_likelihoods_are_those_of_the_engine(small: World, between: str) -> None
     written = small.written(between)[:4]
     end = small.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     with torch.no_grad():
-        found = answer_log_probabilities(adapted, prefill(adapted, processor, written), tree_of(marker, ids, [end]))
+        ((_, prefix),) = prefill(adapted, processor, written)
+        found = answer_log_probabilities(adapted, prefix, tree_of(marker, ids, [end]))
     prompts = [Prompt(w.prompt.messages, w.prompt.images, prefix_ids=(*w.ids, *marker)) for w in written]
     expected = small.engine.score(prompts, [[f"{k}{END}" for k in range(11)]] * 4, None)
     assert torch.allclose(found, torch.tensor(expected), atol=1e-3)
@@ -337,7 +338,8 @@ def test_a_tree_of_answers_equals_plain_forward_passes(base_model: Path, small: 
     written = small.written("\n")[:3]
     tree = tree_of(marker, ids, [end])
     assert len(tree.ids) == len(marker) + 11  # "10" shares its first token with "1"
-    found = answer_log_probabilities(adapted, prefill(adapted, processor, written), tree)
+    ((_, prefix),) = prefill(adapted, processor, written)
+    found = answer_log_probabilities(adapted, prefix, tree)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     (found * weights).sum().backward()
     gradients = {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}

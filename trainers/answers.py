@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from conrad_bench.engines.decoders import masked_as_told
 from conrad_bench.engines.heads import precise_logits
 from conrad_bench.trainers.prefix import Prefix
 
@@ -62,17 +63,19 @@ def answer_log_probabilities(model: Any, prefix: Prefix, tree: Tree) -> torch.Te
     rows, device = len(prefix.mask), prefix.mask.device
     n = len(tree.ids)
     depth = torch.tensor(tree.depth, device=device)
-    with precise_logits(model):
+    kept = n - tree.start + 1
+    with precise_logits(model), masked_as_told(model):
         logits = model(
             input_ids=torch.tensor([tree.ids] * rows, device=device),
             attention_mask=_masks(model, prefix, tree),
-            position_ids=prefix.mask.sum(1, keepdim=True) + depth,
+            position_ids=prefix.positions_behind(depth),
             past_key_values=prefix.cache,
             use_cache=True,
+            **prefix.seen_behind(n),
             # The tokens fed here begin at the marker, so the adapter acts on all of them.
             alora_offsets=[n] * rows,
-            logits_to_keep=n - tree.start + 1,
-        ).logits
+            logits_to_keep=kept,
+        ).logits[:, -kept:]  # some models know no logits_to_keep
     logp = torch.log_softmax(logits.float(), dim=-1)
     shift = tree.start - 1
     totals = []

@@ -53,7 +53,7 @@ def train_conrad(
     from trl import GRPOConfig
 
     from conrad_bench.engines.images import freeze_vision
-    from conrad_bench.engines.inputs import TextProcessor
+    from conrad_bench.engines.inputs import TextProcessor, picture_tokens
     from conrad_bench.engines.pictures import Prepared
     from conrad_bench.trainers.group import place, wait_for_all
     from conrad_bench.trainers.grpo import JointTrainer, Watch
@@ -110,6 +110,7 @@ def train_conrad(
     )
     torch.manual_seed(seed)
     logging.disable_progress_bar()
+    processor.tokenizer.padding_side = "left"  # TRL pads ids there, and leaves the rest to the tokenizer
     if hasattr(processor, "image_processor"):
         processor.image_processor = Prepared(processor.image_processor)
     trainer: Any = JointTrainer(
@@ -119,6 +120,7 @@ def train_conrad(
         train_dataset=Dataset.from_list(chat_rows(prompts)).select(settings.order_of(len(prompts), seed)),
         peft_config=language_lora(torch_model, settings.rank, None),
         reward=reward,
+        barred=picture_tokens(processor),
     )
     freeze_vision(torch_model)
     trainable(trainer.model)  # under 4-bit weights TRL makes them bfloat16

@@ -8,7 +8,7 @@ ConRad, where the rollout is the confidence alone, needs no text to be sampled: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,12 @@ A reward is None where the completion could not be judged: it takes no part in i
 class JointTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose loss sits on the confidence tokens of each completion (ConRad, section 2.3).
 
-    `train_dataset` has the columns `prompt`, `row` (handed to the reward) and `paths` (image files).
+    `train_dataset` has the columns `prompt`, `row` (handed to the reward) and `paths` (image files). `barred` are
+    tokens that no rollout may hold.
     """
 
-    def __init__(self, *, reward: Reward, **arguments: Any) -> None:
-        self._reward = reward
+    def __init__(self, *, reward: Reward, barred: Collection[int], **arguments: Any) -> None:
+        self._reward, self._barred = reward, barred
         self._scored = torch.zeros(0)
         self._buffered_inputs: Any = None
         super().__init__(reward_funcs=self._rewards, **arguments)
@@ -75,7 +76,7 @@ class JointTrainer(GRPOTrainer):  # type: ignore[misc]
             first = place()[0] * len(prompts)
             rows = range(first, first + len(prompts))
             seeds = [row_seed(self.args.seed, self.state.global_step, row) for row in rows]
-            chooser = TokenChooser(seeds, Sampling(temperature=1.0), self.accelerator.device)
+            chooser = TokenChooser(seeds, Sampling(temperature=1.0), self.accelerator.device, barred=self._barred)
             # transformers samples from what the last processor leaves, which is one token.
             model.generate = partial(model.generate, logits_processor=[chooser])
             try:

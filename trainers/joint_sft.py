@@ -18,7 +18,15 @@ from typing import Any
 
 import torch
 
-from conrad_bench.engines.inputs import Encoded, collate, encode, end_of_turn, stop_tokens, tokenize
+from conrad_bench.engines.inputs import (
+    Encoded,
+    by_shape,
+    collate,
+    encode,
+    end_of_turn,
+    stop_tokens,
+    tokenize,
+)
 from conrad_bench.engines.loading import hush_imports
 from conrad_bench.trainers.adapters import language_lora
 from conrad_bench.trainers.head import head_at
@@ -125,13 +133,18 @@ class _Learner:
         tokenizer = self.processor.tokenizer
         answers = [[*tokenize(tokenizer, t.text), *[self.end_id] * t.ended] for t in targets]
         prompts = [encode(self.processor, target.prompt) for target in targets]
-        batch: list[Encoded] = [p.followed_by(ids) for p, ids in zip(prompts, answers, strict=True)]
-        device = next(self.model.parameters()).device
-        pad = self.end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        inputs = collate(batch, pad, False, device, self.dtype)
-        losses = token_losses(self.model, inputs, [len(p.ids) for p in prompts], [len(whole.ids) for whole in batch])
+        batch = [p.followed_by(ids) for p, ids in zip(prompts, answers, strict=True)]
+        losses = by_shape(batch, [len(p.ids) for p in prompts], self._losses)
         stated = 0.0
         for ids, found in zip(answers, losses, strict=True):
             mask = torch.tensor(confidence_mask(tokenizer, ids, [self.end_id]), device=found.device)
             stated += float((found.detach() * mask).sum() / mask.sum())
         return torch.stack([found.mean() for found in losses]).sum(), stated
+
+    def _losses(self, batch: Sequence[Encoded], starts: Sequence[int]) -> list[torch.Tensor]:
+        """Return the losses of what stands behind `starts` in each row of one batch of shapes."""
+        tokenizer = self.processor.tokenizer
+        device = next(self.model.parameters()).device
+        pad = self.end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        inputs = collate(batch, pad, False, device, self.dtype)
+        return token_losses(self.model, inputs, starts, [len(whole.ids) for whole in batch])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from conrad_bench.trainers.group import row_seed
 from conrad_bench.trainers.loop import train_adapter
 from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
 from conrad_bench.trainers.objectives import Claims, Objective, spread
-from conrad_bench.trainers.prefix import Prefix, Written, prefill
+from conrad_bench.trainers.prefix import Written, prefill
 from conrad_bench.trainers.settings import TrainingSettings
 
 
@@ -62,17 +62,22 @@ def train_levels(
     torch.manual_seed(seed)
     model = get_peft_model(torch_model, language_lora(torch_model, settings.rank, marker))
 
-    def likelihoods(prefix: Prefix, base: bool = False) -> torch.Tensor:
-        with model.disable_adapter() if base else nullcontext():
-            return answer_log_probabilities(model, prefix, tree)
+    def likelihoods(rows: Sequence[Written], beside_base: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the log-likelihoods of the answers to some claims, under the adapter and, where asked, the base."""
+        order: list[int] = []
+        found, known = [], []
+        for which, prefix in prefill(model, processor, rows):
+            order += which
+            if beside_base:
+                with torch.no_grad(), model.disable_adapter():
+                    again = replace(prefix, cache=copy.deepcopy(prefix.cache))
+                    known.append(answer_log_probabilities(model, again, tree))
+            found.append(answer_log_probabilities(model, prefix, tree))
+        back = torch.tensor(order).argsort()
+        return torch.cat(found)[back], torch.cat(known)[back] if known else None
 
     def learn(step: int, rows: Sequence[int], places: Sequence[int], share: float) -> torch.Tensor:
-        prefix = prefill(model, processor, [written[row] for row in rows])
-        reference = None
-        if getattr(settings, "beta", 0.0):
-            with torch.no_grad():
-                reference = likelihoods(Prefix(copy.deepcopy(prefix.cache), prefix.mask), base=True)
-        logp = likelihoods(prefix)
+        logp, reference = likelihoods([written[row] for row in rows], bool(getattr(settings, "beta", 0.0)))
         seeds = [row_seed(seed, step, place) for place in places]
         loss, reward = objective(logp, Claims([correctness[row] for row in rows], seeds, reference))
         if weights is not None:

@@ -54,7 +54,8 @@ class Engine(BaseModel):
     batch_size: int = 16
 
     def identity(self) -> dict[str, str]:
-        """Return what determines the outputs (engine, model id, revision or weight hash, dtype, quantization).
+        """Return what determines the outputs (engine, model id, revision or weight hash, dtype, quantization,
+        versions).
 
         Loads no weights. Raises ModelError if the model cannot be found.
         """
@@ -112,8 +113,17 @@ class Engine(BaseModel):
         """
         return ()
 
-    def check_training(self) -> None:
-        """Raise ModelError if no adapter can be trained on the model; loads no weights."""
+    def dated(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Return what the keys of prompts must hold beside the identity and the messages: each prompt as it is written
+        today where that differs from day to day, else None. Loads no weights.
+        """
+        return [None] * len(prompts)
+
+    def check_prompts(self) -> None:
+        """Raise a UserError if prompts cannot be made for the model; loads no weights."""
+
+    def check_training(self, joint: bool = False) -> None:
+        """Raise ModelError if no adapter can be trained on the model, or none by `joint` rollouts; loads no weights."""
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (a freshly loaded torch model, processor) for a trainer: the door to training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from conrad_bench.types import Sampling
@@ -18,7 +18,8 @@ class TokenChooser:
     with E ~ Exp(1), which draws from the softmax of the kept tokens exactly; every row has its own random generator.
     The recorded log-probability is that of the unmodified distribution (temperature 1, no truncation).
 
-    `allowed` holds, for each row, the token sequences that its response can be, each with its end; None: any.
+    `allowed` holds, for each row, the token sequences that its response can be, each with its end; None: any. `barred`
+    are token ids that are never chosen.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class TokenChooser:
         sampling: Sampling,
         device: torch.device,
         allowed: Sequence[Sequence[tuple[int, ...]]] | None = None,
+        barred: Collection[int] = (),
     ) -> None:
         import torch
 
         self._sampling = sampling
         self._allowed = allowed
+        self._barred = torch.tensor(sorted(barred), dtype=torch.long, device=device)
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self._logprobs: list[torch.Tensor] = []
 
@@ -42,7 +45,9 @@ class TokenChooser:
         logits = logits.float()
         # Without the softmax's full-size result: only the chosen entries are needed.
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
-        possible = logits if self._allowed is None else self._restricted(input_ids, logits, self._allowed)
+        possible = logits.index_fill(-1, self._barred, -torch.inf) if len(self._barred) else logits
+        if self._allowed is not None:
+            possible = self._restricted(input_ids, possible, self._allowed)
         chosen = (self._perturbed(possible) if self._sampling.temperature > 0 else possible).argmax(
             dim=-1, keepdim=True
         )

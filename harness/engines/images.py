@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def see_images_once(model: Any) -> None:
-    """Let a model's vision tower, where it has one that takes one row of pixels an image, see equal images once.
+    """Let a model's vision tower see equal images once, where it takes one row of pixels an image and nothing else.
 
     Outputs are those of the model as it was: (images, ...) in the order of the pixels.
     """
@@ -49,21 +49,40 @@ class _Once:
 
     def before(self, _tower: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Leave the different images."""
+        import torch
+
         self._places = None
-        pixels = kwargs.get("pixel_values")
-        if pixels is None or pixels.ndim != 4:  # other towers take the patches of all images in one row
-            return None
+        pixels = kwargs.get("pixel_values", args[0] if args else None)
+        others = [*args[1:], *(value for name, value in kwargs.items() if name != "pixel_values")]
+        if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4:
+            return None  # other towers take the patches of all images in one row
+        if any(isinstance(value, (torch.Tensor, list, tuple)) for value in others):
+            return None  # sizes or masks of the images, which would have to be sorted out as well
         different, places = _different(pixels)
         if len(different) == len(pixels):
             return None
         self._places = places
-        return args, {**kwargs, "pixel_values": pixels[different]}
+        if "pixel_values" in kwargs:
+            return args, {**kwargs, "pixel_values": pixels[different]}
+        return (pixels[different], *args[1:]), kwargs
 
-    def after(self, _tower: Any, _args: Any, output: Any) -> None:
-        """Put every image's features in its place."""
-        if self._places is not None:
-            output.last_hidden_state = output.last_hidden_state[self._places]
-            self._places = None
+    def after(self, _tower: Any, _args: Any, output: Any) -> Any:
+        """Put every image's features in its place: all that the tower returns, its layers' states as well."""
+        places, self._places = self._places, None
+        return None if places is None else _placed(output, places)
+
+
+def _placed(output: Any, places: torch.Tensor) -> Any:
+    """Return a tower's output, tensors in tuples or under names, with a row for each image of the batch."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return output[places]
+    if isinstance(output, (list, tuple)):
+        return type(output)(_placed(value, places) for value in output)
+    for name, value in output.items() if hasattr(output, "items") else ():
+        output[name] = None if value is None else _placed(value, places)
+    return output
 
 
 def _different(pixels: torch.Tensor) -> tuple[list[int], torch.Tensor]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from conrad_bench.errors import DataError, EngineError
+from conrad_bench.errors import ConradBenchError, DataError, EngineError
 from conrad_bench.types import END, Prompt
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_SENSES = re.compile(r"^[<\[].*(image|img|video|vision|audio)", re.IGNORECASE)
+_PLACES = re.compile(r"(image|img|video|vision|audio|boi|eoi|boa|eoa|row_col)(_\w+)?_ids?$")
+"""Names under which processors keep the ids of tokens that stand for pictures, videos or sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +30,22 @@ class Encoded:
 
     ids: list[int]
     """Token ids of the chat and of the prefix."""
-    aligned: dict[str, list[int]]
-    """Inputs with one value a token (token_type_ids); 0 over the prefix."""
+    aligned: dict[str, torch.Tensor]
+    """Inputs with one value or row a token, shape (tokens, ...): token_type_ids, cross_attention_mask."""
     features: dict[str, torch.Tensor]
     """Inputs of the prompt's images, stacked along their first dimension (pixel_values); empty without images."""
+    behind: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What each token that is written behind the prompt has of the aligned inputs, shape (1, ...)."""
 
     def followed_by(self, ids: Sequence[int]) -> Encoded:
         """Return the prompt with text tokens appended."""
-        aligned = {name: values + [0] * len(ids) for name, values in self.aligned.items()}
-        return Encoded([*self.ids, *ids], aligned, self.features)
+        import torch
+
+        aligned = {
+            name: torch.cat([values, self.behind[name].expand(len(ids), *values.shape[1:])])
+            for name, values in self.aligned.items()
+        }
+        return Encoded([*self.ids, *ids], aligned, self.features, self.behind)
 
 
 def open_image(path: str) -> Image:
@@ -49,7 +66,7 @@ def open_image(path: str) -> Image:
         raise DataError(f"image {path} cannot be read; it is damaged or no image: download it again") from error
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TextProcessor:
     """The tokenizer of a model that reads text only, in the shape of the processors of models that see images."""
 
@@ -77,18 +94,44 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     """Apply the chat template with the images first in the first user turn, and append the prefix as token ids.
 
     The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
-    Raises DataError for an image that cannot be read.
+    Raises DataError for an image that cannot be read, EngineError for a prompt that the processor cannot take.
     """
-    chat = _chat(prompt, [{"type": "image", "image": open_image(path)} for path in prompt.images])
+    images = [open_image(path) for path in prompt.images]
+    try:
+        encoded = encode_chat(processor, prompt, images)
+    except ConradBenchError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError) as error:  # its message could quote the prompt
+        raise EngineError(
+            f"the model's processor ({type(processor).__name__}) cannot take a prompt with {len(images)} images "
+            f"({type(error).__name__}); some models read exactly one, and none a text that holds a mark like <image>"
+        ) from error
+    return encoded.followed_by(_prefix(processor, prompt))
+
+
+def encode_chat(processor: Any, prompt: Prompt, images: Sequence[Image]) -> Encoded:
+    """Return what the processor makes of a prompt's chat and of its images, without the prefix."""
+    chat = _chat(prompt, [{"type": "image", "image": image} for image in images])
     # One prompt at a time: processors disagree on batches that mix prompts with and without images.
     inputs = processor.apply_chat_template(
         chat, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
     ids = inputs.pop("input_ids")
     inputs.pop("attention_mask")
-    aligned = {name: value[0].tolist() for name, value in inputs.items() if value.shape == ids.shape}
+    # A processor that returns labels tells by token types what is read (0) from what is to be written (1).
+    written = int(inputs.pop("labels", None) is not None)
+    aligned = {
+        name: value[0]
+        for name, value in inputs.items()
+        if value.shape[:2] == ids.shape and not value.is_floating_point()
+    }
     features = {name: value for name, value in inputs.items() if name not in aligned}
-    return Encoded(ids[0].tolist(), aligned, features).followed_by(_prefix(processor, prompt))
+    behind = {
+        # What is written sees the images that the last token of the prompt sees.
+        name: value[-1:] if value.ndim > 1 else value.new_full((1,), written if name == "token_type_ids" else 0)
+        for name, value in aligned.items()
+    }
+    return Encoded(ids[0].tolist(), aligned, features, behind)
 
 
 def encode_unexpanded(processor: Any, prompt: Prompt) -> list[int]:
@@ -98,12 +141,18 @@ def encode_unexpanded(processor: Any, prompt: Prompt) -> list[int]:
     """
     if not prompt.images:
         return encode(processor, prompt).ids
-    chat = _chat(prompt, [{"type": "image"}] * len(prompt.images))
-    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    text = chat_text(processor, prompt, len(prompt.images))
     first = processor.tokenizer.bos_token
     # As processors do: no second beginning of the sequence where the template writes it.
     ids = processor.tokenizer(text, add_special_tokens=first is None or not text.startswith(first))["input_ids"]
     return [*ids, *_prefix(processor, prompt)]
+
+
+def chat_text(processor: Any, prompt: Prompt, images: int = 0) -> str:
+    """Return the text that the chat template makes of a prompt with some images, up to where the answer begins."""
+    chat = _chat(prompt, [{"type": "image"}] * images)
+    text: str = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def _chat(prompt: Prompt, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,7 +165,30 @@ def _chat(prompt: Prompt, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _prefix(processor: Any, prompt: Prompt) -> Sequence[int]:
-    return prompt.prefix_ids or tokenize(processor.tokenizer, prompt.prefix)
+    return readable(processor, prompt.prefix_ids) or tokenize(processor.tokenizer, prompt.prefix)
+
+
+@lru_cache(maxsize=4)
+def picture_tokens(processor: Any) -> frozenset[int]:
+    """Return the ids of the tokens that stand for pictures, videos or sound, or for their beginnings and ends.
+
+    No response may hold one: a model that reads one of them where no picture is raises an error, or moves the features
+    of the next picture there.
+    """
+    found: set[Any] = set()
+    for name, value in getattr(processor, "__dict__", {}).items():
+        if _PLACES.search(name):
+            found.update(value if isinstance(value, (list, tuple)) else [value])
+    added = getattr(processor.tokenizer, "added_tokens_decoder", {})
+    found.update(i for i, token in added.items() if _SENSES.search(str(token)))
+    # A mark that the vocabulary lacks is its unknown token.
+    return frozenset(i for i in found if isinstance(i, int) and i >= 0) - {processor.tokenizer.unk_token_id}
+
+
+def readable(processor: Any, ids: Sequence[int]) -> list[int]:
+    """Return the tokens of a response as the model can read them: padding in the place of what stands for pictures."""
+    barred, pad = picture_tokens(processor), processor.tokenizer.pad_token_id
+    return [pad if i in barred else i for i in ids]
 
 
 def tokenize(tokenizer: Any, text: str) -> list[int]:
@@ -179,22 +251,58 @@ def end_of_turn(processor: Any, stop_ids: set[int]) -> int:
     return end
 
 
-def collate(batch: Sequence[Encoded], pad: int, left: bool, device: Any, dtype: Any) -> dict[str, torch.Tensor]:
-    """Pad prompts to one length, on the left (to generate) or on the right, and stack their images in order.
+def same_shapes(batch: Sequence[Encoded], same_length: bool = False) -> list[list[int]]:
+    """Return the indices of prompts in groups that `collate` can make a batch of, in the order of their first members.
 
-    Integer inputs have shape (batch, longest); padding has attention mask 0. Floating-point features take `dtype`.
+    The features of the images of a group stack: pictures that a processor cuts into different numbers of tiles come
+    into different groups, and so do prompts with and without images where tokens have inputs of their own for images.
+    With `same_length` a group's prompts have one number of tokens, so that none is padded.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, encoded in enumerate(batch):
+        outer = (*sorted((name, *v.shape[1:]) for name, v in encoded.aligned.items()), same_length * len(encoded.ids))
+        inner = tuple(sorted((name, *value.shape[1:]) for name, value in encoded.features.items()))
+        if not inner:
+            inner = next((known for seen, known in groups if seen == outer), inner)
+        elif (outer, inner) not in groups and (outer, ()) in groups:
+            groups[outer, inner] = groups.pop((outer, ()))
+        groups.setdefault((outer, inner), []).append(i)
+    return sorted(groups.values())
+
+
+def by_shape(
+    batch: Sequence[Encoded],
+    items: Sequence[Item],
+    run: Callable[[Sequence[Encoded], Sequence[Item]], list[Result]],
+    same_length: bool = False,
+) -> list[Result]:
+    """Return the results of `run` for prompts and what belongs to each, in their order, one group of shapes a call."""
+    results: dict[int, Result] = {}
+    for group in same_shapes(batch, same_length):
+        found = run([batch[i] for i in group], [items[i] for i in group])
+        results.update(zip(group, found, strict=True))
+    return [results[i] for i in range(len(batch))]
+
+
+def collate(batch: Sequence[Encoded], pad: int, left: bool, device: Any, dtype: Any) -> dict[str, torch.Tensor]:
+    """Pad prompts of a group of `same_shapes` to one length, on the left (to generate) or on the right, and stack their
+    images in order.
+
+    Integer inputs have shape (batch, longest, ...); padding has attention mask 0. Floating-point features take `dtype`.
     """
     import torch
 
     longest = max(len(encoded.ids) for encoded in batch)
 
-    def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
-        fill = [[value] * (longest - len(row)) for row in rows]
-        return torch.tensor([f + row if left else row + f for f, row in zip(fill, rows, strict=True)], device=device)
+    def padded(rows: Sequence[torch.Tensor], value: int) -> torch.Tensor:
+        fill = [row.new_full((longest - len(row), *row.shape[1:]), value) for row in rows]
+        return torch.stack([torch.cat([f, row] if left else [row, f]) for f, row in zip(fill, rows, strict=True)]).to(
+            device
+        )
 
     inputs = {
-        "input_ids": padded([encoded.ids for encoded in batch], pad),
-        "attention_mask": padded([[1] * len(encoded.ids) for encoded in batch], 0),
+        "input_ids": padded([torch.tensor(encoded.ids) for encoded in batch], pad),
+        "attention_mask": padded([torch.ones(len(encoded.ids), dtype=torch.long) for encoded in batch], 0),
     }
     for name in batch[0].aligned:
         inputs[name] = padded([encoded.aligned[name] for encoded in batch], 0)
@@ -202,3 +310,23 @@ def collate(batch: Sequence[Encoded], pad: int, left: bool, device: Any, dtype: 
         stacked = torch.cat([encoded.features[name] for encoded in batch if name in encoded.features])
         inputs[name] = stacked.to(device, dtype if stacked.is_floating_point() else None)
     return inputs
+
+
+def seen_behind(
+    inputs: dict[str, torch.Tensor], first: Any, tokens: int, rows: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Return what a model wants to hear of its pictures again when a batch is continued by some tokens from the cache.
+
+    `inputs` and `first` are those and the output of the batch's pass, `rows` picks its rows (None: all). Layers that
+    look at pictures by cross-attention are told for every token which it sees: what the last one of its row sees.
+    """
+    import torch
+
+    told = {}
+    if getattr(first, "image_embeds", None) is not None:  # asked for, and then read from the cache
+        told["image_embeds"] = first.image_embeds
+    if "cross_attention_mask" in inputs:
+        seen = inputs["cross_attention_mask"] if rows is None else inputs["cross_attention_mask"][rows]
+        more = seen[:, -1:].expand(-1, tokens, *seen.shape[2:])
+        told["cross_attention_mask"] = torch.cat([seen, more], dim=1)
+    return told

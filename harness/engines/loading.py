@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
+from conrad_bench.engines.processors import load_processor
 from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest, files_digest
 
@@ -139,44 +140,6 @@ def load(
     return network, processor
 
 
-def load_processor(model: str, revision: str | None, chat_template: str | None = None) -> Any:
-    """Load the processor of an image-text-to-text checkpoint, or the tokenizer of a causal language model as one.
-
-    `chat_template` (Jinja) takes the place of the checkpoint's own, which may then be missing. Raises ModelError if the
-    files cannot be used.
-    """
-    from transformers import AutoConfig, AutoProcessor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    try:
-        processor: Any
-        if type(AutoConfig.from_pretrained(model, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            # The image processor of one library everywhere: torchvision's resizing gives other pixels.
-            processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
-        else:
-            processor = TextProcessor(load_tokenizer(model, revision))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    if processor.tokenizer.pad_token_id is None:  # what pads is never attended to
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    if chat_template is not None:
-        processor.chat_template = chat_template
-    if getattr(processor, "chat_template", None) is None:
-        raise ModelError(f"model {model!r} has no chat template; choose an instruction-tuned model")
-    return processor
-
-
-def load_tokenizer(model: str, revision: str | None) -> Any:
-    """Load a checkpoint's tokenizer alone. Raises ModelError if its files cannot be used."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer of {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
-
-
 def _quantization(dtype: torch.dtype) -> Any:
     """Return the configuration of 4-bit NormalFloat weights (Dettmers et al. 2023). Raises MissingExtra."""
     if find_spec("bitsandbytes") is None:
@@ -291,6 +254,7 @@ class Adapters:
     def _load(self, folder: Path, name: str, base: str) -> None:
         hush_imports()  # peft imports it where it is installed
         import peft
+        from safetensors import SafetensorError
 
         adapter_config(folder, base)
         problem = _misfit(folder, base)
@@ -301,7 +265,7 @@ class Adapters:
                 config.base_model_name_or_path = self.model.name_or_path  # peft warns of a folder that has moved
                 self.wrapper = peft.get_peft_model(self.model, config, adapter_name=name)
             result = self.wrapper.load_adapter(str(folder), adapter_name=name)
-        except (ValueError, RuntimeError, KeyError) as error:
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise ModelError(f"{problem}, or is damaged ({type(error).__name__}); fit the method again") from error
         if result.missing_keys or result.unexpected_keys:
             raise ModelError(f"{problem}: their layers differ; fit the method again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -13,20 +14,29 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.engines.decoders import decoder_layers, layer_states_of
+from conrad_bench.engines.decoders import (
+    counts_padding,
+    decoder_layers,
+    layer_states_of,
+)
 from conrad_bench.engines.decoding import TokenChooser
 from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
+    by_shape,
     collate,
     encode,
     end_of_turn,
+    picture_tokens,
+    readable,
     scored_ids,
     stop_tokens,
     token_offsets,
 )
-from conrad_bench.engines.loading import Adapters, empty_model, load, load_tokenizer, locate
-from conrad_bench.errors import EngineError
+from conrad_bench.engines.loading import Adapters, empty_model, load, locate
+from conrad_bench.engines.processors import check_prompts, dated_texts, load_processor, load_tokenizer
+from conrad_bench.engines.scoring import alora_offsets, continuation_scores
+from conrad_bench.errors import EngineError, ModelError
 from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -34,6 +44,10 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_NOT_BY_TRL = {"kosmos-2", "mllama", "paligemma"}
+"""Kinds of models with inputs that TRL's trainer does not hand on."""
 
 
 @dataclass(slots=True)
@@ -48,6 +62,10 @@ class _Loaded:
     end_id: int
     """The one with which the chat template ends a turn."""
     pad_id: int
+    barred: frozenset[int]
+    """Tokens that stand for pictures, which no response may hold."""
+    unpadded: bool
+    """Whether a batch's prompts must be of one length."""
 
 
 class TransformersEngine(Engine):
@@ -75,13 +93,19 @@ class TransformersEngine(Engine):
     def identity(self) -> dict[str, str]:
         """Return engine, model and commit (or a hash of a local checkpoint's files), dtype and quantization.
 
-        A chat template that takes the place of the checkpoint's own is part of it. Raises ModelError if the model
-        cannot be found.
+        A chat template that takes the place of the checkpoint's own is part of it, and transformers' version. Raises
+        ModelError if the model cannot be found.
         """
         where = locate(self.model, self.revision)
         dtype = str(self._dtype()).removeprefix("torch.")
         chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
-        return {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization, **chat}
+        made = {"engine": self.name, **where, "dtype": dtype, "quantization": self.quantization, **chat}
+        return {**made, "transformers": version("transformers")}
+
+    def dated(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Return the prompts as the chat template writes them where it writes the day, too, else None for each."""
+        revision = locate(self.model, self.revision).get("revision")
+        return dated_texts(prompts, self.model, revision, self.chat_template)
 
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         """Generate one response for each job.
@@ -96,8 +120,7 @@ class TransformersEngine(Engine):
     ) -> list[list[float]]:
         """Return log-probabilities of continuations (see `continuation_ids` for how they are tokenized).
 
-        Each prompt is read once; what is longer than one token is continued from the prompt's key-value cache. Raises
-        EngineError for models with multimodal rotary positions.
+        Each prompt is read once; what is longer than one token is continued from the prompt's key-value cache.
         """
         items = list(zip(prompts, continuations, strict=True))
         return halving(items, lambda part: self._score(part, adapter))
@@ -113,7 +136,8 @@ class TransformersEngine(Engine):
     ) -> list[NDArray[np.float32]]:
         """Return hidden states of layer `layer`, each of shape (spans, hidden size); the last layer's are normalised.
 
-        Attention is causal: a span's states are those of a response that ends with it.
+        Attention is causal: a span's states are those of a response that ends with it. A token that stands for a
+        picture is read as padding: no picture is there.
         """
         items = list(zip(prompts, answers, spans or whole(answers), strict=True))
         return halving(items, lambda part: self._hidden(part, layer, at, adapter))
@@ -128,9 +152,20 @@ class TransformersEngine(Engine):
             self._tokenizer = load_tokenizer(self.model, locate(self.model, self.revision).get("revision"))
         return self._tokenizer
 
-    def check_training(self) -> None:
-        """Raise ModelError if the model's decoder has no linear layers; loads no weights."""
-        decoder_layers(empty_model(self.model, locate(self.model, self.revision).get("revision")))
+    def check_prompts(self) -> None:
+        """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""
+        revision = locate(self.model, self.revision).get("revision")
+        check_prompts(load_processor(self.model, revision, self.chat_template), self.model)
+
+    def check_training(self, joint: bool = False) -> None:
+        """Raise ModelError if there are no linear layers, or TRL cannot train by `joint` rollouts; loads no weights."""
+        network = empty_model(self.model, locate(self.model, self.revision).get("revision"))
+        decoder_layers(network)
+        if joint and network.config.model_type in _NOT_BY_TRL:
+            raise ModelError(
+                f"TRL cannot train {type(network).__name__} by rollouts of report and confidence together; use "
+                "conrad.mode=conditional"
+            )
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""
@@ -173,7 +208,9 @@ class TransformersEngine(Engine):
             pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
             # generate() fills gaps from the model's own defaults, such as top_k or a repetition penalty: none here.
             model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad_id, do_sample=False)
-            self._loaded = _Loaded(model, processor, Adapters(model), stops, end_id, pad_id)
+            barred = picture_tokens(processor) - {*stops}
+            unpadded = counts_padding(model)
+            self._loaded = _Loaded(model, processor, Adapters(model), stops, end_id, pad_id, barred, unpadded)
         return self._loaded
 
     @contextmanager
@@ -184,7 +221,7 @@ class TransformersEngine(Engine):
         adapters = self._load().adapters
         if adapter is None:
             switched_off = adapters.wrapper.disable_adapter() if adapters.wrapper is not None else nullcontext()
-            with torch.inference_mode(), switched_off:
+            with torch.inference_mode(), switched_off, _refusals(adapters.model):
                 yield adapters.model, None
             return
         try:
@@ -198,14 +235,22 @@ class TransformersEngine(Engine):
                 f"the adapter in {adapter} acts only after the tokens {invocation}, and a prompt lacks them; "
                 "end the prompt's prefix with the text that they stand for"
             )
-        with torch.inference_mode():
+        with torch.inference_mode(), _refusals(adapters.model):
             yield adapters.wrapper, starts
 
     def _generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
+        loaded = self._load()
+        batch = [encode(loaded.processor, job.prompt) for job in jobs]
+        return by_shape(
+            batch, jobs, lambda some, part: self._write(some, part, sampling, adapter), same_length=loaded.unpadded
+        )
+
+    def _write(
+        self, batch: Sequence[Encoded], jobs: Sequence[Job], sampling: Sampling, adapter: Path | None
+    ) -> list[Generation]:
         from transformers import GenerationConfig, LogitsProcessorList
 
         loaded = self._load()
-        batch = [encode(loaded.processor, job.prompt) for job in jobs]
         inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
         config = GenerationConfig(
             max_new_tokens=sampling.max_tokens,
@@ -214,11 +259,11 @@ class TransformersEngine(Engine):
             pad_token_id=loaded.pad_id,
         )
         allowed = [self._allowed(job.prompt, sampling) for job in jobs] if sampling.choices else None
-        chooser = TokenChooser([job.seed for job in jobs], sampling, loaded.model.device, allowed)
+        chooser = TokenChooser([job.seed for job in jobs], sampling, loaded.model.device, allowed, loaded.barred)
         with self._using(adapter, batch) as (model, starts):
             sequences = model.generate(
                 **inputs,
-                **_offsets([len(encoded.ids) for encoded in batch], starts),
+                **alora_offsets([len(encoded.ids) for encoded in batch], starts),
                 generation_config=config,
                 logits_processor=LogitsProcessorList([chooser]),
             )
@@ -249,52 +294,20 @@ class TransformersEngine(Engine):
         return Generation(text, tuple(ids[:length]), tuple(kept.tolist()), "stop" if stopped else "length")
 
     def _score(self, items: Sequence[tuple[Prompt, Sequence[str]]], adapter: Path | None) -> list[list[float]]:
-        import torch
-
         loaded = self._load()
-        if "mrope_section" in str(getattr(loaded.model.config.get_text_config(), "rope_parameters", None)):
-            # Their positions are no count of tokens, which is what continuing from the cache assumes below.
-            raise EngineError(f"scoring is not supported for {self.model!r}, whose rotary positions are multimodal")
         batch = [encode(loaded.processor, prompt) for prompt, _ in items]
         tokenizer = loaded.processor.tokenizer
         wanted = [[scored_ids(tokenizer, p.prefix, text, loaded.end_id) for text in texts] for p, texts in items]
-        inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
-        mask = inputs["attention_mask"]
-        lengths = mask.sum(dim=1, keepdim=True)
-        # What must be read to see the last token of every continuation; a prefix of another is read along with it.
-        heads = [sorted({ids[:-1] for ids in row}) for row in wanted]
-        rows = [
-            (i, ids)
-            for i, row in enumerate(heads)
-            for ids in row
-            if ids and not any(other != ids and other[: len(ids)] == ids for other in row)
-        ]
+        return by_shape(
+            batch, wanted, lambda some, part: self._score_ids(some, part, adapter), same_length=loaded.unpadded
+        )
+
+    def _score_ids(
+        self, batch: Sequence[Encoded], wanted: Sequence[Sequence[tuple[int, ...]]], adapter: Path | None
+    ) -> list[list[float]]:
+        loaded = self._load()
         with self._using(adapter, batch) as (model, starts), precise_logits(loaded.model):
-            first = model(
-                **inputs,
-                **_offsets([len(encoded.ids) for encoded in batch], starts),
-                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            opening = first.logits[:, -1].float().log_softmax(dim=-1)
-            logits = None
-            if rows:
-                of_prompt = torch.tensor([i for i, _ in rows], device=mask.device)
-                tails = [Encoded(list(ids), {}, {}) for _, ids in rows]
-                after = collate(tails, loaded.pad_id, False, mask.device, None)
-                width = after["input_ids"].shape[1]
-                cache = first.past_key_values
-                cache.batch_select_indices(of_prompt)
-                logits = model(
-                    input_ids=after["input_ids"],
-                    attention_mask=torch.cat([mask[of_prompt], after["attention_mask"]], dim=1),
-                    position_ids=lengths[of_prompt] + torch.arange(width, device=mask.device),
-                    past_key_values=cache,
-                    use_cache=True,
-                    **_offsets([width] * len(rows), None if starts is None else [0] * len(rows)),
-                ).logits
-            return _sums(wanted, opening, logits, rows)
+            return continuation_scores(model, loaded.model, batch, wanted, starts, loaded.pad_id)
 
     def _hidden(
         self,
@@ -303,20 +316,34 @@ class TransformersEngine(Engine):
         at: Literal["last", "mean"],
         adapter: Path | None,
     ) -> list[NDArray[np.float32]]:
-        import torch
-
         loaded = self._load()
         if not all(end > start for _, _, spans in items for start, end in spans):
             raise EngineError(
                 "a response without tokens has no hidden states; generate it with max_tokens of at least 1"
             )
         batch = [encode(loaded.processor, prompt) for prompt, _, _ in items]
-        joined = [encoded.followed_by(answer) for encoded, (_, answer, _) in zip(batch, items, strict=True)]
+        return by_shape(batch, items, lambda some, part: self._states(some, part, layer, at, adapter))
+
+    def _states(
+        self,
+        batch: Sequence[Encoded],
+        items: Sequence[tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]],
+        layer: int,
+        at: Literal["last", "mean"],
+        adapter: Path | None,
+    ) -> list[NDArray[np.float32]]:
+        import torch
+
+        loaded = self._load()
+        joined = [
+            encoded.followed_by(readable(loaded.processor, answer))
+            for encoded, (_, answer, _) in zip(batch, items, strict=True)
+        ]
         # Padded on the right, positions are those of a single prompt, and no token attends to padding.
         inputs = collate(joined, loaded.pad_id, False, loaded.model.device, loaded.model.dtype)
         width = inputs["input_ids"].shape[1]
         with self._using(adapter, batch) as (model, starts), layer_states_of(loaded.model, layer) as states:
-            model(**inputs, **_offsets([width] * len(batch), starts), use_cache=False, logits_to_keep=1)
+            model(**inputs, **alora_offsets([width] * len(batch), starts), use_cache=False, logits_to_keep=1)
             (layer_states,) = states
             found = []
             for i, (prompt, (_, _, spans)) in enumerate(zip(batch, items, strict=True)):
@@ -325,6 +352,22 @@ class TransformersEngine(Engine):
                 read = [row[-1] if at == "last" else row.mean(dim=0) for row in rows]
                 found.append(torch.stack(read).cpu().numpy())
             return found
+
+
+@contextmanager
+def _refusals(model: Any) -> Iterator[None]:
+    """Say which model cannot take a prompt, and not what the prompt says."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise EngineError(
+            f"{type(model).__name__} cannot take a prompt ({type(error).__name__} in transformers); some models read "
+            "no prompt without an image, or no more than one"
+        ) from error
 
 
 def whole(answers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
@@ -355,39 +398,3 @@ def _find_last(ids: list[int], wanted: list[int]) -> int:
     """Return where `wanted` last occurs in `ids`, or -1."""
     places = (i for i in range(len(ids) - len(wanted), -1, -1) if ids[i : i + len(wanted)] == wanted)
     return next(places, -1)
-
-
-def _offsets(lengths: Sequence[int], starts: Sequence[int] | None) -> dict[str, list[int]]:
-    """Return PEFT's argument for an activated LoRA: how many tokens before each row's end it starts to act."""
-    if starts is None:
-        return {}
-    return {"alora_offsets": [length - start for length, start in zip(lengths, starts, strict=True)]}
-
-
-def _sums(
-    wanted: Sequence[Sequence[tuple[int, ...]]],
-    opening: torch.Tensor,
-    logits: torch.Tensor | None,
-    rows: Sequence[tuple[int, tuple[int, ...]]],
-) -> list[list[float]]:
-    """Sum each continuation's log-probabilities.
-
-    `opening` (prompts, vocabulary) holds the log-probabilities of first tokens; `logits` (rows, tokens, vocabulary)
-    follow the tokens in `rows`, pairs of a prompt's index and token ids.
-    """
-    import torch
-
-    normalisers = [] if logits is None else [row.float().logsumexp(dim=-1).double() for row in logits]
-    totals: list[torch.Tensor] = []
-    for i, continuations in enumerate(wanted):
-        for ids in continuations:
-            total = torch.zeros((), dtype=torch.float64, device=opening.device)
-            if ids:
-                total = total + opening[i, ids[0]]
-            if len(ids) > 1 and logits is not None:
-                r = next(r for r, (prompt, read) in enumerate(rows) if prompt == i and read[: len(ids) - 1] == ids[:-1])
-                steps = list(range(len(ids) - 1))
-                total = total + (logits[r, steps, list(ids[1:])].double() - normalisers[r][steps]).sum()
-            totals.append(total)
-    values = iter(torch.stack(totals).tolist() if totals else [])
-    return [[next(values) for _ in continuations] for continuations in wanted]

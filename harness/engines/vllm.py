@@ -159,9 +159,17 @@ class VLLMEngine(VLLMOptions):
         """Return the model's tokenizer from the transformers engine; loads no weights."""
         return self._beside.tokenizer()
 
-    def check_training(self) -> None:
+    def dated(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Return the prompts as the chat template writes them where it writes the day, too, else None for each."""
+        return self._beside.dated(prompts)
+
+    def check_prompts(self) -> None:
+        """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""
+        self._beside.check_prompts()
+
+    def check_training(self, joint: bool = False) -> None:
         """Raise ModelError if the model's decoder has no linear layers; loads no weights."""
-        self._beside.check_training()
+        self._beside.check_training(joint)
 
     def torch_model(self) -> tuple[Any, Any]:
         """Return (model, processor) from the transformers engine, loaded anew."""

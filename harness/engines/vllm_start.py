@@ -14,7 +14,8 @@ from pydantic import Field
 
 from conrad_bench.engines.base import Engine
 from conrad_bench.engines.inputs import TextProcessor, end_of_turn, stop_tokens
-from conrad_bench.engines.loading import load_processor, locate
+from conrad_bench.engines.loading import locate
+from conrad_bench.engines.processors import load_processor
 from conrad_bench.errors import EngineError
 
 _CPU_CACHE = 2**30

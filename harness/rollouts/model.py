@@ -2,7 +2,8 @@
 
 Every request has a key, the sha256 of all that determines its answer: the engine's identity (model, commit or weight
 hash, dtype, quantization), the adapter's files, the exact messages and prefix, the images' bytes, the sampling
-parameters with their seed, and the sample index. What the store lacks is cut into batches in an order that the requests
+parameters with their seed, and the sample index; where a chat template writes the date, the prompt as it stands, too.
+What the store lacks is cut into batches in an order that the requests
 alone determine, and each batch is committed when it is answered: one after the other in this process, in any order by a
 `Pool`. A run that was killed loses what was in the making, and goes on with the very batches that it would have had.
 """
@@ -251,18 +252,21 @@ class Model:
 
     def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the key of each request. Raises DataError for an image file that is missing."""
+        # transformers' version is in the fingerprints of results; in the keys it would change the seeds of all samples.
+        identity = {name: value for name, value in self.engine.identity().items() if name != "transformers"}
         shared = {
-            "engine": self.engine.identity(),
+            "engine": identity,
             "adapter": None if self.adapter is None else adapter_digest(self.adapter),
             "kind": kind,
         }
         keys = []
-        for prompt, detail in zip(prompts, details, strict=True):
+        for prompt, detail, dated in zip(prompts, details, self.engine.dated(prompts), strict=True):
             asked = {
                 "messages": [[message.role, message.text] for message in prompt.messages],
                 "prefix": prompt.prefix,
                 "prefix_ids": list(prompt.prefix_ids),
                 "images": [_image_digest(path) for path in prompt.images],
+                **({} if dated is None else {"dated": dated}),
             }
             canonical = json.dumps({**shared, **asked, **detail}, sort_keys=True, separators=(",", ":"))
             keys.append(hashlib.sha256(canonical.encode()).hexdigest())
