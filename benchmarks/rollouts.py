@@ -22,7 +22,7 @@ from typing import Any
 
 from conrad_bench.config import load_config
 from conrad_bench.engines.base import Engine, Job
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 from conrad_bench.plan import load_task, make_plan
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.sent import data_url
 from conrad_bench.errors import DataError
 

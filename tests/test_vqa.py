@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 from conrad_bench.errors import DataError
 from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.layouts import vqa

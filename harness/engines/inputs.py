@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import DataError, EngineError
+from conrad_bench.engines.opening import open_image
+from conrad_bench.errors import EngineError
 from conrad_bench.types import END, Prompt
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +29,6 @@ class Encoded:
         """Return the prompt with text tokens appended."""
         aligned = {name: values + [0] * len(ids) for name, values in self.aligned.items()}
         return Encoded([*self.ids, *ids], aligned, self.features)
-
-
-def open_image(path: str) -> Image:
-    """Read an image as 8-bit RGB, decoding it whole.
-
-    Raises DataError naming a file that is missing, torn, no image, or of another depth.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"image {path} has more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"image {path} does not exist; check the data root") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read; it is damaged or no image: download it again") from error
 
 
 @dataclass(slots=True)
@@ -77,7 +59,7 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     """Apply the chat template with the images first in the first user turn, and append the prefix as token ids.
 
     The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
-    Raises DataError for an image that cannot be read.
+    Raises ImageError for an image that cannot be read.
     """
     chat = _chat(prompt, [{"type": "image", "image": open_image(path)} for path in prompt.images])
     # One prompt at a time: processors disagree on batches that mix prompts with and without images.
