@@ -23,8 +23,8 @@ WINDOW = (0.1, 99.9)
 """Percentiles of the values of an image of more than 8 bits that become black and white. A film's markers and dead
 pixels are fewer than what lies outside."""
 
-_PLAINER = 4
-"""So many times plainer must an image be on white than on black to be laid on white."""
+_QUARTER = 4
+"""An image is laid on white where its greys span less than one of so many parts of that on black."""
 
 _THREADS = 16
 
@@ -220,4 +220,4 @@ def _laid(image: Image, path: str) -> Image:
         return laid, extrema[1] - extrema[0]
 
     (black, shown), (white, shown_on_white) = on("black"), on("white")
-    return white if _PLAINER * shown < shown_on_white else black
+    return white if _QUARTER * shown < shown_on_white else black
