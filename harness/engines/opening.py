@@ -94,13 +94,15 @@ def unreadable(
             return error.with_traceback(None)  # its frames would hold the image
         return None
 
-    different = list(dict.fromkeys(paths))
-    found = {}
+    different, found = list(dict.fromkeys(paths)), {}
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        for path, error in zip(different, pool.map(problem, different), strict=True):
-            advance(1)
-            if error is not None:
-                found[path] = error
+        # The pool keeps something for each path that it is given: not for hundreds of thousands at once.
+        for start in range(0, len(different), 1000):
+            part = different[start : start + 1000]
+            for path, error in zip(part, pool.map(problem, part), strict=True):
+                advance(1)
+                if error is not None:
+                    found[path] = error
     return found
 
 
