@@ -42,8 +42,8 @@ def run(
     What is there already is used, unless it is damaged or made from other data, options, code or weights than the run
     has now: then that is said, and it is made again (not with `keep_stale`).
 
-    A method that fails does not stop the others: the first error is raised at the end, after the leaderboard of what did
-    work is written. An image that cannot be read costs its example, which is left out of fits and has the status
+    A method that fails does not stop the others: the first error is raised at the end, after the leaderboard of what
+    did work is written. An image that cannot be read costs its example, which is left out of fits and has the status
     `image_unreadable` on the leaderboard; `strict` makes it an error. With a `cluster`, replicas of the model on Ray
     answer what the store lacks, and adapters are trained there.
 
