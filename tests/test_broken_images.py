@@ -87,6 +87,7 @@ def test_broken_images_cost_their_examples(
     assert counted["verbalized+isotonic"] == 1
     assert counted["conrad"] == 1
     assert "image_unreadable" in (tmp_path / "run" / "leaderboard.csv").read_text().splitlines()[0]
+    assert "(image_unreadable): the model was not asked" in (tmp_path / "run" / "leaderboard.md").read_text()
     assert run(root, tmp_path / "run", METHODS) == board  # finished
 
 
