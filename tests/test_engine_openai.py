@@ -243,7 +243,6 @@ def test_vllms_server_keeps_to_the_choices(address: str, key: None) -> None:
 @pytest.mark.timeout(900)
 def test_a_whole_run_on_vllms_server(address: str, key: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from conrad_bench import pipeline
-    from conrad_bench.progress import Reporter
 
     monkeypatch.setenv("CONRAD_BENCH_CACHE", str(tmp_path / "cache"))
     given = {

@@ -18,8 +18,9 @@ from PIL import Image
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, DataError, ImageError, ModelError
 from conrad_bench.progress import Reporter
+from conrad_bench.rollouts.calls import Call
 from conrad_bench.rollouts.digests import file_digest, image_digest
-from conrad_bench.rollouts.model import GREEDY, Call, Model
+from conrad_bench.rollouts.model import GREEDY, Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import END, Message, Prompt, Sampling
 
@@ -370,7 +371,7 @@ def test_there_is_no_number_for_an_image_that_cannot_be_read(model: Model, with_
 def test_a_replica_says_which_prompts_have_no_answer(engine: TransformersEngine, with_broken: list[Prompt]) -> None:
     """A call and its answers travel between processes, the errors among them with the files' names."""
     call = pickle.loads(pickle.dumps(Call("score", (with_broken[-2:], [["yes"], ["no"]], None))))
-    (scores, error) = pickle.loads(pickle.dumps(call.run(engine)))
+    scores, error = pickle.loads(pickle.dumps(call.run(engine))).answers
     assert len(scores) == 1
     assert isinstance(error, ImageError)
     assert error.path == with_broken[-1].images[1]

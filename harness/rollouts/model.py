@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.engines.opening import unreadable
-from conrad_bench.errors import ConfigError, ConradBenchError, DataError, ImageError
+from conrad_bench.errors import ConfigError, DataError, ImageError
+from conrad_bench.rollouts.calls import Answered, Call
 from conrad_bench.rollouts.digests import adapter_digest, image_digest
 from conrad_bench.types import Claim, Prompt, Response, Sampling
 
@@ -31,9 +32,6 @@ GREEDY = Sampling()
 
 Row = dict[str, Any]
 Payload = TypeVar("Payload")
-
-_EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5)}
-"""Which arguments of an engine's methods have one entry for each prompt."""
 
 _UNREADABLE = Generation("", (), None, "image_unreadable")
 """What stands in the place of an answer about an image that cannot be read."""
@@ -57,61 +55,6 @@ class Reporter(Protocol):
 
     def stage(self, name: str, /, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Begin a stage of `total` steps; the function it yields is told how many were done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One batch of work for an engine: a method of `conrad_bench.engines.base.Engine` and its arguments."""
-
-    method: Literal["generate", "score", "hidden"]
-    arguments: tuple[Any, ...]
-
-    def run(self, engine: Engine) -> Answered:
-        """Return the engine's answers, those before a failure included. Raises the failure where there are none.
-
-        In the place of an answer about an image that cannot be read stands the ImageError.
-        """
-        try:
-            return Answered(getattr(engine, self.method)(*self.arguments))
-        except ImageError as error:
-            broken = error.with_traceback(None)  # its frames would hold the batch
-        except ConradBenchError as error:
-            if all(answer is None for answer in error.answers):
-                raise
-            answers, error.answers = error.answers, ()
-            return Answered(answers, error)
-        return self._without_images(engine, broken)
-
-    def _without_images(self, engine: Engine, met: ImageError) -> Answered:
-        """Return the answers to the prompts whose images can be read, of which some may be there with the error."""
-        prompts = [job.prompt if isinstance(job, Job) else job for job in self.arguments[0]]
-        broken = unreadable(path for prompt in prompts for path in prompt.images)
-        if not broken:
-            raise met
-        answers: list[Any] = list(met.answers or [None] * len(prompts))
-        for i, prompt in enumerate(prompts):
-            answers[i] = next((broken[path] for path in prompt.images if path in broken), answers[i])
-        left = [i for i, answer in enumerate(answers) if answer is None]
-        if not left:
-            return Answered(answers)
-        each = _EACH[self.method]
-        parts = ([given[k] for k in left] if i in each else given for i, given in enumerate(self.arguments))
-        try:
-            rest = Call(self.method, tuple(parts)).run(engine)
-        except ConradBenchError as error:
-            return Answered(answers, error)
-        for i, answer in zip(left, rest.answers, strict=True):
-            answers[i] = answer
-        return Answered(answers, rest.failure)
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of a call."""
-
-    answers: Sequence[Any]
-    """One for each prompt; None for those that a failure left without."""
-    failure: ConradBenchError | None = None
 
 
 class Pool(Protocol):
@@ -331,8 +274,8 @@ class Model:
         """Return the row of every request: read from the store, or answered in committed batches and then read.
 
         What was answered of a batch before a failure is committed, too. `call` turns a batch of requests into the
-        engine's work, `stored` an answer into a row. Where images cannot be read, `broken_image` is the answer, which is
-        not kept; without it their ImageError is raised when all others are answered.
+        engine's work, `stored` an answer into a row. Where images cannot be read, `broken_image` is the answer, which
+        is not kept; without it their ImageError is raised when all others are answered.
         """
         rows = self.store.read(list(requests))
         # Longest first, so that a batch that does not fit into memory is met at the start.
