@@ -23,8 +23,8 @@ WINDOW = (0.1, 99.9)
 """Percentiles of the values of an image of more than 8 bits that become black and white. A film's markers and dead
 pixels are fewer than what lies outside."""
 
-_QUARTER = 4
-"""An image is laid on white where its greys span less than one of so many parts of that on black."""
+_PARTS = 4
+"""An image is laid on white where its greys span less, on black, than one of so many parts of what they span on white."""
 
 _THREADS = 16
 
@@ -222,4 +222,4 @@ def _laid(image: Image, path: str) -> Image:
         return laid, extrema[1] - extrema[0]
 
     (black, shown), (white, shown_on_white) = on("black"), on("white")
-    return white if _QUARTER * shown < shown_on_white else black
+    return white if _PARTS * shown < shown_on_white else black
