@@ -24,7 +24,7 @@ WINDOW = (0.1, 99.9)
 pixels are fewer than what lies outside."""
 
 _PARTS = 4
-"""An image is laid on white where its greys span less, on black, than one of so many parts of what they span on white."""
+"""An image is laid on white where its greys span less on black than one of so many parts of their span on white."""
 
 _THREADS = 16
 
