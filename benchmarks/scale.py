@@ -196,7 +196,7 @@ def film_rows() -> list[tuple[str, str, str]]:
     from PIL import Image
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-    from conrad_bench.engines.inputs import open_image
+    from conrad_bench.engines.opening import open_image
     from conrad_bench.tasks.phantom import render, world
 
     study = next(world.studies(1, 0))

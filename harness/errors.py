@@ -6,6 +6,7 @@
         PluginError               a plugin that does not import, or two with one name
         PlanError                 methods, tasks and engine do not fit together (all mismatches listed)
         DataError                 a data root, a file or a line in it
+          ImageError              a file that holds no image, or none that can be read; costs its example, not the run
         ModelError                a model that cannot be found or loaded
           HubUnreachable          a model that could be on the hub, which did not answer
         MissingExtra              an optional package; the message is the pip command
@@ -51,6 +52,13 @@ class PlanError(UserError):
 
 class DataError(UserError):
     """A data root, a file or a line in it is not as its official layout says."""
+
+
+class ImageError(DataError):
+    """An image file cannot be read as an image. It costs its example; `--strict` stops the run."""
+
+    path: str = ""
+    """The file."""
 
 
 class ModelError(UserError):

@@ -87,7 +87,9 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
         folder.mkdir(parents=True, exist_ok=True)
     write_text(begun, json.dumps(parts, indent=1, sort_keys=True) + "\n")
     train, validation = loaded.split("train"), loaded.split("validate")
-    method.fit(task, train, validation, fitting(plan, method, model), make_judge(plan, task, model), folder)
+    met = replace(model, unreadable={})
+    method.fit(task, train, validation, fitting(plan, method, met), make_judge(plan, task, met), folder)
+    model.unreadable.update(met.unreadable)
     check_weights(folder)
     content = {
         "method": name,
@@ -97,6 +99,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
         "made_from": parts,
         "files": artifact_files(folder),
         "clusters": len({e.cluster for e in (*train, *validation)}),
+        "image_unreadable": sum(any(p in met.unreadable for p in e.images) for e in (*train, *validation)),
     }
     write_text(marker, json.dumps(content, indent=1, sort_keys=True) + "\n")
     begun.unlink()

@@ -54,6 +54,8 @@ def response_qualities(
         for i, (example, estimate) in enumerate(zip(examples, estimates, strict=True)):
             if least is not None and all(claim.confidence is None for claim in estimate.claims):
                 continue  # nothing was stated that claims could be kept by
+            if estimate.response.finish_reason == "image_unreadable":
+                continue
             kept = [c for c in estimate.claims if least is None or (c.confidence or 0.0) >= least - 1e-9]
             columns[i][column] = 0.0
             if any(claim.text for claim in kept):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
-from conrad_bench.errors import ConfigError, ConradBenchError, PluginError, StorageError
+from conrad_bench.errors import ConfigError, ConradBenchError, DataError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import learner
@@ -35,27 +35,51 @@ def run(
     dry_run: bool = False,
     cluster: Cluster | None = None,
     keep_stale: bool = False,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Carry out a run in the folder `out` and return the content of leaderboard.json (of the plan, when dry).
 
     What is there already is used, unless it is damaged or made from other data, options, code or weights than the run
     has now: then that is said, and it is made again (not with `keep_stale`).
 
-    A method that fails does not stop the others: the first error is
-    raised at the end, after the leaderboard of what did work is written. With a `cluster`, replicas of the model on
-    Ray answer what the store lacks, and adapters are trained there. Raises ConfigError if `out` holds a run of another
-    configuration, or the cluster's training workers cannot share a method's steps.
+    A method that fails does not stop the others: the first error is raised at the end, after the leaderboard of what
+    did work is written. An image that cannot be read costs its example, which is left out of fits and has the status
+    `image_unreadable` on the leaderboard; `strict` makes it an error. With a `cluster`, replicas of the model on Ray
+    answer what the store lacks, and adapters are trained there.
+
+    Raises ConfigError if `out` holds a run of another configuration, or the cluster's training workers cannot share a
+    method's steps.
     """
     plan = make_plan(config, registry, tolerant=dry_run)
     if cluster is not None:
         _check_sharing(plan, cluster.train_workers)
     check_folder(out, plan)
     if dry_run:
-        from conrad_bench.preview import preview
+        from conrad_bench.preview import look_at_images, preview
 
         check_models(plan, tolerant=True)
-        return preview(plan, out, reporter)
-    return _carry_out(plan, out, reporter, cluster, keep_stale)
+        data = _load(plan, reporter)
+        images = look_at_images(plan, data, reporter)
+        if strict:
+            _refuse_unreadable(images)
+        return {**preview(plan, out, reporter, data), "images": images}
+    return _carry_out(plan, out, reporter, cluster, keep_stale, strict)
+
+
+def _load(plan: Plan, reporter: Reporter) -> dict[str, Loaded]:
+    data = {name: load_task(plan, name, reporter) for name in plan.tasks}
+    for name in plan.config.tasks:
+        check_overlap(plan.tasks[name], data)
+    return data
+
+
+def _refuse_unreadable(images: dict[str, Any]) -> None:
+    """Raise DataError if headers of images, as `look_at_images` found them, cannot be read."""
+    if images["unreadable"]:
+        raise DataError(
+            f"{images['unreadable']:,} of {images['opened']:,} images cannot be read, and --strict makes that an "
+            f"error:\n" + "\n".join(f"  - {message}" for message in images["first"])
+        )
 
 
 def _check_sharing(plan: Plan, workers: int) -> None:
@@ -95,7 +119,9 @@ def check_config(out: Path, plan: Plan) -> list[str]:
     return differences(before, plan.config)
 
 
-def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None, keep_stale: bool) -> dict[str, Any]:
+def _carry_out(
+    plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None, keep_stale: bool, strict: bool
+) -> dict[str, Any]:
     from conrad_bench.fingerprints import examples_digest
     from conrad_bench.leaderboards.board.build import FORMAT
     from conrad_bench.leaderboards.pages.outputs import write_leaderboard
@@ -106,9 +132,7 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
     from conrad_bench.rollouts.store import RolloutStore
     from conrad_bench.staleness import finished, result_sums, set_aside, stale_results
 
-    data = {name: load_task(plan, name, reporter) for name in plan.tasks}
-    for name in plan.config.tasks:
-        check_overlap(plan.tasks[name], data)
+    data = _load(plan, reporter)
     with remembered(out / "digests.json"):
         fingerprints = {name: examples_digest(loaded.examples) for name, loaded in data.items()}
         stale = [] if keep_stale else list(stale_results(plan, data, out))
@@ -119,6 +143,10 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
             return board
         reporter.say(f"{out} holds this run, finished; its leaderboard has an older format and is written anew")
     check_models(plan)
+    if strict:
+        from conrad_bench.preview import look_at_images
+
+        _refuse_unreadable(look_at_images(plan, data, reporter))
     notes = engine_notes(plan, data, out)
     for note in notes:
         reporter.say(note)
@@ -140,7 +168,8 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
             leftover.unlink(missing_ok=True)
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
-        model = Model(plan.engine, store, reporter, pool=cluster)
+        model = Model(plan.engine, store, reporter, pool=cluster, strict=strict)
+        told = 0
         unfit = {} if cluster is None else fit_side_by_side(plan, data, model, out, reporter, cluster)
         for task_name in plan.config.tasks:
             for name in plan.methods:
@@ -159,6 +188,9 @@ def _carry_out(plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | Non
                     reporter.say(f"{name} on {task_name} failed: {said}")
                     traceback.clear_frames(caught.__traceback__)  # they would keep the model of a training that failed
                     failures.append(error)
+                if new := list(model.unreadable.values())[told:]:
+                    reporter.say(f"images that cannot be read, with their examples left out: {len(new):,}; {new[0]}")
+                    told += len(new)
         for engine in (plan.engine, *plan.judges.values()):
             engine.close()
         rollouts = store.counts()
@@ -200,6 +232,9 @@ def _evaluate(
             raise unfit[learner_name(name), fit_on]
         artifact = fit(plan, name, fit_on, data, model, out)
     estimates = method.estimate(task, test, model, judge, artifact)
+    if all(estimate.response.finish_reason == "image_unreadable" for estimate in estimates):
+        first = next(model.unreadable[p] for e in test for p in e.images if p in model.unreadable)
+        raise DataError(f"not one of the {len(test):,} test examples has images that can be read; {first}")
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
     rows = record_rows(name, task, test, estimates, scores, qualities)

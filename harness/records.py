@@ -230,7 +230,11 @@ def record_rows(
     scores: Sequence[Sequence[Score]],
     qualities: Sequence[dict[str, float | None]],
 ) -> list[dict[str, object]]:
-    """Return one record for each claim. A claim whose correctness is unknown becomes `scorer_failed`."""
+    """Return one record for each claim.
+
+    A claim whose correctness is unknown becomes `scorer_failed`; one without a response, since an image of its example
+    cannot be read, `image_unreadable`.
+    """
     attributes = sorted({name for example in examples for name in example.attributes})
     read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
     written = any(claim.reading for estimate in estimates for claim in estimate.claims)
@@ -241,7 +245,9 @@ def record_rows(
         if estimate.example_id != example.id:
             raise ConradBenchError(f"method {method!r} returned its estimates in another order than the examples")
         for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
-            failed = score.value is None and claim.status == "ok"
+            status = "scorer_failed" if score.value is None and claim.status == "ok" else claim.status
+            if estimate.response.finish_reason == "image_unreadable":
+                status = "image_unreadable"
             p = claim.distribution or (None,) * LEVELS
             rows.append(
                 {
@@ -251,8 +257,8 @@ def record_rows(
                     "cluster": example.cluster,
                     "claim": index,
                     "confidence": claim.confidence,
-                    "correctness": None if claim.status == "empty" else score.value,
-                    "status": "scorer_failed" if failed else claim.status,
+                    "correctness": None if status in ("empty", "image_unreadable") else score.value,
+                    "status": status,
                     "response": estimate.response.key,
                     **quality,
                     **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),

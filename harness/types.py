@@ -13,7 +13,11 @@ from typing import Literal
 
 Split = Literal["train", "validate", "test"]
 Granularity = Literal["report", "sentence", "answer"]
-Status = Literal["ok", "no_confidence", "out_of_range", "no_answer", "empty", "truncated", "scorer_failed"]
+Status = Literal[
+    "ok", "no_confidence", "out_of_range", "no_answer", "empty", "truncated", "scorer_failed", "image_unreadable"
+]
+FinishReason = Literal["stop", "length", "image_unreadable"]
+"""The model ended its response; it was cut off; or there is none, since an image of the prompt cannot be read."""
 
 END = "\x03"
 """The end of a model's turn, as the last character of a continuation that is scored with it."""
@@ -26,6 +30,7 @@ STATUSES: tuple[Status, ...] = (
     "empty",
     "truncated",
     "scorer_failed",
+    "image_unreadable",
 )
 
 
@@ -95,7 +100,7 @@ class Response:
     """Generated tokens, the end-of-turn token included where the model wrote it."""
     logprobs: tuple[float, ...] | None
     """Natural-log probability of each generated token, under the distribution at temperature 1 without truncation."""
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     sample: int = 0
     """Sample index among the responses to the same prompt."""
 

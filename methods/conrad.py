@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import Judge, Step
 from conrad_bench.methods.stating import Stating, state, state_jointly, train_on_levels
 from conrad_bench.reading.elicitation import elicit_at
@@ -86,6 +87,11 @@ class ConRad(Stating, GRPOSettings):
             return self._rewards([_confidences(c) for c in claims], [_values(s) for s in scores])
 
         prompts = [task.prompt(example, elicit) for example in examples]
+        if not all(readable := model.readable(prompts)):  # the trainer opens them in the midst of a step
+            examples = [example for example, ok in zip(examples, readable, strict=True) if ok]
+            prompts = [prompt for prompt, ok in zip(prompts, readable, strict=True) if ok]
+        if not prompts:
+            raise TrainingError("there is nothing to learn from: no image of the training examples can be read")
         data = {
             "settings": self,
             "prompts": prompts,

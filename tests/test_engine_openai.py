@@ -21,7 +21,10 @@ from conrad_bench.config import load_config
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.openai import OpenAIEngine
 from conrad_bench.errors import ConfigError, EngineError, ModelError
+from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import END, Sampling
 
 pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed")
@@ -41,6 +44,18 @@ def test_tokens_probabilities_and_offsets(serve: Servers) -> None:
     assert (body["temperature"], body["top_p"], body["seed"], body["max_tokens"]) == (0.5, 0.9, 7, 9)
     assert body["messages"] == [{"role": "user", "content": "Findings?"}]
     served.close()
+
+
+def test_an_image_that_cannot_be_read_costs_no_answer_twice(serve: Servers, tmp_path: Path) -> None:
+    url, asked = serve(lambda body, n: said("No effusion."))
+    (tmp_path / "empty.png").touch()
+    prompts = [ask(f"Findings {i}?") for i in range(6)]
+    prompts.insert(2, ask("Findings?", (str(tmp_path / "empty.png"),)))
+    with RolloutStore(tmp_path / "rollouts") as store:
+        model = Model(engine(url, concurrency=2), store, Reporter(quiet=True))
+        responses = model.generate(prompts, Sampling(max_tokens=9))
+    assert [r.finish_reason == "image_unreadable" for r in responses] == [False] * 2 + [True] + [False] * 4
+    assert len(asked) == 6
 
 
 def test_a_server_without_log_probabilities_is_asked_again_without(serve: Servers) -> None:
@@ -228,7 +243,6 @@ def test_vllms_server_keeps_to_the_choices(address: str, key: None) -> None:
 @pytest.mark.timeout(900)
 def test_a_whole_run_on_vllms_server(address: str, key: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from conrad_bench import pipeline
-    from conrad_bench.progress import Reporter
 
     monkeypatch.setenv("CONRAD_BENCH_CACHE", str(tmp_path / "cache"))
     given = {

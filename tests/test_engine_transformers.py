@@ -17,7 +17,8 @@ from scipy.stats import chisquare
 
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.decoding import TokenChooser
-from conrad_bench.engines.inputs import continuation_ids, open_image, tokenize
+from conrad_bench.engines.inputs import continuation_ids, tokenize
+from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import DataError, EngineError
 from conrad_bench.types import END, Message, Prompt, Sampling
@@ -282,8 +283,3 @@ def test_an_image_that_cannot_be_read_is_named(
         engine.generate([Job(ask("Findings?", [str(torn)]))], Sampling(max_tokens=2), None)
     with pytest.raises(DataError, match=r"absent\.png does not exist"):
         open_image(str(tmp_path / "absent.png"))
-    from PIL import Image
-
-    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match="more than 8 bits"):
-        open_image(str(tmp_path / "deep.png"))

@@ -14,7 +14,8 @@ from PIL import Image
 
 from conrad_bench.engines import pictures
 from conrad_bench.engines.base import Job
-from conrad_bench.engines.inputs import collate, encode, open_image
+from conrad_bench.engines.inputs import collate, encode
+from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, TrainingError
 from conrad_bench.reading.claims import report_claim

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 from conrad_bench.errors import DataError
 from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.layouts.mimic_cxr import load_mimic_cxr, view_rank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from conrad_bench.engines.transformers import TransformersEngine
-from conrad_bench.errors import ConfigError, DataError, ModelError
+from conrad_bench.errors import ConfigError, DataError, ImageError, ModelError
 from conrad_bench.progress import Reporter
+from conrad_bench.rollouts.calls import Call
+from conrad_bench.rollouts.digests import file_digest, image_digest
 from conrad_bench.rollouts.model import GREEDY, Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import END, Message, Prompt, Sampling
@@ -312,3 +316,82 @@ def test_the_sentences_of_a_response_are_read_in_one_pass(model: Model, prompts:
         for start, end in found
     ]
     assert states == pytest.approx(np.array(apart), abs=1e-5)
+
+
+@pytest.fixture
+def with_broken(prompts: list[Prompt], image_files: list[str], tmp_path: Path) -> list[Prompt]:
+    """Prompts of which the second has an empty image and the last a good and a torn one."""
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "torn.png").write_bytes(Path(image_files[0]).read_bytes()[:900])
+    empty, torn = (
+        ask("Clear?", [str(tmp_path / "empty.png")]),
+        ask("Clear?", [image_files[0], str(tmp_path / "torn.png")]),
+    )
+    return [prompts[0], empty, *prompts[1:], torn]
+
+
+def test_an_image_that_cannot_be_read_costs_its_prompt(
+    model: Model, prompts: list[Prompt], with_broken: list[Prompt]
+) -> None:
+    """Whatever batch it falls into: the others are answered and kept, and the next time nothing else is asked."""
+    responses = model.generate(with_broken, SHORT)
+    assert [response.finish_reason == "image_unreadable" for response in responses] == [False, True, *[False] * 4, True]
+    assert all(response.text == "" and not response.token_ids for response in (responses[1], responses[-1]))
+    assert [Path(path).name for path in sorted(model.unreadable)] == ["empty.png", "torn.png"]
+    kept = [responses[0], *responses[2:-1]]
+    asked = {key for row in model.keys(with_broken, SHORT) for key in row}
+    assert len(model.store.read(sorted(asked))) == 5
+    assert model.generate(prompts, SHORT) == kept
+    assert model.generate(with_broken, SHORT) == responses
+    again = model.sample(with_broken, 2, WARM)
+    assert [row[1].finish_reason == "image_unreadable" for row in again] == [False, True, *[False] * 4, True]
+    assert model.readable(with_broken) == [True, False, *[True] * 4, False]
+
+
+def test_a_strict_model_stops_at_an_image_that_cannot_be_read(model: Model, with_broken: list[Prompt]) -> None:
+    strict = replace(model, strict=True)
+    with pytest.raises(ImageError, match=r"(empty|torn)\.png cannot be read"):
+        strict.generate(with_broken, SHORT)
+    with pytest.raises(ImageError, match=r"empty\.png cannot be read"):
+        strict.readable(with_broken)
+
+
+def test_there_is_no_number_for_an_image_that_cannot_be_read(model: Model, with_broken: list[Prompt]) -> None:
+    """Who asks all the same is told which one, when the others are answered and kept."""
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"(empty|torn)\.png cannot be read"):
+            model.score(with_broken, ("yes" + END, "no" + END))
+    good = [prompt for prompt, ok in zip(with_broken, model.readable(with_broken), strict=True) if ok]
+    assert np.isfinite(model.score(good, ("yes" + END, "no" + END))).all()
+    responses = model.generate(good, SHORT)
+    with pytest.raises(ImageError, match=r"(empty|torn)\.png cannot be read"):
+        model.hidden(with_broken, [responses[0]] * len(with_broken), -1, "last")
+
+
+def test_a_replica_says_which_prompts_have_no_answer(engine: TransformersEngine, with_broken: list[Prompt]) -> None:
+    """A call and its answers travel between processes, the errors among them with the files' names."""
+    call = pickle.loads(pickle.dumps(Call("score", (with_broken[-2:], [["yes"], ["no"]], None))))
+    scores, error = pickle.loads(pickle.dumps(call.run(engine))).answers
+    assert len(scores) == 1
+    assert isinstance(error, ImageError)
+    assert error.path == with_broken[-1].images[1]
+
+
+def test_an_image_file_that_is_gone_is_no_broken_image(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.png cannot be read \(No such file") as caught:
+        model.generate([ask("Clear?", [str(tmp_path / "absent.png")])], SHORT)
+    assert not isinstance(caught.value, ImageError)
+
+
+def test_keys_tell_how_an_image_is_seen(model: Model, tmp_path: Path) -> None:
+    """Images that are seen as they are stored have the keys that they always had: those of their bytes alone."""
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(grey).save(tmp_path / "plain.png")
+    Image.fromarray(grey).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "deep.png")
+    plain, turned, deep = (tmp_path / f"{name}.png" for name in ("plain", "turned", "deep"))
+    assert image_digest(plain) == file_digest(plain)
+    assert image_digest(turned) == f"{file_digest(turned)} turned"
+    assert image_digest(deep) == f"{file_digest(deep)} windowed"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.sent import data_url
 from conrad_bench.errors import DataError
 
@@ -76,6 +76,27 @@ def test_what_is_sent_has_the_pixels_that_other_engines_see(tmp_path: Path) -> N
     for mode, name in [("P", "a.png"), ("1", "b.png"), ("CMYK", "c.jpg"), ("LA", "d.png")]:
         noise("RGB").convert(mode).save(tmp_path / name)
         _, _, image = sent(tmp_path / name)
+        assert ImageChops.difference(image.convert("RGB"), open_image(str(tmp_path / name))).getbbox() is None
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_a_turned_picture_is_sent_upright(tmp_path: Path, name: str) -> None:
+    """What goes out has no EXIF data that could turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise("L").save(tmp_path / name, exif=exif)
+    _, _, image = sent(tmp_path / name)
+    assert (image.size, image.getexif().get(0x0112)) == ((96, 80), None)
+    assert ImageChops.difference(image.convert("RGB"), open_image(str(tmp_path / name))).getbbox() is None
+
+
+def test_transparent_and_deep_pictures_are_sent_as_they_are_seen(tmp_path: Path) -> None:
+    grey = np.asarray(noise("L"))
+    Image.fromarray(grey.astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    Image.merge("LA", [noise("L"), Image.fromarray((grey > 99).astype(np.uint8) * 255)]).save(tmp_path / "clear.png")
+    for name in ("deep.png", "clear.png"):
+        _, _, image = sent(tmp_path / name)
+        assert image.mode == "L"
         assert ImageChops.difference(image.convert("RGB"), open_image(str(tmp_path / name))).getbbox() is None
 
 

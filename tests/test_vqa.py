@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conrad_bench.engines.inputs import open_image
-from conrad_bench.errors import DataError
+from conrad_bench.engines.opening import open_image
+from conrad_bench.errors import DataError, ImageError
 from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.layouts import vqa
 from conrad_bench.tasks.layouts.vqa import Item, VqaTask, disjoint, hub_items, loaded, with_validation
@@ -158,7 +158,7 @@ def row(n: int, **changes: Any) -> dict[str, Any]:
 def vqa_rad_tree(root: Path, rows: Any, images: int = 30) -> Path:
     (root / "images").mkdir(parents=True)
     for n in range(images):
-        (root / "images" / f"{n}.jpg").write_text(f"image {n}")
+        picture(n).save(root / "images" / f"{n}.jpg")
     (root / "VQA_RAD_Dataset_Public.json").write_text(json.dumps(rows))
     return root
 
@@ -198,6 +198,16 @@ def test_one_image_under_two_names_is_one_image(tmp_path: Path) -> None:
     # Two questions of one split about the two names fall into one cluster.
     (root / "VQA_RAD_Dataset_Public.json").write_text(json.dumps([row(1), row(2)]))
     assert {e.cluster for e in VqaRad().load(root).examples} == {"1.jpg"}
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_files_that_are_equal_without_being_images_are_not_one_image(content: bytes, tmp_path: Path) -> None:
+    root = vqa_rad_tree(tmp_path, [row(1), row(2, phrase_type="test_freeform"), row(3)])
+    for name in ("1.jpg", "2.jpg"):
+        (root / "images" / name).write_bytes(content)
+    found = VqaRad().load(root)
+    assert not found.left_out
+    assert {e.id: e.cluster for e in found.examples} == {"1": "1.jpg", "2": "2.jpg", "3": "3.jpg"}
 
 
 def test_names_under_which_vqa_rad_is_published(tmp_path: Path) -> None:
@@ -489,17 +499,26 @@ def test_hub_language_and_columns(tmp_path: Path) -> None:
     assert text == f"{tmp_path / 'english'}: no question in the language 'zh'"
 
 
+def test_broken_images_of_the_hub_stay_apart(tmp_path: Path) -> None:
+    """Equal bytes that are no image, in several splits: neither one image nor an end of the data set."""
+    broken: dict[str, Any] = {"image": [b"not found", b"not found", b""], "question": ["?"] * 3, "answer": ["yes"] * 3}
+    rows = datasets.Dataset.from_dict(broken).cast_column("image", datasets.Image())
+    found = loaded(hub_items({"train": rows, "test": rows}, "some/set"))
+    assert not found.left_out
+    assert len({e.cluster for e in found.examples}) == 6
+    for example in found.examples:
+        with pytest.raises(ImageError, match=r"it is (empty|no image)"):
+            open_image(example.images[0])
+
+
 def test_hub_data_sets_that_do_not_fit(tmp_path: Path) -> None:
     rows = rows_of([1])
     paths = datasets.Dataset.from_dict({"image": ["1.jpg"], "question": ["?"], "answer": ["yes"]})
-    torn = datasets.Dataset.from_dict({"image": [b"secret"], "question": ["?"], "answer": ["yes"]})
-    torn = torn.cast_column("image", datasets.Image())
     for splits, expected in (
         ({"train": rows.remove_columns("answer")}, "data set some/set: no column answer"),
         ({"train": rows.remove_columns("image")}, "no column image"),
         ({"train": paths}, "no column image that holds images"),
         ({"all": rows}, "split 'all' is not one of train, validation"),
-        ({"test": torn}, "data set some/set, split test, row 1: its image cannot be read"),
     ):
         text = error(lambda given=splits: hub_items(given, "some/set"))  # type: ignore[misc]
         assert expected in text

@@ -43,6 +43,9 @@ def run(
         bool,
         typer.Option("--keep-stale", help="Use results that other data, options, code or weights made."),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an image that cannot be read; without it, it costs its example.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; load no model.")] = False,
 ) -> None:
     """Run methods on tasks and write the leaderboard. The same command again continues."""
@@ -64,7 +67,7 @@ def run(
 
     try:
         cluster = None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers)
-        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster, keep_stale)
+        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster, keep_stale, strict)
     except ConradBenchError:
         raise
     except Exception as error:

@@ -22,7 +22,8 @@ from conrad_bench.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.rollouts.model import Answered, Call, Reporter
+    from conrad_bench.rollouts.calls import Answered, Call
+    from conrad_bench.rollouts.model import Reporter
 
 LOCAL = "local"
 """The address that starts Ray on this machine, for this process alone."""

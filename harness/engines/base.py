@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from conrad_bench.types import Prompt, Sampling
+from conrad_bench.types import FinishReason, Prompt, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Generation:
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class Engine(BaseModel):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from conrad_bench.errors import ConradBenchError, DataError, EngineError
+from conrad_bench.engines.opening import open_image
+from conrad_bench.errors import ConradBenchError, EngineError
 from conrad_bench.types import END, Prompt
 
 if TYPE_CHECKING:
@@ -48,24 +49,6 @@ class Encoded:
         return Encoded([*self.ids, *ids], aligned, self.features, self.behind)
 
 
-def open_image(path: str) -> Image:
-    """Read an image as 8-bit RGB, decoding it whole.
-
-    Raises DataError naming a file that is missing, torn, no image, or of another depth.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"image {path} has more than 8 bits a pixel (mode {image.mode}); convert it to 8 bits")
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"image {path} does not exist; check the data root") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read; it is damaged or no image: download it again") from error
-
-
 @dataclass(slots=True, eq=False)
 class TextProcessor:
     """The tokenizer of a model that reads text only, in the shape of the processors of models that see images."""
@@ -94,7 +77,7 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     """Apply the chat template with the images first in the first user turn, and append the prefix as token ids.
 
     The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
-    Raises DataError for an image that cannot be read, EngineError for a prompt that the processor cannot take.
+    Raises ImageError for an image that cannot be read, EngineError for a prompt that the processor cannot take.
     """
     images = [open_image(path) for path in prompt.images]
     try:

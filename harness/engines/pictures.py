@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 
 _KEY = "conrad_bench_path"
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conrad_bench.engines.inputs import open_image
+from conrad_bench.engines.opening import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

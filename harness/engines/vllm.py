@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Generation, Job
-from conrad_bench.engines.inputs import encode_unexpanded, open_image, scored_ids
+from conrad_bench.engines.inputs import encode_unexpanded, scored_ids
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
+from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.transformers import TransformersEngine, whole
 from conrad_bench.engines.vllm_start import Served, VLLMOptions, has_gpu, start, stop
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError

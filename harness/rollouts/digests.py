@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+from conrad_bench.engines.opening import departures
 from conrad_bench.errors import ModelError
 from conrad_bench.storage import file_sha256, read_json, write_text
 
@@ -54,6 +56,21 @@ def remembered(path: Path) -> Iterator[None]:
         after = before | {place: list(_known[place]) for place in sorted(_asked)}
         if after != before and path.parent.is_dir():
             write_text(path, json.dumps(after, indent=0))
+
+
+def image_digest(path: Path) -> str:
+    """Return the sha256 of an image file, and behind it how what a model sees departs from the pixels in the file.
+
+    Raises OSError if the file cannot be read.
+    """
+    status = path.stat()
+    departs = _departures(str(path.absolute()), status.st_size, status.st_mtime_ns)
+    return " ".join(filter(None, (file_digest(path), departs)))
+
+
+@cache
+def _departures(path: str, _size: int, _modified: int) -> str:
+    return departures(path)
 
 
 def files_digest(paths: Iterable[Path]) -> str:

@@ -123,6 +123,11 @@ def footnotes(board: dict[str, Any]) -> Iterator[str]:
         "Unparsed claims (no usable confidence, empty or cut off, or not judged by the scorer) are in no metric. Above "
         "1 % the worst case counts each as confidence 1 with correctness 0 (correlation has none)."
     )
+    if any("image_unreadable" in row["unparsed"] for row in board["rows"]):
+        yield (
+            "Among the unparsed claims are those of examples with an image that cannot be read (image_unreadable): the "
+            "model was not asked about them."
+        )
     if any("quality" in row["metrics"] for row in board["rows"]):
         yield (
             "The quality of whole responses is a mean over examples, each counted once, whatever the status of its "

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from conrad_bench.engines.opening import check_header, unreadable
 from conrad_bench.errors import DataError
 from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.digests import file_digest
@@ -37,6 +38,8 @@ _HUB_SPLITS: dict[str, Split] = {
     "val": "validate",
     "test": "test",
 }
+_NO_IMAGE = "unreadable"
+"""Suffix of files that hold no image."""
 _COLUMNS = {
     "question_type": ("question_type", "content_type", "category"),
     "organ": ("image_organ", "organ", "location"),
@@ -199,7 +202,9 @@ def loaded(items: Iterable[Item]) -> Loaded:
                 raise DataError(f"image {path}: cannot be read ({error.strerror})") from error
     if paths and not names:
         raise DataError(f"image {paths[0]} not found, nor any of the other {len(paths) - 1}; put the images there")
-    # The same bytes under several names are one image, called by the first of them.
+    # The same bytes under several names are one image, called by the first of them. Empty files, or a server's words in
+    # the place of many images, are alike without being one.
+    broken = unreadable(names, check_header)
     first: dict[str, str] = {}
     kept = []
     left_out: Counter[str] = Counter()
@@ -208,7 +213,8 @@ def loaded(items: Iterable[Item]) -> Loaded:
         if lacks or item.image not in names:
             left_out[lacks or "image file not found"] += 1
         else:
-            kept.append(item._replace(cluster=first.setdefault(names[item.image], item.cluster)))
+            one = item.cluster if item.image in broken else first.setdefault(names[item.image], item.cluster)
+            kept.append(item._replace(cluster=one))
     kept, shared = disjoint(kept)
     examples = [
         Example(
@@ -242,7 +248,8 @@ def hub_items(splits: Mapping[str, Any], source: str) -> list[Item]:
     """Return the rows of `datasets.Dataset` splits as items; their images are saved in the user's cache.
 
     Columns: image (holding images), question, answer, and the optional ones of `attributes`. An image's name is the
-    digest of its bytes. Raises DataError for a split of another name, a missing column, or an image that is none.
+    digest of its bytes. Raises DataError for a split of another name, a missing column, or an image file that is not
+    there.
     """
     import datasets
 
@@ -256,13 +263,13 @@ def hub_items(splits: Mapping[str, Any], source: str) -> list[Item]:
             raise DataError(f"data set {source}: no column {what}; name a data set whose rows hold their images")
         for number, row in enumerate(rows.cast_column("image", datasets.Image(decode=False)), 1):
             where = f"data set {source}, split {name}, row {number}"
-            answer = text(row, "answer", where)
+            identity, answer = f"{name}-{number:06d}", text(row, "answer", where)
             image = _saved_image(row["image"], where)
             items.append(
                 Item(
-                    id=f"{name}-{number:06d}",
+                    id=identity,
                     image=image,
-                    cluster=Path(image).stem,
+                    cluster=identity if image.endswith(f".{_NO_IMAGE}") else Path(image).stem,
                     split=_HUB_SPLITS[name],
                     question=text(row, "question", where),
                     answer=answer,
@@ -273,7 +280,10 @@ def hub_items(splits: Mapping[str, Any], source: str) -> list[Item]:
 
 
 def _saved_image(image: Mapping[str, Any] | None, where: str) -> str:
-    """Return the path in the cache of a row's image, written there unless it is there already; "" for no image."""
+    """Return the path in the cache of a row's image, written there unless it is there already; "" for no image.
+
+    Bytes that are no image are kept under a suffix that says so: they cost their example, not the data set.
+    """
     from io import BytesIO
 
     from PIL import Image
@@ -281,11 +291,14 @@ def _saved_image(image: Mapping[str, Any] | None, where: str) -> str:
     if image is None:
         return ""
     try:
-        data: bytes = image["bytes"] or Path(image["path"]).read_bytes()
+        data: bytes = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+    except OSError as error:
+        raise DataError(f"{where}: its image cannot be read ({error.strerror}); fetch the data set again") from error
+    try:
         with Image.open(BytesIO(data)) as opened:
             suffix = str(opened.format).lower()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: its image cannot be read; fetch the data set again") from error
+    except Exception:  # damaged files make Pillow raise nearly anything; the engine will say what it is
+        suffix = _NO_IMAGE
     digest = hashlib.sha256(data).hexdigest()
     cache = Path(os.environ.get("CONRAD_BENCH_CACHE") or Path.home() / ".cache" / "conrad-bench")
     path = cache / "images" / digest[:2] / f"{digest}.{suffix}"

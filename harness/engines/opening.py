@@ -1,0 +1,225 @@
+"""Opens images: the one place where a file becomes the pixels that a model sees.
+
+What a viewer shows is what the model sees: turned as the file's EXIF data say, transparency laid on a ground. Files of
+8 bits in grey or colour, neither turned nor transparent, are as they are stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from conrad_bench.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image, Transpose
+
+WINDOW = (0.1, 99.9)
+"""Percentiles of the values of an image of more than 8 bits that become black and white. A film's markers and dead
+pixels are fewer than what lies outside."""
+
+_PARTS = 4
+"""An image is laid on white where its greys span less on black than one of so many parts of their span on white."""
+
+_THREADS = 16
+
+_ORIENTATION = 274
+_PHOTOMETRIC = 262
+"""Tags of EXIF and TIFF."""
+
+_PILLOWS = r"PIL\."
+
+
+def open_image(path: str) -> Image:
+    """Read an image as 8-bit RGB, decoding it whole; of several frames the first.
+
+    - It is turned or mirrored as its EXIF data say.
+    - Transparency is laid on black, the ground of a radiograph; on white where next to nothing would be seen on black.
+    - Grey of more than 8 bits is cut to the window between two percentiles of its own values (`WINDOW`).
+
+    Raises ImageError for a file that is empty, damaged, no image, too large, wholly transparent, or in colour of more
+    than 8 bits; DataError for one that is missing or that the system does not give out.
+    """
+    with _opened(path) as image:
+        image.load()  # and with it a TIFF is turned, whose mark is then gone
+        way = _way(image)
+        turned = image if way is None else image.transpose(way)
+        if turned.mode.startswith(("I", "F")):
+            return _windowed(turned, path, _white_is_zero(image)).convert("RGB")
+        if turned.has_transparency_data:
+            return _laid(turned, path)
+        return turned.convert("RGB")
+
+
+def check_header(path: str) -> None:
+    """Raise what `open_image` raises of a file whose beginning already tells; decodes nothing."""
+    with _opened(path):
+        pass
+
+
+def departures(path: str) -> str:
+    """Return in words how `open_image` departs from the pixels that lie in a file, by its header; "" where it does not.
+
+    Rollouts' keys hold it beside the file's digest: an answer about such a file's bare pixels is another one.
+    """
+    try:
+        with _opened(path) as image:
+            # Pillow decodes a PNG to look for EXIF data behind the pixels, where hardly a program writes them.
+            turned = (image.format != "PNG" or "exif" in image.info) and _way(image) is not None
+            windowed = image.mode.startswith(("I", "F"))
+            laid = image.has_transparency_data
+    except ImageError:
+        return ""
+    return " ".join(word for word, is_so in (("turned", turned), ("windowed", windowed), ("laid", laid)) if is_so)
+
+
+def unreadable(
+    paths: Iterable[str], check: Callable[[str], Any] = open_image, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, ImageError]:
+    """Return the images that cannot be read and why, in the order of the paths, opening many at once.
+
+    `check` opens one (`open_image` or `check_header`), `advance` is told of each. Raises DataError for a file that is
+    missing or that the system does not give out.
+    """
+
+    def problem(path: str) -> ImageError | None:
+        try:
+            check(path)
+        except ImageError as error:
+            return error.with_traceback(None)  # its frames would hold the image
+        return None
+
+    different, found = list(dict.fromkeys(paths)), {}
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        # The pool keeps something for each path that it is given: not for hundreds of thousands at once.
+        for start in range(0, len(different), 1000):
+            part = different[start : start + 1000]
+            for path, error in zip(part, pool.map(problem, part), strict=True):
+                advance(1)
+                if error is not None:
+                    found[path] = error
+    return found
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image]:
+    """Yield an image of which only the header was read, and say what is wrong with a file, then or later."""
+    from PIL import Image, UnidentifiedImageError
+
+    _hush()
+    try:
+        # From an open file: one that Pillow opens by name it may map into memory, a turned TIFF with its sides swapped.
+        with open(path, "rb") as file, Image.open(file) as image:
+            if _is_deep_colour(image):
+                raise _because(path, "is in colour of 16 bits a channel; convert it to 8 bits")
+            yield image
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"image {path} does not exist; check the data root") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise _because(path, f"is too large, more than {most:,} pixels; save a smaller copy in its place") from error
+    except Exception as error:  # damaged files make Pillow raise nearly anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"image {path} cannot be read ({error.strerror}); check the data root") from error
+        if os.path.getsize(path) == 0:
+            raise _because(path, "is empty (0 bytes); download it again") from error
+        if isinstance(error, UnidentifiedImageError):
+            known = "no image in a format that Pillow knows (JPEG, PNG, TIFF, WebP ...)"
+            raise _because(path, f"is {known}; download it again, or convert it") from error
+        raise _because(path, "is damaged; download it again") from error
+
+
+def _because(path: str, what: str) -> ImageError:
+    error = ImageError(f"image {path} cannot be read: it {what}")
+    error.path = path
+    return error
+
+
+def _hush() -> None:
+    """Keep Pillow's warnings (odd EXIF data, many pixels) off the screen: what matters is said as an error.
+
+    One filter that stays: to set and remove it around each file would race among threads.
+    """
+    if ("ignore", None, Warning, re.compile(_PILLOWS), 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOWS)
+
+
+def _is_deep_colour(image: Image) -> bool:
+    """Tell whether a file has colour, or grey with transparency, of more than 8 bits; Pillow would keep the upper 8."""
+    if image.mode.startswith(("I", "F")):
+        return "transparency" in image.info
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(value, str) and ";16" in value for value in arguments):
+            return True
+        if image.format == "PPM" and image.mode == "RGB" and isinstance(arguments[-1], int) and arguments[-1] > 255:
+            return True
+    return False
+
+
+def _way(image: Image) -> Transpose | None:
+    """Return how an image is to be turned by its EXIF orientation; None where that says nothing or is torn."""
+    from PIL.Image import Transpose
+
+    ways = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        return ways.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow's readers of EXIF raise nearly anything, and viewers show such an image all the same
+        return None
+
+
+def _white_is_zero(image: Image) -> bool:
+    """Tell whether a TIFF's values grow from white to black. Of 8 bits Pillow turns such values round, not of 16."""
+    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def _windowed(image: Image, path: str, white_is_zero: bool) -> Image:
+    """Return grey of more than 8 bits as grey of 8 bits: the window's ends become 0 and 255."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise _because(path, "has values that are no finite numbers; save it with 8 bits a pixel")
+    low, high = np.percentile(values, WINDOW)
+    if low == high:  # what is not background is smaller than what the percentiles leave out
+        low, high = float(values.min()), float(values.max())
+    grey = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
+    if white_is_zero:
+        grey = 1.0 - grey
+    return Image.fromarray(np.round(grey * 255).astype(np.uint8))
+
+
+def _laid(image: Image, path: str) -> Image:
+    """Return an image with transparency laid on black, or on white where that shows much more."""
+    from PIL import Image
+
+    clear = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    least, most = clear.getchannel("A").getextrema()  # of one channel: two numbers
+    if most == 0:
+        raise _because(path, "is wholly transparent; save it without its alpha channel")
+    if least == 255:
+        return clear.convert("RGB")
+
+    def on(ground: str) -> tuple[Image.Image, int]:
+        laid = Image.alpha_composite(Image.new("RGBA", clear.size, ground), clear).convert("RGB")
+        extrema: Any = laid.convert("L").getextrema()
+        return laid, extrema[1] - extrema[0]
+
+    (black, shown), (white, shown_on_white) = on("black"), on("white")
+    return white if _PARTS * shown < shown_on_white else black

@@ -1,0 +1,69 @@
+"""Calls: batches of work for an engine, in this process or in another, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from conrad_bench.engines.base import Engine, Job
+from conrad_bench.engines.opening import unreadable
+from conrad_bench.errors import ConradBenchError, ImageError
+
+_EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5)}
+"""Which arguments of an engine's methods have one entry for each prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of a call."""
+
+    answers: Sequence[Any]
+    """One for each prompt; None for those that a failure left without."""
+    failure: ConradBenchError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One batch of work for an engine: a method of `conrad_bench.engines.base.Engine` and its arguments."""
+
+    method: Literal["generate", "score", "hidden"]
+    arguments: tuple[Any, ...]
+
+    def run(self, engine: Engine) -> Answered:
+        """Return the engine's answers, those before a failure included. Raises the failure where there are none.
+
+        In the place of an answer about an image that cannot be read stands the ImageError.
+        """
+        try:
+            return Answered(getattr(engine, self.method)(*self.arguments))
+        except ImageError as error:
+            broken = error.with_traceback(None)  # its frames would hold the batch
+        except ConradBenchError as error:
+            if all(answer is None for answer in error.answers):
+                raise
+            answers, error.answers = error.answers, ()
+            return Answered(answers, error)
+        return self._without_images(engine, broken)
+
+    def _without_images(self, engine: Engine, met: ImageError) -> Answered:
+        """Return the answers to the prompts whose images can be read, of which some may be there with the error."""
+        prompts = [job.prompt if isinstance(job, Job) else job for job in self.arguments[0]]
+        broken = unreadable(path for prompt in prompts for path in prompt.images)
+        if not broken:
+            raise met
+        answers: list[Any] = list(met.answers or [None] * len(prompts))
+        for i, prompt in enumerate(prompts):
+            answers[i] = next((broken[path] for path in prompt.images if path in broken), answers[i])
+        left = [i for i, answer in enumerate(answers) if answer is None]
+        if not left:
+            return Answered(answers)
+        each = _EACH[self.method]
+        parts = ([given[k] for k in left] if i in each else given for i, given in enumerate(self.arguments))
+        try:
+            rest = Call(self.method, tuple(parts)).run(engine)
+        except ConradBenchError as error:
+            return Answered(answers, error)
+        for i, answer in zip(left, rest.answers, strict=True):
+            answers[i] = answer
+        return Answered(answers, rest.failure)
