@@ -74,8 +74,14 @@ class Plan:
 
     @property
     def model_label(self) -> str:
-        """The model's name in titles."""
-        return "phantom-gemma3 (embedded)" if self.config.model == PHANTOM_MODEL else str(self.config.model)
+        """The model's name in titles: of a local checkpoint the folder's name and a digest, never its path."""
+        model = str(self.config.model)
+        if model == PHANTOM_MODEL:
+            return "phantom-gemma3 (embedded)"
+        if not Path(model).is_dir() and not model.startswith(("/", ".", "~")):
+            return model
+        name, weights = Path(model).resolve().name, self.engine.identity().get("model", "")
+        return f"{name} ({weights.removeprefix('sha256:')[:8]})" if weights.startswith("sha256:") else name
 
 
 def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
@@ -98,6 +104,9 @@ def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> 
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
     roots = {name: resolve_data_root(name, task.root_variable, config) for name, task in tasks.items()}
+    tasks = {
+        name: task.on_phantom_data() if _on_phantom_data(task, roots[name]) else task for name, task in tasks.items()
+    }
     model = config.model or (
         DEFAULT_MODEL if any(roots.values()) or any(t.hub_id() for t in tasks.values()) else PHANTOM_MODEL
     )
@@ -310,6 +319,11 @@ def phantom_root(layout: str, options: PhantomOptions, reporter: Reporter) -> Pa
                 if not folder.is_dir():
                     os.replace(Path(temporary) / "tree", folder)
     return folder
+
+
+def _on_phantom_data(task: Task, root: Path | None) -> bool:
+    """Tell whether a task has phantom data: the cached ones, or a tree of them that was named."""
+    return is_phantom(root) if root is not None else task.hub_id() is None
 
 
 def is_phantom(root: Path | None) -> bool:

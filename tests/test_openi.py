@@ -331,7 +331,8 @@ def test_tasks_say_what_they_are() -> None:
     report, sentence, mimic = IUXrayReport(), IUXraySentence(), MimicSentence()
     assert [t.granularity for t in (report, sentence, mimic)] == ["report", "sentence", "sentence"]
     assert [t.fit_on for t in (report, sentence, mimic)] == ["mimic_report", "mimic_sentence", None]
-    assert [t.quality for t in (report, sentence, mimic)] == [None, "phantom_green", "phantom_green"]
+    assert [t.scorer for t in (report, sentence, mimic)] == ["green", "precision_green", "precision_green"]
+    assert [t.quality for t in (report, sentence, mimic)] == [None, "green", "green"]
     assert [t.phantom_layout for t in (report, sentence, mimic)] == ["openi", "openi", "mimic"]
     with pytest.raises(ValidationError):
         IUXrayReport(views="lateral")  # type: ignore[arg-type]
