@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.base import Engine
 from conrad_bench.fits import artifact_folder
-from conrad_bench.plan import Plan, check_overlap, load_task
+from conrad_bench.plan import Plan
 
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
@@ -33,10 +33,10 @@ class _Unreached(Engine):
         return {"model": self.model}
 
 
-def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded] | None = None) -> dict[str, Any]:
+def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) -> dict[str, Any]:
     """Return the plan: {"tasks", "steps": [{"task", "method", "action", "count", "what", "there"}], "unique", ...}.
 
-    `data` are the examples of the plan's tasks; without them they are loaded.
+    `data` are the examples of the plan's tasks (`prepare`).
 
     `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the
     same plan will have generated. It is None where the prompts are not known beforehand. `unique` is the number of
@@ -55,10 +55,8 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded] |
         model = Model(_Unreached(model=plan.engine.model) if unknown else plan.engine, store, reporter)
         planned: set[str] = set()
         fits: set[Path] = set()
-        data = data or {name: load_task(plan, name, reporter) for name in plan.tasks}
         for name in plan.config.tasks:
             task = plan.tasks[name]
-            check_overlap(task, data)
             source = task.fit_on if task.fit_on in data else name
             loaded, test = data[name], data[name].split("test")
             train, validation = data[source].split("train"), data[source].split("validate")

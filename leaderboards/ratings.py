@@ -140,8 +140,8 @@ def ratings_table(run: Path, ratings: Path) -> dict[str, Any]:
     Returns `title`, `model`, `phantom`, `seed`, `replicates` and `unit` of the run's leaderboard, the numbers of
     `raters`, `reports`, `sentences` and `ratings`, the `median` of the mean ratings, `agreement` (Krippendorff's alpha,
     ordinal) and `rows`: for each task, aggregation and method that states confidences n, unparsed and `metrics`
-    {pearson, auroc, ece}. An estimate is {value, low, high}: 95 % bootstrap over patients (or whatever the leaderboard resamples), all
-    under the same weights; null where it is undefined.
+    {pearson, auroc, ece}. An estimate is {value, low, high}: 95 % bootstrap over patients (or whatever the leaderboard
+    resamples), all under the same weights; null where it is undefined.
 
     AUROC needs two classes: for the mean, reports rated above the median of all rated reports against the others. This
     choice is ours; the paper reports the number and does not say how it was made.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
 from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
+from conrad_bench.hub import quiet_hub
 from conrad_bench.rollouts.digests import adapter_digest, files_digest
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _commit(model: str, revision: str | None) -> str:
     try:
         path = try_to_load_from_cache(model, "config.json", revision=revision)
         if not isinstance(path, str):
-            path = hf_hub_download(model, "config.json", revision=revision)
+            with quiet_hub():
+                path = hf_hub_download(model, "config.json", revision=revision)
     except HFValidationError as error:
         raise ModelError(f"model {model!r}: there is no such folder, and it is no hub id (owner/name)") from error
     except GatedRepoError as error:

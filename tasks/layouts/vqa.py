@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from conrad_bench.errors import DataError
+from conrad_bench.hub import quiet_hub
 from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import write_bytes
@@ -230,7 +231,8 @@ def hub_splits(hub: str) -> dict[str, Any]:
     import datasets
 
     try:
-        return dict(datasets.load_dataset(hub))
+        with quiet_hub():
+            return dict(datasets.load_dataset(hub))
     except Exception as error:  # what fails depends on the hub's client: connection, permission, name, format
         raise DataError(
             f"data set {hub} cannot be loaded from the hub ({type(error).__name__}); check its id, the network and "
