@@ -20,8 +20,8 @@ EVERY = 60.0
 class Reporter:
     """Says what a run is doing, and measures how long each stage takes.
 
-    A terminal sees one bar per running stage; a log file gets a line a minute and one when the stage ends. A quiet reporter writes
-    nothing and still measures. Threads may share it.
+    A terminal sees one bar per running stage; a log file gets a line a minute and one when the stage ends. A quiet
+    reporter writes nothing and still measures. Threads may share it.
     """
 
     times: dict[str, float]
