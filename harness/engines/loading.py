@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
 from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
@@ -104,7 +105,6 @@ def load(
     is too small.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
@@ -113,20 +113,19 @@ def load(
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        network, report = network_class.from_pretrained(
-            model,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map={"": device},
-            quantization_config=_quantization(dtype) if quantization == "nf4" else None,
-            revision=revision,
-            trust_remote_code=False,
-        )
+        with translated(f"model {model!r} cannot be loaded"):
+            network, report = network_class.from_pretrained(
+                model,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                device_map={"": device},
+                quantization_config=_quantization(dtype) if quantization == "nf4" else None,
+                revision=revision,
+                trust_remote_code=False,
+            )
     except torch.OutOfMemoryError as error:
         raise EngineError(f"model {model!r} does not fit into the device's memory; set quantization: nf4") from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
@@ -151,15 +150,13 @@ def load_processor(model: str, revision: str | None, chat_template: str | None =
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    try:
+    with translated(f"model {model!r} cannot be loaded"):
         processor: Any
         if type(AutoConfig.from_pretrained(model, **options)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             # The image processor of one library everywhere: torchvision's resizing gives other pixels.
             processor = AutoProcessor.from_pretrained(model, backend="pil", **options)
         else:
             processor = TextProcessor(load_tokenizer(model, revision))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if processor.tokenizer.pad_token_id is None:  # what pads is never attended to
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     if chat_template is not None:
@@ -173,10 +170,8 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     """Load a checkpoint's tokenizer alone. Raises ModelError if its files cannot be used."""
     from transformers import AutoTokenizer
 
-    try:
+    with translated(f"the tokenizer of {model!r} cannot be loaded"):
         return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer of {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _quantization(dtype: torch.dtype) -> Any:
@@ -217,11 +212,9 @@ def adapter_config(folder: Path, base: str) -> dict[str, Any]:
 
     Raises ModelError if it is damaged, of another kind, or names another model than `base`.
     """
-    try:
+    with translated(_damaged(folder, base)):
         config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        kind, made_for = config.get("peft_type"), config.get("base_model_name_or_path") or base
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{_misfit(folder, base)}, or is damaged; fit the method again") from error
+        kind, made_for = config.get("peft_type"), str(config.get("base_model_name_or_path") or base)
     if kind != "LORA":
         raise ModelError(f"the adapter in {folder} is no LoRA adapter (peft_type {kind!r})")
     if made_for != base and not Path(made_for).is_absolute() and not Path(base).is_dir():
@@ -230,15 +223,15 @@ def adapter_config(folder: Path, base: str) -> dict[str, Any]:
 
 
 def empty_model(model: str, revision: str | None) -> Any:
-    """Return a checkpoint's network without its weights, on torch's meta device."""
+    """Return a checkpoint's network without its weights, on torch's meta device. Raises ModelError."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    network_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    with torch.device("meta"):
+    with translated(f"model {model!r} cannot be loaded"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        network_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         return network_class.from_config(config)
 
 
@@ -247,25 +240,26 @@ def check_adapter(folder: Path, model: str, revision: str | None) -> None:
 
     Raises ModelError.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     layers = dict(empty_model(model, revision).named_modules())
-    try:
-        with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-            shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise ModelError(f"{_misfit(folder, model)}, or is damaged; fit the method again") from error
+    with translated(_damaged(folder, model)), safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118 - no mapping
     for key, shape in shapes.items():
         name, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
         weight = getattr(layers.get(name), "weight", None)
         # A has shape (rank, inputs), B (outputs, rank), the layer's weight (outputs, inputs).
         axis = {"A": 1, "B": 0}.get(side)
-        if weight is None or axis is None or shape[axis] != weight.shape[axis]:
+        if weight is None or axis is None or len(shape) != 2 or shape[axis] != weight.shape[axis]:
             raise ModelError(f"{_misfit(folder, model)}: their layers differ; fit the method again")
 
 
 def _misfit(folder: Path, base: str) -> str:
     return f"the adapter in {folder} was not made for the model {base!r}"
+
+
+def _damaged(folder: Path, base: str) -> str:
+    return f"{_misfit(folder, base)}, or is damaged; fit the method again"
 
 
 @dataclass(slots=True)
@@ -295,16 +289,13 @@ class Adapters:
         import peft
 
         adapter_config(folder, base)
-        problem = _misfit(folder, base)
-        try:
+        with translated(_damaged(folder, base)):
             if self.wrapper is None:
                 config = peft.PeftConfig.from_pretrained(str(folder))
                 config.inference_mode = True
                 config.base_model_name_or_path = self.model.name_or_path  # peft warns of a folder that has moved
                 self.wrapper = peft.get_peft_model(self.model, config, adapter_name=name)
             result = self.wrapper.load_adapter(str(folder), adapter_name=name)
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise ModelError(f"{problem}, or is damaged ({type(error).__name__}); fit the method again") from error
         if result.missing_keys or result.unexpected_keys:
-            raise ModelError(f"{problem}: their layers differ; fit the method again")
+            raise ModelError(f"{_misfit(folder, base)}: their layers differ; fit the method again")
         self.wrapper.eval()
