@@ -1,4 +1,4 @@
-"""The Hugging Face hub's client."""
+"""The Hugging Face hub's clients."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Keep the client from counting its attempts on the screen; what comes of them is for the caller to say."""
+    """Keep the clients from counting their attempts on the screen; what comes of them is for the caller to say."""
     import huggingface_hub  # noqa: F401 - it sets the level of its logger when it is imported
 
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -146,7 +146,7 @@ def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str,
     Raises DataError and ModelError. With `tolerant`, models that only the hub knows are noted as unchecked where it
     cannot be reached.
     """
-    far = [name for name, task in plan.tasks.items() if task.hub_id() is not None]
+    far = [name for name, task in plan.tasks.items() if not Path(task.hub_id() or ".").is_dir()]
     data = {name: load_task(plan, name, reporter) for name in plan.tasks if name not in far}
     for each in {id(engine): engine for engine in (plan.engine, *plan.judges.values())}.values():
         try:
