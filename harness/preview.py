@@ -119,7 +119,7 @@ def plan_for_console(plan: dict[str, Any]) -> Any:
     lines += [f"not checked: {what}" for what in plan["unchecked"]]
     for name, task in plan["tasks"].items():
         counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items())
-        lines.append(f"{name}: {counts} examples from {task['root']}")
+        lines.append(f"{name}: {counts} examples from {task['root']}, judged by {task['scorer']}")
         lines += [f"  left out: {why} ({number:,})" for why, number in task["left_out"].items()]
     lines.append(f"{plan['unique']:,} different responses of the base model serve all methods")
     table = Table("task", "method", "action", "what", box=None)

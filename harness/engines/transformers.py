@@ -168,7 +168,7 @@ class TransformersEngine(Engine):
             model, processor = self.torch_model()
             model.eval()
             tokenizer = processor.tokenizer
-            with translated(f"model {self.model!r} has no end of turn that can be read"):
+            with translated(f"model {self.model!r} has a chat template or end tokens that cannot be used"):
                 stop_ids = stop_tokens(model.generation_config, tokenizer)
                 end_id = end_of_turn(processor, stop_ids)
                 stops = sorted(stop_ids | {end_id})

@@ -160,7 +160,7 @@ def _stop_tokens(model: str, revision: str | None, processor: Any) -> tuple[list
     """Return the tokens that end a response, and the one with which the chat template ends a turn."""
     from transformers import AutoConfig, GenerationConfig
 
-    with translated(f"model {model!r} has no end of turn that can be read"):
+    with translated(f"model {model!r} has a chat template or end tokens that cannot be used"):
         try:
             defaults = GenerationConfig.from_pretrained(model, revision=revision)
         except OSError:  # a checkpoint without generation_config.json
