@@ -125,13 +125,14 @@ def _model(model: str) -> Finding:
 
 
 def _data_roots(registry: Registry) -> Iterator[Finding]:
-    variables: dict[str, list[str]] = {}
-    for name, cls in registry.available("tasks").items():
-        variables.setdefault(cls.root_variable, []).append(name)
-    for variable, tasks in sorted(variables.items()):
+    classes = registry.available("tasks")
+    for variable in sorted({cls.root_variable for cls in classes.values()}):
+        tasks = [name for name, cls in classes.items() if cls.root_variable == variable]
         root, what = os.environ.get(variable), f"data of {', '.join(tasks)}"
         if not root:
-            yield Finding(what, "note", f"{variable} is not set", "phantom data or --data-root stand in")
+            drawn = all(classes[name].phantom_layout for name in tasks)
+            remedy = "phantom data or --data-root stand in" if drawn else "no phantom data: name them with --data-root"
+            yield Finding(what, "note", f"{variable} is not set", remedy)
         elif not Path(root).is_dir():
             yield Finding(what, "problem", f"{variable}={root} is no folder", f"set {variable} to the data's folder")
         else:

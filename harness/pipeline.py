@@ -13,7 +13,7 @@ from conrad_bench.errors import ConfigError, ConradBenchError, DataError, Plugin
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import learner
-from conrad_bench.plan import Plan, check_models, check_overlap, load_task, make_plan
+from conrad_bench.plan import Plan, check_models, make_plan, prepare
 from conrad_bench.registry import Registry
 from conrad_bench.storage import make_private, read_json, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
@@ -50,27 +50,20 @@ def run(
     Raises ConfigError if `out` holds a run of another configuration, or the cluster's training workers cannot share a
     method's steps.
     """
-    plan = make_plan(config, registry, tolerant=dry_run)
+    plan = make_plan(config, registry)
     if cluster is not None:
         _check_sharing(plan, cluster.train_workers)
     check_folder(out, plan)
     if dry_run:
         from conrad_bench.preview import look_at_images, preview
 
+        data = prepare(plan, reporter, tolerant=True)
         check_models(plan, tolerant=True)
-        data = _load(plan, reporter)
         images = look_at_images(plan, data, reporter)
         if strict:
             _refuse_unreadable(images)
         return {**preview(plan, out, reporter, data), "images": images}
     return _carry_out(plan, out, reporter, cluster, keep_stale, strict)
-
-
-def _load(plan: Plan, reporter: Reporter) -> dict[str, Loaded]:
-    data = {name: load_task(plan, name, reporter) for name in plan.tasks}
-    for name in plan.config.tasks:
-        check_overlap(plan.tasks[name], data)
-    return data
 
 
 def _refuse_unreadable(images: dict[str, Any]) -> None:
@@ -132,7 +125,7 @@ def _carry_out(
     from conrad_bench.rollouts.store import RolloutStore
     from conrad_bench.staleness import finished, result_sums, set_aside, stale_results
 
-    data = _load(plan, reporter)
+    data = prepare(plan, reporter)
     with remembered(out / "digests.json"):
         fingerprints = {name: examples_digest(loaded.examples) for name, loaded in data.items()}
         stale = [] if keep_stale else list(stale_results(plan, data, out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -23,7 +24,7 @@ from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
-from conrad_bench.types import TRAINING, Example
+from conrad_bench.types import TRAINING, Example, Split
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Plan:
     """The data root of each task; None where the phantom data stand in, or the data come from the hub."""
     metrics: tuple[Metric, ...]
     """The metrics of the leaderboard, in the order of its columns."""
-    unchecked: Mapping[str, str] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
     """The models that could not be looked up, and why; empty but for a dry run or a rehearsal without the hub."""
 
     def source(self, task: str) -> str:
@@ -74,8 +75,14 @@ class Plan:
 
     @property
     def model_label(self) -> str:
-        """The model's name in titles."""
-        return "phantom-gemma3 (embedded)" if self.config.model == PHANTOM_MODEL else str(self.config.model)
+        """The model's name in titles: of a local checkpoint the folder's name and a digest, never its path."""
+        model = str(self.config.model)
+        if model == PHANTOM_MODEL:
+            return "phantom-gemma3 (embedded)"
+        if not _is_path(model):
+            return model
+        name, weights = Path(model).resolve().name, self.engine.identity().get("model", "")
+        return f"{name} ({weights.removeprefix('sha256:')[:8]})" if weights.startswith("sha256:") else name
 
 
 def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
@@ -85,12 +92,11 @@ def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
     return in_order(registry.create("metrics", name, config.section(name)) for name in registry.available("metrics"))
 
 
-def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> Plan:
-    """Resolve the configuration and check that methods, tasks and engine fit together.
+def make_plan(config: RunConfig, registry: Registry) -> Plan:
+    """Resolve the configuration and check that methods, tasks and engine fit together; reads no data, asks no hub.
 
     Raises PlanError with every mismatch at once, ConfigError for an unknown name or option, DataError for a data root
-    that is no folder, ModelError for a model that is not there. A `tolerant` plan notes models that only the hub knows
-    as unchecked where the hub cannot be reached.
+    that is no folder, ModelError for a model whose folder is not there or holds none.
     """
     tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
     learning = any(TRAINING in _class(name, registry).needs or "+" in name for name in config.methods)
@@ -98,6 +104,9 @@ def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> 
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
     roots = {name: resolve_data_root(name, task.root_variable, config) for name, task in tasks.items()}
+    tasks = {
+        name: task.on_phantom_data() if _on_phantom_data(task, roots[name]) else task for name, task in tasks.items()
+    }
     model = config.model or (
         DEFAULT_MODEL if any(roots.values()) or any(t.hub_id() for t in tasks.values()) else PHANTOM_MODEL
     )
@@ -124,16 +133,32 @@ def make_plan(config: RunConfig, registry: Registry, tolerant: bool = False) -> 
     problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities)]
     if problems:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
-    unchecked: dict[str, str] = {}
     for each in (engine, *judges.values()):
-        try:
+        if _is_path(each.model):
             each.identity()  # raises ModelError now rather than after the data were read
+    metrics = make_metrics(config, registry)
+    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, metrics)
+
+
+def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str, Loaded]:
+    """Load the examples of every task and look the models up, what is on this machine before what is far away.
+
+    Raises DataError and ModelError. With `tolerant`, models that only the hub knows are noted as unchecked where it
+    cannot be reached.
+    """
+    far = [name for name, task in plan.tasks.items() if not Path(task.hub_id() or ".").is_dir()]
+    data = {name: load_task(plan, name, reporter) for name in plan.tasks if name not in far}
+    for each in {id(engine): engine for engine in (plan.engine, *plan.judges.values())}.values():
+        try:
+            each.identity()
         except HubUnreachable as error:
             if not tolerant:
                 raise
-            unchecked[each.model] = str(error)
-    metrics = make_metrics(config, registry)
-    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, metrics, unchecked)
+            plan.unchecked[each.model] = str(error)
+    data |= {name: load_task(plan, name, reporter) for name in far}
+    for name in plan.config.tasks:
+        check_overlap(plan.tasks[name], data)
+    return data
 
 
 def check_models(plan: Plan, tolerant: bool = False) -> None:
@@ -153,6 +178,11 @@ def check_models(plan: Plan, tolerant: bool = False) -> None:
     if plan.engine.model not in plan.unchecked and any(isinstance(each, TrainingSettings) for each in learners):
         joint = any(isinstance(each, GRPOSettings) and each.mode == "joint" for each in learners)
         plan.engine.check_training(joint)
+
+
+def _is_path(model: str) -> bool:
+    """Tell whether a model's name can be no hub id: a folder, or a path to none."""
+    return Path(model).is_dir() or model.startswith(("/", ".", "~")) or model.count("/") > 1
 
 
 def embedded_model() -> str:
@@ -244,7 +274,7 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     loaded = task.load(root)
     test = loaded.split("test")
     if not test:
-        raise DataError(f"task {name!r}: {root} holds no test examples")
+        raise DataError(_lacking(name, root, loaded, "test"))
     limit = task.limit or plan.config.limit
     kept = {example.id for example in test[:limit]}
     examples = [e for e in loaded.examples if e.split != "test" or e.id in kept]
@@ -252,7 +282,7 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     if task.fit_on is None and any(TRAINING in method.needs for method in plan.methods.values()):
         for split in ("train", "validate"):
             if not any(e.split == split for e in examples):
-                raise DataError(f"task {name!r}: {root} holds no {split} examples, which the methods that learn need")
+                raise DataError(f"{_lacking(name, root, loaded, split)}; the methods that learn need some")
     taken = sorted(set(RESERVED) & {column for example in examples for column in example.attributes})
     if taken:
         raise DataError(
@@ -269,6 +299,14 @@ def try_engine(plan: Plan, data: Mapping[str, Loaded]) -> list[str]:
     Raises ModelError where it cannot do what it will be asked, a server's model that sees no pictures for one.
     """
     return list(plan.engine.notes(any(example.images for loaded in data.values() for example in loaded.examples)))
+
+
+def _lacking(name: str, root: Path, loaded: Loaded, split: Split) -> str:
+    """Say that a task has no examples of a split, which ones it has, and what was left out."""
+    there = Counter(example.split for example in loaded.examples)
+    others = "".join(f", but {number:,} {other}" for other, number in there.items())
+    reasons = ", ".join(f"{why} ({number:,})" for why, number in loaded.left_out.most_common())
+    return f"task {name!r}: {root} holds no {split} examples{others}" + (f": left out: {reasons}" if reasons else "")
 
 
 def _check_splits(name: str, examples: list[Example]) -> None:
@@ -319,6 +357,11 @@ def phantom_root(layout: str, options: PhantomOptions, reporter: Reporter) -> Pa
                 if not folder.is_dir():
                     os.replace(Path(temporary) / "tree", folder)
     return folder
+
+
+def _on_phantom_data(task: Task, root: Path | None) -> bool:
+    """Tell whether a task has phantom data: the cached ones, or a tree of them that was named."""
+    return is_phantom(root) if root is not None else task.hub_id() is None
 
 
 def is_phantom(root: Path | None) -> bool:

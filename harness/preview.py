@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.engines.base import Engine
 from conrad_bench.engines.opening import check_header, unreadable
 from conrad_bench.fits import artifact_folder
-from conrad_bench.plan import Plan, check_overlap
+from conrad_bench.plan import Plan
 from conrad_bench.types import TRAINING
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def look_at_images(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> d
 def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) -> dict[str, Any]:
     """Return the plan: {"tasks", "steps": [{"task", "method", "action", "count", "what", "there"}], "unique", ...}.
 
-    `data` are the examples of the plan's tasks.
+    `data` are the examples of the plan's tasks (`prepare`).
 
     `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the
     same plan will have generated. It is None where the prompts are not known beforehand. `unique` is the number of
@@ -83,7 +83,6 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) 
         fits: set[Path] = set()
         for name in plan.config.tasks:
             task = plan.tasks[name]
-            check_overlap(task, data)
             source = task.fit_on if task.fit_on in data else name
             loaded, test = data[name], data[name].split("test")
             train, validation = data[source].split("train"), data[source].split("validate")
@@ -146,7 +145,7 @@ def plan_for_console(plan: dict[str, Any]) -> Any:
     lines += [f"not checked: {what}" for what in plan["unchecked"]]
     for name, task in plan["tasks"].items():
         counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items())
-        lines.append(f"{name}: {counts} examples from {task['root']}")
+        lines.append(f"{name}: {counts} examples from {task['root']}, judged by {task['scorer']}")
         lines += [f"  left out: {why} ({number:,})" for why, number in task["left_out"].items()]
     images = plan["images"]
     lines.append(f"images: {images['opened']:,} opened, of which cannot be read: {images['unreadable']:,}")

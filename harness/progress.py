@@ -1,4 +1,4 @@
-"""Progress on stderr: bars with the time left on a terminal, one line per stage elsewhere."""
+"""Progress on stderr: bars with the time left on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+EVERY = 60.0
+"""Seconds between two lines of a stage where no terminal shows bars."""
+
+
 class Reporter:
     """Says what a run is doing, and measures how long each stage takes.
 
-    A terminal sees one bar per running stage; a log file gets one line when a stage ends. A quiet reporter writes
-    nothing and still measures. Threads may share it.
+    A terminal sees one bar per running stage; a log file gets a line a minute and one when the stage ends. A quiet
+    reporter writes nothing and still measures. Threads may share it.
     """
 
     times: dict[str, float]
@@ -44,6 +48,7 @@ class Reporter:
         """
         done = 0
         start = time.perf_counter()
+        ending = threading.Event()
         with self._lock:
             self._open += 1
             if self._bars is None and self._console.is_terminal and not self._console.quiet:
@@ -58,11 +63,21 @@ class Reporter:
             if bars is not None and task is not None:
                 bars.advance(task, steps)
 
+        def tell() -> None:
+            while not ending.wait(EVERY):
+                seconds = time.perf_counter() - start
+                left = f", about {_duration(seconds * (total - done) / done)} left" if total and done else ""
+                self.say(f"{name}:{_count(done, total)} after {_duration(seconds)}{left}")
+
+        if bars is None and not self._console.quiet:
+            # A thread: a stage that takes long may be one that counts nothing for long.
+            threading.Thread(target=tell, name=f"progress of {name}", daemon=True).start()
         ended = "stopped after"
         try:
             yield advance
             ended = "in"
         finally:
+            ending.set()
             seconds = time.perf_counter() - start
             with self._lock:
                 self._open -= 1
@@ -72,8 +87,7 @@ class Reporter:
                     if not self._open:
                         bars.stop()
                         self._bars = None
-            count = "" if not done and total is None else f" {done}" if total is None else f" {done}/{total}"
-            self.say(f"{name}:{count} {ended} {_duration(seconds)}")
+            self.say(f"{name}:{_count(done, total)} {ended} {_duration(seconds)}")
 
     def _new_bars(self) -> Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -97,6 +111,11 @@ class NamedReporter:
     def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
         """Report a stage; see `Reporter.stage`."""
         return self.reporter.stage(f"{self.name}: {name}", total)
+
+
+def _count(done: int, total: int | None) -> str:
+    """Write steps done: " 5/8", " 5" where the total is unknown, "" where nothing counts."""
+    return f" {done}/{total}" if total is not None else f" {done}" if done else ""
 
 
 def _duration(seconds: float) -> str:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
-from conrad_bench.errors import StorageError
+from conrad_bench.errors import HubUnreachable, StorageError
 from conrad_bench.fits import artifact_folder, fitting
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
 from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import Plan, check_models, check_overlap, load_task, make_plan, try_engine
+from conrad_bench.plan import Plan, check_models, make_plan, prepare, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
@@ -52,14 +52,13 @@ def rehearse(
     """
     from conrad_bench.preview import preview
 
-    plan = make_plan(config, registry, tolerant=True)
-    plan.engine.identity()  # raises where the model itself is out of reach
-    check_models(plan)
+    plan = make_plan(config, registry)
     plan.methods.update({name: _untracked(method) for name, method in plan.methods.items()})
     reporter = MeasuringReporter()
-    data = {name: load_task(plan, name, reporter) for name in plan.tasks}
-    for name in plan.config.tasks:
-        check_overlap(plan.tasks[name], data)
+    data = prepare(plan, reporter, tolerant=True)
+    if plan.engine.model in plan.unchecked:
+        raise HubUnreachable(plan.unchecked[plan.engine.model])
+    check_models(plan)
     for note in try_engine(plan, data):
         reporter.say(note)
     with storage_errors(beside), TemporaryDirectory(prefix=".rehearsal-", dir=beside) as folder:

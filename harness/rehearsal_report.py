@@ -49,6 +49,7 @@ def report(plan: Plan, played: Sequence[Played], counted: dict[str, Any], exampl
         "format": FORMAT,
         "model": plan.model_label,
         "engine": plan.engine.name,
+        "scorers": {name: plan.scorers[name].name for name in plan.config.tasks},
         "machine": machine,
         "examples": examples,
         "unchecked": list(plan.unchecked.values()),
@@ -244,6 +245,7 @@ def for_console(result: dict[str, Any]) -> Any:
     lines = [
         f"model {result['model']}, engine {result['engine']}; {gpu}, {machine['host_gib']:.0f} GiB of memory, "
         f"{machine['cpus']} processors",
+        *(f"{task}: judged by {scorer}" for task, scorer in result["scorers"].items()),
         *(f"not checked: {what}" for what in result["unchecked"]),
     ]
     names = ("task", "method", "stage", "done", *(["GPU GiB"] if machine["gpu"] else []))

@@ -31,6 +31,7 @@ from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Sample, Statistic
 from conrad_bench.leaderboards.metrics.calibration import ECE
 from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
+from conrad_bench.leaderboards.pages.wording import is_tiny
 from conrad_bench.records import read_records
 
 if TYPE_CHECKING:
@@ -136,11 +137,11 @@ def agreement(item: IntArray, rating: IntArray, unit: IntArray, units: int) -> S
 def ratings_table(run: Path, ratings: Path) -> dict[str, Any]:
     """Compare the report-level confidences of a finished run with the ratings of its reports.
 
-    Returns `title`, `phantom`, `seed`, `replicates` and `unit` of the run's leaderboard, the numbers of `raters`,
-    `reports`, `sentences` and `ratings`, the `median` of the mean ratings, `agreement` (Krippendorff's alpha, ordinal)
-    and `rows`: for each task, aggregation and method that states confidences n, unparsed and `metrics` {pearson, auroc,
-    ece}. An estimate is {value, low, high}: 95 % bootstrap over patients (or whatever the leaderboard resamples), all
-    under the same weights; null where it is undefined.
+    Returns `title`, `model`, `phantom`, `seed`, `replicates` and `unit` of the run's leaderboard, the numbers of
+    `raters`, `reports`, `sentences` and `ratings`, the `median` of the mean ratings, `agreement` (Krippendorff's alpha,
+    ordinal) and `rows`: for each task, aggregation and method that states confidences n, unparsed and `metrics`
+    {pearson, auroc, ece}. An estimate is {value, low, high}: 95 % bootstrap over patients (or whatever the leaderboard
+    resamples), all under the same weights; null where it is undefined.
 
     AUROC needs two classes: for the mean, reports rated above the median of all rated reports against the others. This
     choice is ours; the paper reports the number and does not say how it was made.
@@ -213,8 +214,8 @@ def markdown(table: dict[str, Any]) -> str:
     lines = [f"# Clinical ratings: {table['title']}", ""]
     if table["phantom"]:
         lines += [
-            "The rated reports were written by a tiny model about phantom images that a program drew. These numbers "
-            "say nothing about real radiographs or about any medical model.",
+            f"The rated reports were written by {'a tiny' if is_tiny(table) else 'a'} model about phantom images that "
+            "a program drew. These numbers say nothing about real radiographs or about any medical model.",
             "",
         ]
     metrics = list(_METRICS)
@@ -258,7 +259,7 @@ def _board(run: Path) -> dict[str, Any]:
     path = run / "leaderboard.json"
     try:
         board = json.loads(path.read_text(encoding="utf-8"))
-        return {name: board[name] for name in ("title", "phantom", "seed", "replicates", "unit")}
+        return {name: board[name] for name in ("title", "model", "phantom", "seed", "replicates", "unit")}
     except FileNotFoundError as error:
         raise DataError(f"{run} holds no finished run (no leaderboard.json); finish the run first") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,6 +61,8 @@ class Task(BaseModel):
     """Environment variable that names the data root, for example MIMIC_CXR_ROOT."""
     phantom_layout: ClassVar[str | None] = None
     """Layout of the phantom data that stands in when no root was configured, or None."""
+    phantom_scorers: ClassVar[Mapping[str, str]] = {}
+    """Default scorers that are for real data, and the one that takes each one's place on phantom data."""
 
     scorer: str
     """Name of the scorer that judges the claims."""
@@ -76,6 +78,12 @@ class Task(BaseModel):
     def hub_id(self) -> str | None:
         """Return the data set's id on the Hugging Face hub where the user asked for that source, else None."""
         return None
+
+    def on_phantom_data(self) -> Self:
+        """Return the task as phantom data are judged: by `phantom_scorers`, wherever no scorer was chosen."""
+        chosen = {option: self.phantom_scorers.get(getattr(self, option)) for option in ("scorer", "quality")}
+        unset = {option: name for option, name in chosen.items() if name and option not in self.model_fields_set}
+        return self.model_copy(update=unset)
 
     def load(self, root: Path) -> Loaded:
         """Read every example below `root`. Raises DataError naming the file that is missing or wrong."""

@@ -28,10 +28,12 @@ class _Mimic(Task):
     """Images of a study that the model sees: "all" (the paper), "frontal" (one) or "frontal_lateral" (at most two)."""
     reports_root: Path | None = None
     """Folder of the report texts, where they do not lie under the data root."""
+    hand_set: bool = False
+    """Take the 46 studies, too, whose findings the data set's authors set by hand: their csv of sections has none."""
 
     def load(self, root: Path) -> Loaded:
         """Read every study below `root`. Raises DataError naming the file that is missing or wrong."""
-        return load_mimic_cxr(root, views=self.views, reports_root=self.reports_root)
+        return load_mimic_cxr(root, views=self.views, reports_root=self.reports_root, hand_set=self.hand_set)
 
 
 class MimicReport(ReportTask, _Mimic):

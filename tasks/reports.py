@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from conrad_bench.reading.claims import report_claim, sentence_claims
@@ -15,9 +16,9 @@ class ReportTask(Task):
 
     granularity: ClassVar[Granularity] = "report"
 
-    scorer: str = "phantom_green"
-    """The default judges phantom (synthetic) reports only; for real reports name a scorer that reads them, GREEN's for
-    example."""
+    phantom_scorers: ClassVar[Mapping[str, str]] = {"green": "phantom_green", "precision_green": "phantom_green"}
+
+    scorer: str = "green"
 
     def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
         """Return the images, the indication where there is one, and the instruction to write the findings.
@@ -36,7 +37,8 @@ class SentenceTask(ReportTask):
 
     granularity: ClassVar[Granularity] = "sentence"
 
-    quality: str | None = "phantom_green"
+    scorer: str = "precision_green"
+    quality: str | None = "green"
 
     def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
         """Return one claim a sentence, with the stated confidences where the format has them."""

@@ -380,6 +380,23 @@ def test_the_console_table_fits(width: int) -> None:
         assert word in text
 
 
+@pytest.mark.parametrize(
+    ("models", "tiny"),
+    [
+        (["phantom-gemma3 (embedded)"], True),
+        (["google/medgemma-4b-it"], False),
+        (["phantom-gemma3 (embedded)", "google/medgemma-4b-it"], False),
+    ],
+)
+def test_the_model_is_tiny_only_where_it_was(models: list[str], tiny: bool) -> None:
+    one = {"name": "a", "version": "1", "commit": "c", "finished": True}
+    runs = [{**one, "model": model} for model in models]
+    context = CONTEXT.model_copy(update={"model": ", ".join(models), "runs": runs if len(runs) > 1 else []})
+    page = markdown(build({("mimic_report", "conrad"): frame("conrad")}, context))
+    assert "These numbers come from phantom images that a program drew" in page
+    assert ("a tiny model" in page) == tiny
+
+
 def test_what_is_wrong_in_the_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no records"):
         write_leaderboard(tmp_path, CONTEXT)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from conrad_bench import progress
 from conrad_bench.cli.common import default_out
 from conrad_bench.progress import Reporter
 
@@ -269,6 +270,29 @@ def test_a_reporter_measures_stages_and_writes_one_line_each(capsys: pytest.Capt
         "rollouts verbalized@mimic_report: 8/8 in T",
         "outer: in T",
         "[done] at /a/path",
+    ]
+
+
+def test_off_a_terminal_a_long_stage_says_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    reporter = Reporter()
+    with reporter.stage("fit", total=8) as advance:
+        time.sleep(0.08)
+        advance(2)
+        time.sleep(0.06)
+    with reporter.stage("load"):
+        time.sleep(0.08)
+    with Reporter(quiet=True).stage("quiet"):
+        time.sleep(0.08)
+    said = [re.sub(r"\d+\.\d s", "T", line) for line in capsys.readouterr().err.splitlines()]
+    assert list(dict.fromkeys(said)) == [
+        "fit: 0/8 after T",
+        "fit: 2/8 after T, about T left",
+        "fit: 2/8 in T",
+        "load: after T",
+        "load: in T",
     ]
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from plain_gemma3 import MARKER, ask, assert_same, inputs_of, plain_logprobs, wr
 
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import tokenize
+from conrad_bench.engines.loading import check_adapter
 from conrad_bench.engines.transformers import TransformersEngine, halving
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest
@@ -238,6 +239,87 @@ def test_a_damaged_or_incomplete_checkpoint_is_a_model_error(tiny_gemma3: Path, 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot be loaded"):
         TransformersEngine(model=str(folder), device="cpu").torch_model()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "half": lambda data: data[: len(data) // 2],
+    "empty": lambda _: b"",
+    "garbage": lambda _: bytes(range(256)) * 4,
+    "web page": lambda _: b"<html>not found</html>",
+    "object": lambda _: b"{}",
+    "list": lambda _: b"[]",
+    "null": lambda _: b"null",
+}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "generation_config.json"])
+def test_damage_of_any_kind_to_a_checkpoint_is_a_model_error(tiny_gemma3: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(tiny_gemma3, tmp_path / "copy"))
+    whole = (folder / name).read_bytes()
+    others = []
+    if name == "config.json":
+        others = [{"text_config": "small"}, {"pad_token_id": "none"}, {"architectures": 5}]
+    elif name == "generation_config.json":
+        others = [{"eos_token_id": "end"}, {"pad_token_id": "none"}]
+    changed = [json.dumps({**json.loads(whole), **other}).encode() for other in others]
+    for data in (*(damage(whole) for damage in DAMAGES.values()), *changed):
+        (folder / name).write_bytes(data)
+        refusal = ""
+        try:
+            engine = TransformersEngine(model=str(folder), device="cpu")
+            engine.check_training()
+            engine.generate([Job(ask("Findings?"))], Sampling(max_tokens=1), None)
+        except ModelError as error:
+            refusal = str(error)
+        # transformers can do without the one file.
+        assert (str(folder) in refusal) or (not refusal and name == "generation_config.json")
+        assert "\n" not in refusal
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_damage_of_any_kind_to_an_adapter_is_a_model_error(
+    tiny_gemma3: Path, adapters: dict[str, Path], tmp_path: Path, name: str, damage: str
+) -> None:
+    folder = Path(shutil.copytree(adapters["one"], tmp_path / "adapter"))
+    (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
+    said = (
+        "is no LoRA adapter" if (name, damage) == ("adapter_config.json", "object") else "or is damaged; fit the method"
+    )
+    with pytest.raises(ModelError, match=said):
+        TransformersEngine(model=str(tiny_gemma3), device="cpu").generate(
+            [Job(ask("Findings?"))], Sampling(max_tokens=1), folder
+        )
+    if name == "adapter_model.safetensors":
+        with pytest.raises(ModelError, match="or is damaged; fit the method again"):
+            check_adapter(folder, str(tiny_gemma3), None)
+
+
+@pytest.mark.parametrize(("option", "value"), [("r", "four"), ("r", 8), ("target_modules", 5), ("rank_pattern", 5)])
+def test_a_configuration_that_does_not_fit_its_adapter_is_a_model_error(
+    tiny_gemma3: Path, adapters: dict[str, Path], tmp_path: Path, option: str, value: object
+) -> None:
+    folder = Path(shutil.copytree(adapters["one"], tmp_path / "adapter"))
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), option: value}))
+    with pytest.raises(ModelError, match="or is damaged; fit the method again"):
+        TransformersEngine(model=str(tiny_gemma3), device="cpu").generate(
+            [Job(ask("Findings?"))], Sampling(max_tokens=1), folder
+        )
+
+
+def test_a_weight_of_another_shape_is_no_adapter_of_the_model(
+    tiny_gemma3: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(adapters["one"], tmp_path / "adapter"))
+    path = folder / "adapter_model.safetensors"
+    state = load_file(path)
+    for shape in ((), (3,), (3, 3), (3, 3, 3)):
+        save_file({**state, next(iter(state)): torch.zeros(shape)}, path)
+        with pytest.raises(ModelError, match="was not made for the model"):
+            check_adapter(folder, str(tiny_gemma3), None)
 
 
 def test_memory_that_is_too_small_halves_the_batch() -> None:

@@ -368,8 +368,9 @@ def test_what_a_scorer_cannot_judge_is_an_error(scorer: ReportJudge, granularity
 def test_the_judge_is_named_with_its_chat_form() -> None:
     assert Green().judge() == (
         "transformers",
-        {"model": "StanfordAIMI/GREEN-RadLlama2-7b", "chat_template": GREEN_CHAT},
+        {"model": "StanfordAIMI/GREEN-RadLlama2-7b", "chat_template": GREEN_CHAT, "dtype": "float16"},
     )
+    assert Green.model_validate({"dtype": "bfloat16"}).judge()[1]["dtype"] == "bfloat16"
     other = PrecisionGreen.model_validate({"model": "judge", "engine": "openai", "chat": "model", "batch_size": 2})
     assert other.judge() == ("openai", {"model": "judge", "batch_size": 2})
 

@@ -245,6 +245,18 @@ def test_what_is_left_out_is_counted(copy: Path) -> None:
     assert loaded.examples == examples[4:]
 
 
+def test_studies_whose_findings_were_set_by_hand_are_left_out_and_counted(tmp_path: Path) -> None:
+    root = hand_made(tmp_path, ["PA"])
+    for path in root.glob("*.csv"):
+        path.write_text(path.read_text().replace("50414267", "59279892"))
+    folder = (root / "files" / PATIENT / STUDY).rename(root / "files" / PATIENT / "s59279892")
+    folder.with_name(f"{STUDY}.txt").rename(folder.with_suffix(".txt"))
+    folder.with_suffix(".txt").write_text(" FINAL REPORT\n TECHNIQUE:  Clear lungs.\n \n IMPRESSION:  Normal.\n")
+    assert MimicReport().load(root).left_out == {"findings set by hand": 1}
+    (example,) = MimicReport(hand_set=True).load(root).examples
+    assert example.reference == "Clear lungs."
+
+
 def test_attributes(copy: Path) -> None:
     examples = load_mimic_cxr(copy).examples
     (copy / "attributes.csv.gz").unlink()

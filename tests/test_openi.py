@@ -327,11 +327,21 @@ def test_tasks_ask_alike_and_split_responses_into_their_claims(phantom: Path) ->
         assert [(claim.text, claim.confidence) for claim in claims] == [(s, i / 10) for i, s in enumerate(sentences)]
 
 
+def test_a_report_in_an_encoding_that_there_is_not(tmp_path: Path) -> None:
+    openi_layout.write_openi(tmp_path / "tree", 5, 1)
+    path = next((tmp_path / "tree" / "ecgen-radiology").glob("*.xml"))
+    for encoding in ("klingon", "utf-7", "rot13"):
+        path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><eCitation/>')
+        with pytest.raises(DataError, match=f"{path}: not XML"):
+            load_openi(tmp_path / "tree")
+
+
 def test_tasks_say_what_they_are() -> None:
     report, sentence, mimic = IUXrayReport(), IUXraySentence(), MimicSentence()
     assert [t.granularity for t in (report, sentence, mimic)] == ["report", "sentence", "sentence"]
     assert [t.fit_on for t in (report, sentence, mimic)] == ["mimic_report", "mimic_sentence", None]
-    assert [t.quality for t in (report, sentence, mimic)] == [None, "phantom_green", "phantom_green"]
+    assert [t.scorer for t in (report, sentence, mimic)] == ["green", "precision_green", "precision_green"]
+    assert [t.quality for t in (report, sentence, mimic)] == [None, "green", "green"]
     assert [t.phantom_layout for t in (report, sentence, mimic)] == ["openi", "openi", "mimic"]
     with pytest.raises(ValidationError):
         IUXrayReport(views="lateral")  # type: ignore[arg-type]

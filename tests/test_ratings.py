@@ -184,7 +184,7 @@ def test_alpha_under_weights_is_that_of_repeated_items() -> None:
 def run_folder(folder: Path, frames: dict[str, list[dict[str, Any]]], **board: Any) -> Path:
     for method, rows in frames.items():
         write_records(records_path(folder, method, "mimic_report"), rows)
-    content = {"title": "Confidence of m on d", "phantom": False, "seed": SEED, "replicates": REPLICATES}
+    content = {"title": "Confidence of m on d", "model": "m", "phantom": False, "seed": SEED, "replicates": REPLICATES}
     (folder / "leaderboard.json").write_text(json.dumps({**content, "unit": "cluster", **board}))
     return folder
 
@@ -312,7 +312,10 @@ def test_the_page_says_how_it_was_made(run: Path, made: Any, tmp_path: Path) -> 
     for said in ("Krippendorff's alpha", "3 raters, 20 reports", "400 replicates over patients", "median"):
         assert said in page
     assert "phantom" not in page
-    assert "phantom images" in markdown(ratings_table(run_folder(run, {}, phantom=True), file))
+    page = markdown(ratings_table(run_folder(run, {}, phantom=True), file))
+    assert "written by a model about phantom images" in page
+    page = markdown(ratings_table(run_folder(run, {}, phantom=True, model="phantom-gemma3 (embedded)"), file))
+    assert "written by a tiny model about phantom images" in page
 
 
 def test_all_reports_of_one_class_have_no_auroc(run: Path, tmp_path: Path) -> None:

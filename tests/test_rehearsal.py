@@ -74,10 +74,13 @@ def test_each_stage_of_the_phantom_study_is_played(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["format"], found["examples"], found["failed"]) == (1, 8, 0)
+    assert found["scorers"] == {"mimic_report": "phantom_green"}
+    assert "mimic_report: judged by phantom_green" in done.stdout
     rows = stages(tmp_path / "found.json")
     training = rows["conrad", "fit", "training the confidence"]
     assert training["items"] == 4  # 8 examples, each with 8 rollouts, 16 a step
     plan = conrad_bench("run", *arguments, "--dry-run", cwd=tmp_path)
+    assert ", judged by phantom_green" in plan.stdout
     assert f" {training['run_items']} " in next(line for line in plan.stdout.splitlines() if "steps of GRPO" in line)
     assert training["seconds_each"] > 0
     assert 0 < rows["verbalized", "estimate", "generate"]["host_gib"] < 8

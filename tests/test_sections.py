@@ -13,6 +13,7 @@ from conrad_bench.tasks.layouts.sections import (
     HAND_SET_SECTION,
     findings,
     indication,
+    is_hand_set,
     section_kind,
     sections,
     unix_lines,
@@ -169,6 +170,8 @@ def test_hand_set_sections() -> None:
 def test_hand_set_ranges() -> None:
     assert len(HAND_SET_RANGE) == 31
     assert sum(span == (0, 0) for span in HAND_SET_RANGE.values()) == 8
+    assert all(map(is_hand_set, [*HAND_SET_SECTION, *HAND_SET_RANGE]))
+    assert not is_hand_set(ANY)
     start, end = HAND_SET_RANGE["s50525523"]
     text = TITLE + " INDICATION:  Pain.\n"
     text = text.ljust(start) + "The\r\nmain text. ".ljust(end - start + 1, "m") + "rest"

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from conrad_bench.engines.opening import open_image
 from conrad_bench.errors import DataError, ImageError
 from conrad_bench.reading.elicitation import INSTRUCTIONS
 from conrad_bench.tasks.layouts import vqa
-from conrad_bench.tasks.layouts.vqa import Item, VqaTask, disjoint, hub_items, loaded, with_validation
+from conrad_bench.tasks.layouts.vqa import Item, VqaTask, disjoint, hub_items, loaded, read_rows, with_validation
 from conrad_bench.tasks.path_vqa import PathVqa
 from conrad_bench.tasks.phantom import mimic_layout, questions, render, vqa_layout, world
 from conrad_bench.tasks.scorers.vqa_match import VqaMatch, tokens
@@ -525,7 +526,31 @@ def test_hub_data_sets_that_do_not_fit(tmp_path: Path) -> None:
         assert "secret" not in text
     (tmp_path / "empty").mkdir()
     text = error(lambda: VqaRad(hub=str(tmp_path / "empty")).load(tmp_path))
-    assert "cannot be loaded from the hub" in text
+    assert "cannot be read" in text
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(range(256)) * 9, b"<html>not found</html>"])
+def test_a_damaged_parquet_file_is_a_data_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train-0.parquet").write_bytes(data)
+    text = error(lambda: VqaRad(hub=str(tmp_path / "set")).load(tmp_path))
+    assert f"data set {tmp_path / 'set'} cannot be read" in text
+
+
+def test_rows_without_an_image_have_none() -> None:
+    stored = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    nothing = pa.array([None, {"bytes": None, "path": None}, {"bytes": b"", "path": None}], type=stored)
+    table = pa.table({"image": nothing, "question": ["?"] * 3, "answer": ["yes"] * 3})
+    lacking = datasets.Dataset(table).cast_column("image", datasets.Image())
+    items = hub_items({"test": lacking}, "some/set")
+    assert [item.image for item in items] == ["", "", ""]
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"[" + b"1" * 6000 + b"]", b"[NaN", b"\xff\xfe[]"])
+def test_json_that_cannot_be_read_is_a_data_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(data)
+    assert str(path) in error(lambda: read_rows(path, "expected: rows"))
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -53,7 +53,9 @@ def _note(kind: Kind, cls: Any) -> str:
         return ", ".join(sorted(cls.needs)) or "-"
     if kind == "tasks":
         scorer = cls.model_fields["scorer"]
-        return f"{cls.granularity}, {'-' if scorer.is_required() else scorer.default}"
+        name = "-" if scorer.is_required() else scorer.default
+        phantom = cls.phantom_scorers.get(name)
+        return f"{cls.granularity}, {name}" + (f" ({phantom} on phantom data)" if phantom else "")
     if kind == "metrics":
         return f"{cls.better}, [{cls.range[0]:g}, {cls.range[1]:g}], {cls.source}"
     return str(cls.label) if kind == "scorers" else ", ".join(sorted(cls.provides))

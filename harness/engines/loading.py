@@ -11,10 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
 from conrad_bench.engines.processors import load_processor
 from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
+from conrad_bench.hub import quiet_hub
 from conrad_bench.rollouts.digests import adapter_digest, files_digest
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def _commit(model: str, revision: str | None) -> str:
     try:
         path = try_to_load_from_cache(model, "config.json", revision=revision)
         if not isinstance(path, str):
-            path = hf_hub_download(model, "config.json", revision=revision)
+            with quiet_hub():
+                path = hf_hub_download(model, "config.json", revision=revision)
     except HFValidationError as error:
         raise ModelError(f"model {model!r}: there is no such folder, and it is no hub id (owner/name)") from error
     except GatedRepoError as error:
@@ -103,7 +106,6 @@ def load(
     is too small.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
@@ -112,20 +114,19 @@ def load(
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        network, report = network_class.from_pretrained(
-            model,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map={"": device},
-            quantization_config=_quantization(dtype) if quantization == "nf4" else None,
-            revision=revision,
-            trust_remote_code=False,
-        )
+        with translated(f"model {model!r} cannot be loaded"):
+            network, report = network_class.from_pretrained(
+                model,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                device_map={"": device},
+                quantization_config=_quantization(dtype) if quantization == "nf4" else None,
+                revision=revision,
+                trust_remote_code=False,
+            )
     except torch.OutOfMemoryError as error:
         raise EngineError(f"model {model!r} does not fit into the device's memory; set quantization: nf4") from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
@@ -178,11 +179,9 @@ def adapter_config(folder: Path, base: str) -> dict[str, Any]:
 
     Raises ModelError if it is damaged, of another kind, or names another model than `base`.
     """
-    try:
+    with translated(_damaged(folder, base)):
         config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        kind, made_for = config.get("peft_type"), config.get("base_model_name_or_path") or base
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{_misfit(folder, base)}, or is damaged; fit the method again") from error
+        kind, made_for = config.get("peft_type"), str(config.get("base_model_name_or_path") or base)
     if kind != "LORA":
         raise ModelError(f"the adapter in {folder} is no LoRA adapter (peft_type {kind!r})")
     if made_for != base and not Path(made_for).is_absolute() and not Path(base).is_dir():
@@ -191,15 +190,15 @@ def adapter_config(folder: Path, base: str) -> dict[str, Any]:
 
 
 def empty_model(model: str, revision: str | None) -> Any:
-    """Return a checkpoint's network without its weights, on torch's meta device."""
+    """Return a checkpoint's network without its weights, on torch's meta device. Raises ModelError."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    network_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    with torch.device("meta"):
+    with translated(f"model {model!r} cannot be loaded"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        network_class: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         return network_class.from_config(config)
 
 
@@ -208,25 +207,26 @@ def check_adapter(folder: Path, model: str, revision: str | None) -> None:
 
     Raises ModelError.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     layers = dict(empty_model(model, revision).named_modules())
-    try:
-        with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-            shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise ModelError(f"{_misfit(folder, model)}, or is damaged; fit the method again") from error
+    with translated(_damaged(folder, model)), safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118 - no mapping
     for key, shape in shapes.items():
         name, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
         weight = getattr(layers.get(name), "weight", None)
         # A has shape (rank, inputs), B (outputs, rank), the layer's weight (outputs, inputs).
         axis = {"A": 1, "B": 0}.get(side)
-        if weight is None or axis is None or shape[axis] != weight.shape[axis]:
+        if weight is None or axis is None or len(shape) != 2 or shape[axis] != weight.shape[axis]:
             raise ModelError(f"{_misfit(folder, model)}: their layers differ; fit the method again")
 
 
 def _misfit(folder: Path, base: str) -> str:
     return f"the adapter in {folder} was not made for the model {base!r}"
+
+
+def _damaged(folder: Path, base: str) -> str:
+    return f"{_misfit(folder, base)}, or is damaged; fit the method again"
 
 
 @dataclass(slots=True)
@@ -254,19 +254,15 @@ class Adapters:
     def _load(self, folder: Path, name: str, base: str) -> None:
         hush_imports()  # peft imports it where it is installed
         import peft
-        from safetensors import SafetensorError
 
         adapter_config(folder, base)
-        problem = _misfit(folder, base)
-        try:
+        with translated(_damaged(folder, base)):
             if self.wrapper is None:
                 config = peft.PeftConfig.from_pretrained(str(folder))
                 config.inference_mode = True
                 config.base_model_name_or_path = self.model.name_or_path  # peft warns of a folder that has moved
                 self.wrapper = peft.get_peft_model(self.model, config, adapter_name=name)
             result = self.wrapper.load_adapter(str(folder), adapter_name=name)
-        except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
-            raise ModelError(f"{problem}, or is damaged ({type(error).__name__}); fit the method again") from error
         if result.missing_keys or result.unexpected_keys:
-            raise ModelError(f"{problem}: their layers differ; fit the method again")
+            raise ModelError(f"{_misfit(folder, base)}: their layers differ; fit the method again")
         self.wrapper.eval()

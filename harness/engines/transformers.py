@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.decoders import (
     counts_padding,
     decoder_layers,
@@ -202,9 +203,10 @@ class TransformersEngine(Engine):
             model, processor = self.torch_model()
             model.eval()
             tokenizer = processor.tokenizer
-            stop_ids = stop_tokens(model.generation_config, tokenizer)
-            end_id = end_of_turn(processor, stop_ids)
-            stops = sorted(stop_ids | {end_id})
+            with translated(f"model {self.model!r} has a chat template or end tokens that cannot be used"):
+                stop_ids = stop_tokens(model.generation_config, tokenizer)
+                end_id = end_of_turn(processor, stop_ids)
+                stops = sorted(stop_ids | {end_id})
             pad_id = end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
             # generate() fills gaps from the model's own defaults, such as top_k or a repetition penalty: none here.
             model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad_id, do_sample=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Generation, Job
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.inputs import encode_unexpanded, scored_ids
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
 from conrad_bench.engines.opening import open_image
@@ -189,7 +190,8 @@ class VLLMEngine(VLLMOptions):
         rank = 0
         if adapter is not None:
             config = adapter_config(adapter, self.model)
-            highest = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+            with translated(f"{adapter / 'adapter_config.json'} names no rank; fit the method again"):
+                highest = max([config["r"], *(config.get("rank_pattern") or {}).values()])
             rank = next((rank for rank in _RANKS if rank >= highest), highest)
         if self._served is None or self._served.rank < rank:
             self._stop()

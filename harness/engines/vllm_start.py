@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from conrad_bench.engines.base import Engine
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.inputs import TextProcessor, end_of_turn, stop_tokens
 from conrad_bench.engines.loading import locate
 from conrad_bench.engines.processors import load_processor
@@ -86,7 +87,8 @@ def start(engine: VLLMOptions, rank: int) -> Served:
         os.environ.setdefault(name, value)
     revision = locate(engine.model, engine.revision).get("revision")
     processor = load_processor(engine.model, revision, engine.chat_template)
-    own = AutoConfig.from_pretrained(engine.model, revision=revision).get_text_config()
+    with translated(f"model {engine.model!r} cannot be loaded"):
+        own = AutoConfig.from_pretrained(engine.model, revision=revision).get_text_config()
     options: dict[str, Any] = {
         "revision": revision,
         "tokenizer_revision": revision,
@@ -159,10 +161,11 @@ def _stop_tokens(model: str, revision: str | None, processor: Any) -> tuple[list
     """Return the tokens that end a response, and the one with which the chat template ends a turn."""
     from transformers import AutoConfig, GenerationConfig
 
-    try:
-        defaults = GenerationConfig.from_pretrained(model, revision=revision)
-    except OSError:  # a checkpoint without generation_config.json
-        defaults = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model, revision=revision))
-    stop_ids = stop_tokens(defaults, processor.tokenizer)
-    end_id = end_of_turn(processor, stop_ids)
-    return sorted(stop_ids | {end_id}), end_id
+    with translated(f"model {model!r} has a chat template or end tokens that cannot be used"):
+        try:
+            defaults = GenerationConfig.from_pretrained(model, revision=revision)
+        except OSError:  # a checkpoint without generation_config.json
+            defaults = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model, revision=revision))
+        stop_ids = stop_tokens(defaults, processor.tokenizer)
+        end_id = end_of_turn(processor, stop_ids)
+        return sorted(stop_ids | {end_id}), end_id

@@ -47,7 +47,7 @@ def page(board: dict[str, Any]) -> str:
 def _header(board: dict[str, Any]) -> Iterator[str]:
     yield f"<header><h1>{escape(board['title'])}</h1>"
     if board["phantom"]:
-        yield f'<p class="note">{escape(wording.PHANTOM)}</p>'
+        yield f'<p class="note">{escape(wording.phantom_note(board))}</p>'
     for note in board.get("notes", []):
         yield f'<p class="note">{escape(note)}</p>'
     if board.get("caveats"):

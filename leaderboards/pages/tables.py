@@ -9,13 +9,13 @@ from urllib.parse import quote
 from conrad_bench.leaderboards.pages.wording import (
     CAVEATS,
     MEASURES,
-    PHANTOM,
     column_title,
     columns,
     estimate_text,
     footnotes,
     interval_note,
     p_text,
+    phantom_note,
     ranked,
     run_text,
     threshold_text,
@@ -36,7 +36,7 @@ def markdown(board: dict[str, Any]) -> str:
     """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
-        lines += [PHANTOM, ""]
+        lines += [phantom_note(board), ""]
     for note in board.get("notes", []):
         lines += [f"**{note}**", ""]
     if board.get("caveats"):

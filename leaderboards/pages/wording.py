@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
@@ -15,12 +15,25 @@ MEASURES = {
 }
 _KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa (percentile where a metric is not smooth)"}
 
-PHANTOM = (
-    "These numbers come from phantom images that a program drew and a tiny model trained on them. They show that the "
-    "software works; they say nothing about real radiographs or about any medical model."
-)
+_EMBEDDED = "phantom-gemma3"
+"""How the label of the embedded model begins."""
 
 CAVEATS = "These runs do not belong on one leaderboard; it was made all the same (--mixed):"
+
+
+def is_tiny(board: Mapping[str, Any]) -> bool:
+    """Tell whether the embedded model alone wrote what a leaderboard is about."""
+    models = [run["model"] for run in board.get("runs", [])] or [board["model"]]
+    return all(model.startswith(_EMBEDDED) for model in models)
+
+
+def phantom_note(board: Mapping[str, Any]) -> str:
+    """Return what numbers from phantom images mean, and of the model only what it was."""
+    tiny = " and a tiny model trained on them" if is_tiny(board) else ""
+    return (
+        f"These numbers come from phantom images that a program drew{tiny}. They show that the software works; they "
+        "say nothing about real radiographs or about any medical model."
+    )
 
 
 def ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple, get_args
 
 from conrad_bench.errors import DataError
 from conrad_bench.tasks.base import Loaded
-from conrad_bench.tasks.layouts.sections import findings, indication
+from conrad_bench.tasks.layouts.sections import findings, indication, is_hand_set
 from conrad_bench.types import Example, Split
 
 Views = Literal["all", "frontal", "frontal_lateral"]
@@ -81,7 +81,11 @@ def view_rank(view_position: str) -> tuple[int, int]:
 
 
 def load_mimic_cxr(
-    root: Path, views: Views = "all", splits: Collection[Split] = SPLITS, reports_root: Path | None = None
+    root: Path,
+    views: Views = "all",
+    splits: Collection[Split] = SPLITS,
+    reports_root: Path | None = None,
+    hand_set: bool = False,
 ) -> Loaded:
     """Read the studies of `splits` as examples, in the order of their ids.
 
@@ -90,8 +94,9 @@ def load_mimic_cxr(
     Attributes: view (ViewPosition of the first image, "unknown" where empty), and the columns of the optional file
     attributes.csv[.gz] beside the csv files, keyed by study_id; a column that holds numbers alone becomes floats.
 
-    Counted in `left_out`, one reason a study: "no report file", "empty report", "no findings section", "no image of the
-    chosen views", "image file not found" (of one of its images). Images are not opened: the engine's `open_image` says
+    Counted in `left_out`, one reason a study: "no report file", "empty report", "no findings section", "findings set by
+    hand" (unless `hand_set`: the 46 studies that the official sectioned csv lacks), "no image of the chosen views",
+    "image file not found" (of one of its images). Images are not opened: the engine's `open_image` says
     which file is torn. Report texts are read for the wanted splits only.
 
     Raises DataError naming the file that is missing (with a drawing of the expected tree) or the file, line and column
@@ -127,6 +132,8 @@ def load_mimic_cxr(
             left_out["empty report"] += 1
         elif reference is None:
             left_out["no findings section"] += 1
+        elif not hand_set and is_hand_set(f"s{study_id}"):
+            left_out["findings set by hand"] += 1
         elif not chosen:
             left_out["no image of the chosen views"] += 1
         elif not all(map(os.path.isfile, paths)):

@@ -125,7 +125,7 @@ def _read_report(path: Path) -> _Report:
     """Read a report. Raises DataError; the parser's own message holds a place and no text."""
     try:
         tree = ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: an encoding that there is not
         raise DataError(f"{path}: not XML ({error}); unpack NLMCXR_reports.tgz again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error

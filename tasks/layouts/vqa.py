@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from conrad_bench.engines.opening import check_header, unreadable
 from conrad_bench.errors import DataError
+from conrad_bench.hub import quiet_hub
 from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import write_bytes
@@ -111,6 +112,8 @@ def read_rows(path: Path, expected: str) -> list[dict[str, Any]]:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); download the file again") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, byte {error.start + 1}: not UTF-8; download the file again") from None
+    except (ValueError, RecursionError):  # a number or a nesting that no data set has
+        raise DataError(f"{path}: not JSON that can be read; download the file again") from None
     return check_rows(rows, path)
 
 
@@ -232,12 +235,21 @@ def loaded(items: Iterable[Item]) -> Loaded:
 
 
 def hub_splits(hub: str) -> dict[str, Any]:
-    """Return the splits of a data set on the Hugging Face hub: this may download it. Raises DataError."""
+    """Return the splits of a data set on the Hugging Face hub, or in a folder of its form: this may download it.
+
+    Raises DataError.
+    """
     import datasets
 
     try:
-        return dict(datasets.load_dataset(hub))
+        with quiet_hub():
+            return dict(datasets.load_dataset(hub))
     except Exception as error:  # what fails depends on the hub's client: connection, permission, name, format
+        if os.path.isdir(hub):
+            raise DataError(
+                f"data set {hub} cannot be read ({type(error).__name__}); its files are missing, damaged or of another "
+                "form: fetch it again"
+            ) from error
         raise DataError(
             f"data set {hub} cannot be loaded from the hub ({type(error).__name__}); check its id, the network and "
             "your access, or give a data root instead"
@@ -288,7 +300,7 @@ def _saved_image(image: Mapping[str, Any] | None, where: str) -> str:
 
     from PIL import Image
 
-    if image is None:
+    if image is None or not (image["bytes"] or image["path"]):
         return ""
     try:
         data: bytes = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]

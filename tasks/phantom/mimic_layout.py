@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.errors import DataError
-from conrad_bench.tasks.layouts.sections import HAND_SET_RANGE, HAND_SET_SECTION
+from conrad_bench.tasks.layouts.sections import is_hand_set
 from conrad_bench.tasks.phantom import render, world
 from conrad_bench.tasks.phantom.world import Scanner, Study
 from conrad_bench.tasks.phantom.writing import impression, whole_folder, wording
@@ -67,7 +67,7 @@ def study_id(study: Study) -> str:
     """Return the study's identifier: 8 digits that start with 5."""
     name = _identifier(5, study.seed[0], study.patient * _STUDIES_A_PATIENT + study.index)
     # The loader treats some real studies by hand; a phantom study must not be taken for one of them.
-    while f"s{name}" in HAND_SET_SECTION or f"s{name}" in HAND_SET_RANGE:
+    while is_hand_set(f"s{name}"):
         name = _identifier(5, study.seed[0], int(name[1:]))
     return name
 

@@ -57,6 +57,9 @@ That scorer hands over an empty answer before it asks for one, and its tokenizer
 sequence. All published GREEN numbers were obtained so; an input that looks tidier is another metric.
 """
 
+GREEN_DTYPE = "float16"
+"""The precision of the weights in which the published scorer runs the judge."""
+
 ANSWER_TOKENS = 2048
 """The longest answer; decoding is greedy."""
 
@@ -196,7 +199,7 @@ class ReportJudge(Scorer):
 
     def judge(self) -> tuple[str, dict[str, Any]]:
         """Return the judge's engine and its options."""
-        form = {"chat_template": GREEN_CHAT} if self.chat == "green" else {}
+        form = {"chat_template": GREEN_CHAT, "dtype": GREEN_DTYPE} if self.chat == "green" else {}
         return self.engine, {"model": self.model, **form, **(self.model_extra or {})}
 
     def ask(self, reference: str, candidate: str) -> str:
