@@ -539,11 +539,11 @@ def test_a_damaged_parquet_file_is_a_data_error(tmp_path: Path, data: bytes) -> 
 
 def test_rows_without_an_image_have_none() -> None:
     stored = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    nothing = pa.array([None, {"bytes": None, "path": None}, {"bytes": b"", "path": None}], type=stored)
-    table = pa.table({"image": nothing, "question": ["?"] * 3, "answer": ["yes"] * 3})
+    nothing = pa.array([None, {"bytes": None, "path": None}], type=stored)
+    table = pa.table({"image": nothing, "question": ["?"] * 2, "answer": ["yes"] * 2})
     lacking = datasets.Dataset(table).cast_column("image", datasets.Image())
     items = hub_items({"test": lacking}, "some/set")
-    assert [item.image for item in items] == ["", "", ""]
+    assert [item.image for item in items] == ["", ""]
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"[" + b"1" * 6000 + b"]", b"[NaN", b"\xff\xfe[]"])

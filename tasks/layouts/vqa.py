@@ -300,7 +300,7 @@ def _saved_image(image: Mapping[str, Any] | None, where: str) -> str:
 
     from PIL import Image
 
-    if image is None or not (image["bytes"] or image["path"]):
+    if image is None or (image["bytes"] is None and not image["path"]):
         return ""
     try:
         data: bytes = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
