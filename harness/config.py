@@ -266,7 +266,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _structure_problems(error: ValidationError, places: Places) -> Iterator[str]:
     for path, text in option_problems(RunConfig, error, "key"):
         if text == MISSING:
-            yield f"no {path[0]} given: name them with --{path[0]} A,B or in a config file as `{path[0]}: [A, B]`"
+            file = f"{places.file}: " if places.file is not None else ""
+            yield f"{file}no {path[0]} given: name them with --{path[0]} A,B or in a config file as `{path[0]}: [A, B]`"
         else:
             yield f"{places.name(path)}: {text}"
 

@@ -66,7 +66,7 @@ def test_defaults_lie_below_the_file_and_the_file_below_the_command_line(tmp_pat
         ("methods: [probe]\ntasks: [a]\nlimit: 0\n", r"line 3: limit: .*greater than or equal to 1.*0"),
         ("methods:\n- probe\n- 3\ntasks: [a]\n", r"line 3: methods\.1: .*string"),
         ("methods: [a, a]\ntasks: [a]\n", r"line 1: methods: named twice: a"),
-        ("tasks: [a]\n", r"no methods given.*--methods"),
+        ("tasks: [a]\n", r"my\.yaml: no methods given.*--methods"),
         ("methods: [a\ntasks: [b]\n", r"my\.yaml, line 2: not YAML"),
         ("seed: 1\nseed: 2\n", r"my\.yaml, line 2: the key 'seed' stands here a second time"),
         ("1: x\n", r"my\.yaml, line 1: the key should be text"),

@@ -324,6 +324,12 @@ def test_a_weight_of_another_shape_is_no_adapter_of_the_model(
             check_adapter(folder, str(tiny_gemma3), None)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "a device"])
+def test_a_device_that_torch_does_not_know_is_a_configuration_error(tiny_gemma3: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device: '{device}' is no device of torch"):
+        TransformersEngine(model=str(tiny_gemma3), device=device).identity()
+
+
 def test_memory_that_is_too_small_halves_the_batch() -> None:
     sizes: list[int] = []
 

@@ -37,7 +37,7 @@ from conrad_bench.engines.inputs import (
 from conrad_bench.engines.loading import Adapters, empty_model, load, locate
 from conrad_bench.engines.processors import check_prompts, dated_texts, load_processor, load_tokenizer
 from conrad_bench.engines.scoring import alora_offsets, continuation_scores
-from conrad_bench.errors import EngineError, ModelError
+from conrad_bench.errors import ConfigError, EngineError, ModelError
 from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -185,7 +185,12 @@ class TransformersEngine(Engine):
         import torch
 
         if self.device != "auto":
-            return torch.device(self.device)
+            try:
+                return torch.device(self.device)
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"device: {self.device!r} is no device of torch; should be auto, cpu, cuda or cuda:1, for example"
+                ) from error
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def _dtype(self) -> torch.dtype:
