@@ -63,7 +63,7 @@ def fit_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loaded],
     parts["training examples"] = examples_digest([*loaded.split("train"), *loaded.split("validate")])
     inner = learner_name(name)
     if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
-        parts[f"artifact of {inner}"] = artifact_digest(out / "artifacts" / f"{inner}@{task_name}")
+        parts[f"artifact of {inner}"] = artifact_digest(artifact_folder(out, inner, task_name))
     return parts
 
 
@@ -75,7 +75,7 @@ def record_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loade
     if task_name in plan.qualities:
         parts["quality scorer"] = _judging(plan, plan.qualities[task_name])
     if TRAINING in method.needs:
-        parts["artifact"] = artifact_digest(out / "artifacts" / f"{name}@{task.fit_on or task_name}")
+        parts["artifact"] = artifact_digest(artifact_folder(out, name, task.fit_on or task_name))
     return parts
 
 
@@ -110,6 +110,11 @@ def code_digest(cls: type[BaseModel]) -> str:
         return file_digest(Path(inspect.getfile(cls)))
     except (OSError, TypeError):  # defined in a notebook or at a prompt: there is no file
         return cls.__qualname__
+
+
+def artifact_folder(out: Path, name: str, task_name: str) -> Path:
+    """Return the folder of what a method learned on a task."""
+    return out / "artifacts" / f"{name}@{task_name}"
 
 
 def artifact_digest(folder: Path) -> str:

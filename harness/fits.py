@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conrad_bench.errors import StorageError, TrainingError
-from conrad_bench.fingerprints import ARTIFACT, artifact_files, fit_parts
+from conrad_bench.fingerprints import ARTIFACT, artifact_files, artifact_folder, fit_parts
 from conrad_bench.judging import make_judge
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
@@ -128,8 +128,3 @@ def fitting(plan: Plan, method: Method, model: Model) -> Model:
     """Return the model for a method's fit: a training has the judges' memory, too, unless it asks them as it goes."""
     beside = () if learner(method).asks_while_training() else tuple(plan.judges.values())
     return replace(model, beside=beside)
-
-
-def artifact_folder(out: Path, name: str, task_name: str) -> Path:
-    """Return the folder of what a method learned on a task."""
-    return out / "artifacts" / f"{name}@{task_name}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom, try_engine
+from conrad_bench.storage import read_json
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
@@ -131,9 +132,8 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
 def engine_notes(plan: Plan, data: dict[str, Loaded], out: Path) -> list[str]:
     """Return what the engine has to say about its model; asked once, and then kept in the run's context.json."""
     try:
-        said = json.loads((out / "context.json").read_text(encoding="utf-8"))["context"]["notes"]
-        return [str(note) for note in said]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(note) for note in (read_json(out / "context.json") or {})["context"]["notes"]]
+    except (KeyError, TypeError):
         return try_engine(plan, data)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.base import Engine
 from conrad_bench.engines.opening import check_header, unreadable
-from conrad_bench.fits import artifact_folder
+from conrad_bench.fingerprints import artifact_folder
 from conrad_bench.plan import Plan
 from conrad_bench.types import TRAINING
 

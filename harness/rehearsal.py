@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import HubUnreachable, StorageError
-from conrad_bench.fits import artifact_folder, fitting
+from conrad_bench.fingerprints import artifact_folder
+from conrad_bench.fits import fitting
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step

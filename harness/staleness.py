@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conrad_bench.errors import ConradBenchError
-from conrad_bench.fingerprints import ARTIFACT, artifact_problem, changed, fit_parts, record_parts
-from conrad_bench.fits import artifact_folder, with_inner
+from conrad_bench.fingerprints import ARTIFACT, artifact_folder, artifact_problem, changed, fit_parts, record_parts
+from conrad_bench.fits import with_inner
 from conrad_bench.methods.recalibrated import Recalibrated
 from conrad_bench.records import made_from, records_path
 from conrad_bench.storage import file_sha256, read_json, storage_errors
