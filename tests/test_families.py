@@ -113,6 +113,26 @@ def plain(engine: TransformersEngine, prompt: Prompt, ids: Sequence[int]) -> lis
     return [float(row[token]) for row, token in zip(logits.log_softmax(-1), ids, strict=True)]
 
 
+def test_samples_of_one_prompt_are_read_together_and_written_as_if_alone(
+    engine: TransformersEngine, prompts: list[Prompt]
+) -> None:
+    sampling = Sampling(1.0, 1.0, 8)
+    jobs = [Job(prompt, seed) for seed in range(3) for prompt in prompts[:3]]
+    alone = [engine.generate([job], sampling, None)[0] for job in jobs]
+    read: list[int] = []
+    network = engine._load().model
+    hook = network.register_forward_pre_hook(
+        lambda _module, _args, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        together = engine.generate(jobs, sampling, None)
+    finally:
+        hook.remove()
+    assert_same(together, alone)
+    longest = max(len(encode(engine._load().processor, prompt).ids) for prompt in prompts[:3])
+    assert sum(n for n in read if n > len(jobs)) <= 3 * longest  # each prompt once, and not once a sample
+
+
 @pytest.mark.parametrize("sampling", [Sampling(max_tokens=8), Sampling(1.0, 0.9, 8)], ids=["greedy", "sampled"])
 def test_responses_do_not_depend_on_the_batch(
     engine: TransformersEngine, prompts: list[Prompt], sampling: Sampling

@@ -1,18 +1,84 @@
-"""Choosing tokens so that a response depends on its own seed alone, not on what else is in the batch."""
+"""Writing responses: prompts are read once for all their samples, and each response depends on its own seed alone."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from conrad_bench.engines.decoders import positions, positions_behind
+from conrad_bench.engines.inputs import Encoded, collate, seen_behind
+from conrad_bench.engines.scoring import alora_offsets
 from conrad_bench.types import Sampling
 
 if TYPE_CHECKING:
     import torch
 
+_DROP = 0.75
+"""Rows that have ended are left out of the next steps when no more than this share of the rows goes on: to leave them
+out costs a copy of the others' keys and values."""
+
+
+def write(
+    model: Any,
+    network: Any,
+    batch: Sequence[Encoded],
+    rows: Sequence[int],
+    chooser: TokenChooser,
+    stops: Collection[int],
+    starts: Sequence[int] | None,
+    pad: int,
+    max_tokens: int,
+) -> None:
+    """Write responses behind the prompts of one batch of shapes, until all have ended or have `max_tokens` tokens.
+
+    Response r belongs to prompt `rows[r]`: a prompt is read once, however many responses it gets. What is written is
+    the chooser's, up to each row's first of the tokens `stops` and in part beyond it. `model`, `network` and `starts`
+    are as in `continuation_scores`.
+    """
+    import torch
+
+    inputs = collate(batch, pad, True, network.device, network.dtype)
+    places = positions(network, inputs)
+    out = first = model(
+        **inputs,
+        **alora_offsets([len(encoded.ids) for encoded in batch], starts),
+        position_ids=places,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache = first.past_key_values
+    of_prompt = torch.tensor(rows, device=network.device)
+    if list(rows) != list(range(len(batch))):
+        cache.batch_select_indices(of_prompt)
+    logits = out.logits[:, -1][of_prompt]
+    alive = list(range(len(rows)))
+    ended: set[int] = set()
+    next_places = positions_behind(places, inputs["attention_mask"], of_prompt.new_zeros(1))
+    for step in range(max_tokens):
+        chosen = chooser.choose(logits, alive)
+        ended |= {row for row, token in zip(alive, chosen.tolist(), strict=True) if token in stops}
+        kept = [i for i, row in enumerate(alive) if row not in ended]
+        if not kept or step == max_tokens - 1:
+            return
+        if len(kept) <= _DROP * len(alive):
+            index = torch.tensor(kept, device=network.device)
+            alive, of_prompt, chosen = [alive[i] for i in kept], of_prompt[index], chosen[index]
+            cache.batch_select_indices(index)
+        mask = inputs["attention_mask"][of_prompt]
+        out = model(
+            input_ids=chosen[:, None],
+            attention_mask=torch.cat([mask, mask.new_ones(len(alive), step + 1)], dim=1),
+            position_ids=next_places[..., of_prompt, :] + step,
+            past_key_values=cache,
+            use_cache=True,
+            **seen_behind(inputs, first, step + 1, of_prompt),
+            **alora_offsets([1] * len(alive), None if starts is None else [0] * len(alive)),
+        )
+        logits = out.logits[:, -1]
+
 
 class TokenChooser:
-    """Makes the choice in the place of a logits processor, and remembers the log-probability of each chosen token.
+    """Chooses tokens, and remembers the log-probability of each chosen token.
 
     Temperature 0 takes the most probable token. Otherwise the choice is Gumbel-max sampling, argmax(logit / T - log E)
     with E ~ Exp(1), which draws from the softmax of the kept tokens exactly; every row has its own random generator.
@@ -36,49 +102,53 @@ class TokenChooser:
         self._allowed = allowed
         self._barred = torch.tensor(sorted(barred), dtype=torch.long, device=device)
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self._logprobs: list[torch.Tensor] = []
+        self.written: list[list[int]] = [[] for _ in seeds]
+        """The tokens chosen for each row, those after its end included."""
+        self.logprobs: list[list[float]] = [[] for _ in seeds]
+        """Their log-probabilities."""
 
-    def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Return scores of shape (batch, vocabulary): 0 for the chosen token of each row, -inf for all others."""
-        import torch
-
+    def choose(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Return the next token of each of some rows, shape (rows,), by their logits (rows, vocabulary)."""
         logits = logits.float()
         # Without the softmax's full-size result: only the chosen entries are needed.
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
-        possible = logits.index_fill(-1, self._barred, -torch.inf) if len(self._barred) else logits
+        possible = logits.index_fill(-1, self._barred, float("-inf")) if len(self._barred) else logits
         if self._allowed is not None:
-            possible = self._restricted(input_ids, possible, self._allowed)
-        chosen = (self._perturbed(possible) if self._sampling.temperature > 0 else possible).argmax(
-            dim=-1, keepdim=True
-        )
-        self._logprobs.append((logits.gather(-1, chosen) - normaliser)[:, 0])
-        return torch.full_like(logits, -torch.inf).scatter_(-1, chosen, 0.0)
+            possible = self._restricted(possible, rows, self._allowed)
+        if self._sampling.temperature > 0:
+            possible = self._perturbed(possible, rows)
+        chosen = possible.argmax(dim=-1, keepdim=True)
+        scores = (logits.gather(-1, chosen) - normaliser)[:, 0].tolist()
+        for row, token, score in zip(rows, chosen[:, 0].tolist(), scores, strict=True):
+            self.written[row].append(token)
+            self.logprobs[row].append(score)
+        return chosen[:, 0]
 
-    def logprobs(self) -> list[list[float]]:
-        """Return the log-probability of each chosen token of each row, steps after the row's end included."""
+    def __call__(self, _input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Choose as a logits processor of transformers' generate(), which keeps all rows to its end.
+
+        Returns scores of shape (batch, vocabulary): 0 for the chosen token of each row, -inf for all others.
+        """
         import torch
 
-        values: list[list[float]] = torch.stack(self._logprobs, dim=1).tolist()
-        return values
+        chosen = self.choose(logits, range(len(self._generators)))
+        return torch.full_like(logits, -torch.inf, dtype=torch.float32).scatter_(-1, chosen[:, None], 0.0)
 
     def _restricted(
-        self, input_ids: torch.Tensor, logits: torch.Tensor, allowed: Sequence[Sequence[tuple[int, ...]]]
+        self, logits: torch.Tensor, rows: Sequence[int], allowed: Sequence[Sequence[tuple[int, ...]]]
     ) -> torch.Tensor:
         """Return the logits with -inf for the tokens that no allowed sequence goes on with; ended rows stay as is."""
-        import torch
-
-        done = len(self._logprobs)
         scores = logits.clone()
-        for row, (sequences, written) in enumerate(
-            zip(allowed, input_ids[:, input_ids.shape[1] - done :].tolist(), strict=True)
-        ):
-            nexts = sorted({ids[done] for ids in sequences if len(ids) > done and list(ids[:done]) == written})
+        for i, row in enumerate(rows):
+            written = tuple(self.written[row])
+            done = len(written)
+            nexts = sorted({ids[done] for ids in allowed[row] if len(ids) > done and ids[:done] == written})
             if nexts:
-                scores[row] = -torch.inf
-                scores[row, nexts] = logits[row, nexts]
+                scores[i] = float("-inf")
+                scores[i, nexts] = logits[i, nexts]
         return scores
 
-    def _perturbed(self, logits: torch.Tensor) -> torch.Tensor:
+    def _perturbed(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         import torch
 
         scores = logits / self._sampling.temperature
@@ -88,6 +158,6 @@ class TokenChooser:
             beyond = probabilities.cumsum(dim=-1) - probabilities >= self._sampling.top_p
             scores = scores.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
         waiting = torch.stack(
-            [torch.empty_like(scores[0]).exponential_(generator=generator) for generator in self._generators]
+            [torch.empty_like(scores[0]).exponential_(generator=self._generators[row]) for row in rows]
         )
         return scores - waiting.log()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -20,7 +21,7 @@ from conrad_bench.engines.decoders import (
     decoder_layers,
     layer_states_of,
 )
-from conrad_bench.engines.decoding import TokenChooser
+from conrad_bench.engines.decoding import TokenChooser, write
 from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
@@ -247,36 +248,36 @@ class TransformersEngine(Engine):
 
     def _generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         loaded = self._load()
-        batch = [encode(loaded.processor, job.prompt) for job in jobs]
-        return by_shape(
-            batch, jobs, lambda some, part: self._write(some, part, sampling, adapter), same_length=loaded.unpadded
+        asked: dict[Prompt, list[int]] = {}
+        for i, job in enumerate(jobs):
+            asked.setdefault(job.prompt, []).append(i)
+        batch = [encode(loaded.processor, prompt) for prompt in asked]
+        samples = [[jobs[i] for i in places] for places in asked.values()]
+        written = by_shape(
+            batch, samples, lambda some, part: self._write(some, part, sampling, adapter), same_length=loaded.unpadded
         )
+        found = {
+            i: g for places, row in zip(asked.values(), written, strict=True) for i, g in zip(places, row, strict=True)
+        }
+        return [found[i] for i in range(len(jobs))]
 
     def _write(
-        self, batch: Sequence[Encoded], jobs: Sequence[Job], sampling: Sampling, adapter: Path | None
-    ) -> list[Generation]:
-        from transformers import GenerationConfig, LogitsProcessorList
-
+        self, batch: Sequence[Encoded], samples: Sequence[Sequence[Job]], sampling: Sampling, adapter: Path | None
+    ) -> list[list[Generation]]:
+        """Return one response for each of the jobs that share each prompt."""
         loaded = self._load()
-        inputs = collate(batch, loaded.pad_id, True, loaded.model.device, loaded.model.dtype)
-        config = GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
-            do_sample=False,
-            eos_token_id=loaded.stop_ids,
-            pad_token_id=loaded.pad_id,
-        )
+        jobs = [job for row in samples for job in row]
+        rows = [i for i, row in enumerate(samples) for _ in row]
         allowed = [self._allowed(job.prompt, sampling) for job in jobs] if sampling.choices else None
         chooser = TokenChooser([job.seed for job in jobs], sampling, loaded.model.device, allowed, loaded.barred)
+        stops = loaded.stop_ids
         with self._using(adapter, batch) as (model, starts):
-            sequences = model.generate(
-                **inputs,
-                **alora_offsets([len(encoded.ids) for encoded in batch], starts),
-                generation_config=config,
-                logits_processor=LogitsProcessorList([chooser]),
-            )
-        written = sequences[:, inputs["input_ids"].shape[1] :].tolist()
-        generations = [self._cut(ids, logprobs) for ids, logprobs in zip(written, chooser.logprobs(), strict=True)]
-        return [replace(g, logprobs=None) for g in generations] if sampling.choices else generations
+            write(model, loaded.model, batch, rows, chooser, stops, starts, loaded.pad_id, sampling.max_tokens)
+        made = list(map(self._cut, chooser.written, chooser.logprobs))
+        if sampling.choices:
+            made = [replace(generation, logprobs=None) for generation in made]
+        each = iter(made)
+        return [list(islice(each, len(row))) for row in samples]
 
     def _allowed(self, prompt: Prompt, sampling: Sampling) -> list[tuple[int, ...]]:
         """Return the token sequences of the only responses that there can be, each with the end of the turn."""

@@ -108,18 +108,25 @@ class Model:
             raise ConfigError(f"{n} samples of each response need a temperature above 0; set the method's temperature")
         keys = self.keys(prompts, sampling, n)
         requests = {
-            key: (prompt, sample) for prompt, row in zip(prompts, keys, strict=True) for sample, key in enumerate(row)
+            key: (prompt, sample, row[0])
+            for prompt, row in zip(prompts, keys, strict=True)
+            for sample, key in enumerate(row)
         }
 
-        def call(batch: Mapping[str, tuple[Prompt, int]]) -> Call:
+        def call(batch: Mapping[str, tuple[Prompt, int, str]]) -> Call:
             # 60 bits of the key: the seed depends neither on the order of requests nor on the batch.
-            jobs = [Job(prompt, int(key[:15], 16)) for key, (prompt, _) in batch.items()]
+            jobs = [Job(prompt, int(key[:15], 16)) for key, (prompt, _, _) in batch.items()]
             return Call("generate", (jobs, sampling, self.adapter))
 
-        def stored(key: str, generation: Generation) -> Row:
-            return {**_row(key, "generate", requests[key][1]), **asdict(generation)}
+        def stored(key: str, made: Generation) -> Row:
+            answer = {name: getattr(made, name) for name in ("text", "token_ids", "logprobs", "finish_reason")}
+            return {**_row(key, "generate", requests[key][1]), **answer}
 
-        rows = self._answers("generate", requests, lambda request: _length(request[0]), call, stored, _UNREADABLE)
+        def order(request: tuple[Prompt, int, str]) -> tuple[int, str, int]:
+            prompt, sample, first = request
+            return (-_length(prompt), first, sample)  # a prompt's samples side by side: it is read once for them
+
+        rows = self._answers("generate", requests, order, call, stored, _UNREADABLE)
         return [[_response(rows[key]) for key in row] for row in keys]
 
     def score(
@@ -140,7 +147,7 @@ class Model:
         def stored(key: str, scores: list[float]) -> Row:
             return {**_row(key, "score"), "values": scores}
 
-        rows = self._answers("score", requests, lambda request: _length(request[0]), call, stored)
+        rows = self._answers("score", requests, lambda request: -_length(request[0]), call, stored)
         return [list(rows[key]["values"]) for key in keys]
 
     def hidden(
@@ -175,10 +182,10 @@ class Model:
         def stored(key: str, states: NDArray[np.float32]) -> Row:
             return {**_row(key, "hidden"), "values": states.flatten().tolist()}
 
-        def length(request: tuple[Prompt, tuple[int, ...], Any]) -> int:
-            return _length(request[0]) + len(request[1])
+        def order(request: tuple[Prompt, tuple[int, ...], Any]) -> int:
+            return -_length(request[0]) - len(request[1])
 
-        rows = self._answers("hidden states", requests, length, call, stored)
+        rows = self._answers("hidden states", requests, order, call, stored)
         states = [
             np.array(rows[key]["values"], dtype=np.float32).reshape(len(some), -1)
             for key, some in zip(keys, wanted, strict=True)
@@ -270,20 +277,20 @@ class Model:
         self,
         stage: str,
         requests: Mapping[str, Payload],
-        length: Callable[[Payload], int],
+        order: Callable[[Payload], Any],
         call: Callable[[Mapping[str, Payload]], Call],
         stored: Callable[[str, Any], Row],
         broken_image: Generation | None = None,
     ) -> dict[str, Row]:
         """Return the row of every request: read from the store, or answered in committed batches and then read.
 
-        What was answered of a batch before a failure is committed, too. `call` turns a batch of requests into the
-        engine's work, `stored` an answer into a row. Where images cannot be read, `broken_image` is the answer, which
-        is not kept; without it their ImageError is raised when all others are answered.
+        What was answered of a batch before a failure is committed, too. `order` sorts the requests, `call` turns a
+        batch of them into the engine's work, `stored` an answer into a row. Where images cannot be read, `broken_image`
+        is the answer, which is not kept; without it their ImageError is raised when all others are answered.
         """
         rows = self.store.read(list(requests))
         # Longest first, so that a batch that does not fit into memory is met at the start.
-        missing = sorted(requests.keys() - rows.keys(), key=lambda key: (-length(requests[key]), key))
+        missing = sorted(requests.keys() - rows.keys(), key=lambda key: (order(requests[key]), key))
         if not missing:
             return rows
         size = self.engine.batch_size
