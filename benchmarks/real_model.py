@@ -207,17 +207,17 @@ def _counting() -> Iterator[list[str]]:
     from conrad_bench.engines import pictures
 
     opened: list[str] = []
-    plain = pictures.open_image
+    plain = pictures.open_pixels
 
     def watched(path: str) -> Any:
         opened.append(path)
         return plain(path)
 
-    pictures.open_image = watched
+    pictures.open_pixels = watched
     try:
         yield opened
     finally:
-        pictures.open_image = plain
+        pictures.open_pixels = plain
 
 
 def _reward(rows: Any, texts: Any) -> tuple[list[float | None], list[bool]]:

@@ -21,6 +21,7 @@ from test_grpo import silent
 
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode, picture_tokens, tokenize
+from conrad_bench.engines.loading import load
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import EngineError, ModelError
 from conrad_bench.trainers.adapters import language_lora
@@ -111,6 +112,20 @@ def plain(engine: TransformersEngine, prompt: Prompt, ids: Sequence[int]) -> lis
     with torch.no_grad():
         logits = loaded.model(**collate([whole], 0, True, "cpu", torch.float32)).logits[0, -len(ids) - 1 : -1]
     return [float(row[token]) for row, token in zip(logits.log_softmax(-1), ids, strict=True)]
+
+
+def test_pictures_that_are_prepared_once_are_those_of_the_processor(
+    engine: TransformersEngine, prompts: list[Prompt]
+) -> None:
+    prepared, own = (load(engine.model, None, torch.float32, torch.device("cpu"), "none")[1] for _ in range(2))
+    own.image_processor = own.image_processor._processor  # without what keeps pictures
+    prepared.image_processor.ahead([path for prompt in prompts for path in prompt.images])
+    for prompt in (*prompts, *prompts):
+        with_kept, without = encode(prepared, prompt), encode(own, prompt)
+        assert with_kept.ids == without.ids
+        for kept, fresh in ((with_kept.features, without.features), (with_kept.aligned, without.aligned)):
+            assert kept.keys() == fresh.keys()
+            assert all(torch.equal(kept[name], fresh[name]) for name in kept)
 
 
 def test_samples_of_one_prompt_are_read_together_and_written_as_if_alone(

@@ -15,7 +15,7 @@ from PIL import Image
 from conrad_bench.engines import pictures
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import collate, encode
-from conrad_bench.engines.opening import open_image
+from conrad_bench.engines.opening import open_pixels
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, TrainingError
 from conrad_bench.reading.claims import report_claim
@@ -280,9 +280,9 @@ def test_a_picture_is_opened_once(small: World, tmp_path: Path, monkeypatch: pyt
 
     def watch(path: str) -> Any:
         opened.append(path)
-        return open_image(path)
+        return open_pixels(path)
 
-    monkeypatch.setattr(pictures, "open_image", watch)
+    monkeypatch.setattr(pictures, "open_pixels", watch)
     fit(small, tmp_path, settings(epochs=0.5))
     assert len(opened) == len(set(opened)) == 8  # four steps of two groups, of eight different studies
 

@@ -54,7 +54,6 @@ def train_conrad(
 
     from conrad_bench.engines.images import freeze_vision
     from conrad_bench.engines.inputs import TextProcessor, picture_tokens
-    from conrad_bench.engines.pictures import Prepared
     from conrad_bench.trainers.group import place, wait_for_all
     from conrad_bench.trainers.grpo import JointTrainer, Watch
     from conrad_bench.trainers.tracking import keep_log_until, tracked
@@ -111,8 +110,6 @@ def train_conrad(
     torch.manual_seed(seed)
     logging.disable_progress_bar()
     processor.tokenizer.padding_side = "left"  # TRL pads ids there, and leaves the rest to the tokenizer
-    if hasattr(processor, "image_processor"):
-        processor.image_processor = Prepared(processor.image_processor)
     trainer: Any = JointTrainer(
         model=torch_model,
         processing_class=processor.tokenizer if isinstance(processor, TextProcessor) else processor,

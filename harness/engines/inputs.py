@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from conrad_bench.engines.opening import open_image
+from conrad_bench.engines.pictures import Prepared, stand_in
 from conrad_bench.errors import ConradBenchError, EngineError
 from conrad_bench.types import END, Prompt
 
@@ -79,7 +80,8 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
     Raises ImageError for an image that cannot be read, EngineError for a prompt that the processor cannot take.
     """
-    images = [open_image(path) for path in prompt.images]
+    prepares = isinstance(getattr(processor, "image_processor", None), Prepared)
+    images = [(stand_in if prepares else open_image)(path) for path in prompt.images]
     try:
         encoded = encode_chat(processor, prompt, images)
     except ConradBenchError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.images import see_images_once
 from conrad_bench.engines.inputs import TextProcessor
+from conrad_bench.engines.pictures import Prepared
 from conrad_bench.engines.processors import load_processor
 from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.hub import quiet_hub
@@ -101,9 +102,9 @@ def load(
 ) -> tuple[Any, Any]:
     """Load (model, processor) of an image-text-to-text checkpoint, or of a causal language model (text only).
 
-    `chat_template` (Jinja) takes the place of the checkpoint's own, which may then be missing.
-    Raises ModelError if the files cannot be used, MissingExtra without bitsandbytes, EngineError if the device's memory
-    is too small.
+    `chat_template` (Jinja) takes the place of the checkpoint's own, which may then be missing. The processor opens and
+    prepares a picture once. Raises ModelError if the files cannot be used, MissingExtra without bitsandbytes,
+    EngineError if the device's memory is too small.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -138,6 +139,8 @@ def load(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     see_images_once(network)
+    if not isinstance(processor, TextProcessor):
+        processor.image_processor = Prepared(processor.image_processor)
     return network, processor
 
 

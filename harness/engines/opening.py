@@ -45,15 +45,20 @@ def open_image(path: str) -> Image:
     Raises ImageError for a file that is empty, damaged, no image, too large, wholly transparent, or in colour of more
     than 8 bits; DataError for one that is missing or that the system does not give out.
     """
+    return open_pixels(path).convert("RGB")
+
+
+def open_pixels(path: str) -> Image:
+    """Read an image as `open_image` does, but for the last step: in grey ("L") where the file is."""
     with _opened(path) as image:
         image.load()  # and with it a TIFF is turned, whose mark is then gone
         way = _way(image)
         turned = image if way is None else image.transpose(way)
         if turned.mode.startswith(("I", "F")):
-            return _windowed(turned, path, _white_is_zero(image)).convert("RGB")
+            return _windowed(turned, path, _white_is_zero(image))
         if turned.has_transparency_data:
             return _laid(turned, path)
-        return turned.convert("RGB")
+        return turned
 
 
 def check_header(path: str) -> None:
