@@ -22,11 +22,11 @@ from typing import Any
 
 from conrad_bench.config import load_config
 from conrad_bench.engines.base import Engine, Job
+from conrad_bench.engines.calls import Call
 from conrad_bench.engines.opening import open_image
 from conrad_bench.plan import load_task, make_plan
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
-from conrad_bench.rollouts.calls import Call
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import Prompt, Sampling

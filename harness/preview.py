@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.base import Engine
@@ -16,16 +16,6 @@ from conrad_bench.types import TRAINING
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
     from conrad_bench.tasks.base import Loaded
-
-
-class _Nothing:
-    """The store of a run that has not begun."""
-
-    def read(self, keys: Sequence[str]) -> dict[str, Any]:
-        return {}
-
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        raise AssertionError("a dry run generates nothing")
 
 
 class _Unreached(Engine):
@@ -75,8 +65,10 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) 
     steps: list[dict[str, Any]] = []
     tasks: dict[str, Any] = {}
     with ExitStack() as stack:
-        begun = (out / "rollouts").is_dir()
-        store = stack.enter_context(RolloutStore(out / "rollouts")) if begun else _Nothing()
+        folder = out / "rollouts"
+        if not folder.is_dir():  # a run that has not begun
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+        store = stack.enter_context(RolloutStore(folder))
         unknown = plan.engine.model in plan.unchecked
         model = Model(_Unreached(model=plan.engine.model) if unknown else plan.engine, store, reporter)
         planned: set[str] = set()
@@ -103,7 +95,7 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) 
                     if done or (step.action == "train" and fitted):
                         there = step.count
                     elif keys:
-                        there = len(keys & (planned | store.read(sorted(keys)).keys()))
+                        there = sum(key in planned or key in store for key in keys)
                     planned |= keys
                     steps.append(
                         {

@@ -19,8 +19,8 @@ from plain_gemma3 import MARKER, ask, assert_same, inputs_of, plain_logprobs, wr
 
 from conrad_bench.engines.base import Job
 from conrad_bench.engines.inputs import tokenize
-from conrad_bench.engines.loading import check_adapter
-from conrad_bench.engines.transformers import TransformersEngine, halving
+from conrad_bench.engines.loading import check_adapter, halving
+from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest
 from conrad_bench.types import END, Prompt, Sampling

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from conrad_bench.engines.calls import Call
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, DataError, ImageError, ModelError
 from conrad_bench.progress import Reporter
-from conrad_bench.rollouts.calls import Call
 from conrad_bench.rollouts.digests import file_digest, image_digest
 from conrad_bench.rollouts.model import GREEDY, Model
 from conrad_bench.rollouts.store import RolloutStore

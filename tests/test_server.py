@@ -13,9 +13,9 @@ import pytest
 from served import CHAT, Servers, ask, engine, refused, said
 
 from conrad_bench.engines.base import Engine, Job
+from conrad_bench.engines.calls import Answered, Call
 from conrad_bench.errors import EngineError, ModelError
 from conrad_bench.progress import Reporter
-from conrad_bench.rollouts.calls import Answered, Call
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import Sampling

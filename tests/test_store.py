@@ -168,6 +168,74 @@ def test_completed_appends_outlive_a_kill(folder: Path) -> None:
         assert not list(folder.glob(".*.tmp"))
 
 
+NOTE_FOR_EVER = APPEND_FOR_EVER.replace("store.append([row(number), row(number + 1)])", "store.note([row(number)], 7)")
+NOTE_FOR_EVER = NOTE_FOR_EVER.replace("number += 2", "number += 1")
+
+
+def test_what_was_noted_outlives_a_kill(folder: Path) -> None:
+    """Row for row, whether it had come into a shard or not."""
+    completed = 0
+    for pause in (0.02, 0.15, 0.05):
+        process = subprocess.Popen(
+            [sys.executable, "-c", NOTE_FOR_EVER, str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read()
+        process.wait()
+        process.stdout.close()
+        completed = int([line for line in (first + rest).splitlines() if line][-1])
+        with RolloutStore(folder) as store:
+            assert completed <= len(store) <= completed + 1
+            assert store.damaged == []
+            read = store.read([key(number) for number in range(completed)])
+            assert list(read.values()) == [row(number) for number in range(completed)]
+        assert not (folder / ".journal").exists()
+
+
+def test_noted_rows_are_read_counted_and_put_together(folder: Path) -> None:
+    with RolloutStore(folder) as store:
+        for number in range(5):
+            store.note([row(number), row(number)], enough=3)
+            assert store.read([key(number)]) == {key(number): row(number)}
+        assert len(store) == 5
+        assert key(4) in store
+        assert store.counts() == {"generate": 5}
+        assert len(shards(folder)) == 1
+        store.append([row(4), row(5)])
+        assert store.read(map(key, range(6))) == {key(i): row(i) for i in range(6)}
+        store.settle()
+        store.settle()
+        assert len(shards(folder)) == 3
+        assert (folder / ".journal").stat().st_size == 0
+        store.note([row(6)], enough=3)
+    with RolloutStore(folder) as store:
+        assert store.read(map(key, range(7))) == {key(i): row(i) for i in range(7)}
+
+
+@given(cut=st.floats(0, 1))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_of_a_torn_journal_the_whole_blocks_are_kept(tmp_path_factory: pytest.TempPathFactory, cut: float) -> None:
+    folder, ends = tmp_path_factory.mktemp("store"), [0]
+    with RolloutStore(folder) as store:
+        for number in range(4):
+            store.note([row(number)], enough=99)
+            ends.append((folder / ".journal").stat().st_size)
+    size = int(cut * ends[-1])
+    os.truncate(folder / ".journal", size)
+    whole = sum(end <= size for end in ends) - 1
+    with RolloutStore(folder) as store:
+        assert len(store) == whole
+        store.note([row(9)], enough=99)
+    with RolloutStore(folder) as store:
+        assert store.read(map(key, [*range(4), 9])) == {key(i): row(i) for i in [*range(whole), 9]}
+
+
 def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
@@ -288,6 +356,17 @@ def test_a_write_that_fails_adds_nothing_and_leaves_nothing(folder: Path) -> Non
         assert len(store) == 2
     assert len(shards(folder)) == 2
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".tmp") == []
+
+
+def test_a_note_that_fails_hides_none_that_follows(folder: Path) -> None:
+    with RolloutStore(folder) as store:
+        store.note([row(0, tokens=1)], enough=9)
+        with small_files(), pytest.raises(StorageError, match=r"cannot write .*journal"):
+            store.note([row(1, tokens=2000)], enough=9)
+        assert key(1) not in store
+        store.note([row(2, tokens=1)], enough=9)
+    with RolloutStore(folder) as store:
+        assert list(store.read(map(key, range(3)))) == [key(0), key(2)]
 
 
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:

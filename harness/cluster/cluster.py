@@ -22,7 +22,7 @@ from conrad_bench.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.rollouts.calls import Answered, Call
+    from conrad_bench.engines.calls import Answered, Call
     from conrad_bench.rollouts.model import Reporter
 
 LOCAL = "local"

@@ -24,7 +24,7 @@ from conrad_bench.registry import Registry
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
-    from conrad_bench.rollouts.calls import Answered, Call
+    from conrad_bench.engines.calls import Answered, Call
 
 RETRIES = 3
 """How often a batch or a training is tried again whose worker died, before it fails."""

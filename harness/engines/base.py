@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from conrad_bench.engines.calls import Answered, Call
 from conrad_bench.types import FinishReason, Prompt, Sampling
 
 
@@ -32,11 +33,18 @@ class Generation:
     finish_reason: FinishReason
 
 
+Ticket = TypeVar("Ticket")
+
+Take = Callable[[bool], tuple[Ticket, Call] | None]
+"""Gives the next call that there is, with a ticket of whoever asks. None: there is none now, and if it was told to wait
+(True), none any more."""
+
+
 class Engine(BaseModel):
     """Runs one model. Its fields are its options; the model is loaded on first use, so a finished run loads none.
 
-    Every call is one batch: the caller (`conrad_bench.Model`) forms batches of `batch_size` and commits their
-    results one by one. Results do not depend on what else is in a batch beyond float noise.
+    The caller (`conrad_bench.Model`) forms batches of `batch_size` and commits their results one by one, unless the
+    engine `streams`. Results do not depend on what else is in a batch beyond float noise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +85,28 @@ class Engine(BaseModel):
         "10" + END exclude each other.
         """
         raise NotImplementedError
+
+    def streams(self, method: str, adapter: Path | None) -> bool:
+        """Tell whether `stream` works at many calls of a method at once, so that a call need be no batch."""
+        return False
+
+    def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
+        """Answer calls as they come: yield what came of each, with its ticket, as soon as it is done, in any order.
+
+        Here one call after the other; with the next at hand, its images are prepared meanwhile (`prepare`). Ends when
+        there are no calls any more. Raises what `conrad_bench.engines.calls.Call.run` raises.
+        """
+        following = take(True)
+        while following is not None:
+            (ticket, call), following = following, take(False)
+            if following is not None:
+                self.prepare(following[1])
+            yield ticket, call.run(self)
+            if following is None:
+                following = take(True)
+
+    def prepare(self, call: Call) -> None:
+        """Begin, in threads, with what a call needs that comes next."""
 
     def hidden(
         self,

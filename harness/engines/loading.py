@@ -6,10 +6,11 @@ import gc
 import json
 import logging
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.images import see_images_once
@@ -19,6 +20,9 @@ from conrad_bench.engines.processors import load_processor
 from conrad_bench.errors import ConfigError, EngineError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.hub import quiet_hub
 from conrad_bench.rollouts.digests import adapter_digest, files_digest
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +161,25 @@ def _quantization(dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=_NOT_QUANTIZED,
     )
+
+
+def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+    """Return `run(items)`, in two halves where the device's memory is too small for all at once, and so on.
+
+    Raises EngineError if a single item does not fit.
+    """
+    import torch
+
+    try:
+        return run(items)
+    except torch.OutOfMemoryError as error:
+        if len(items) == 1:
+            raise EngineError(
+                "the device's memory is too small for a single prompt; set quantization: nf4, or lower max_tokens"
+            ) from error
+    torch.cuda.empty_cache()
+    middle = len(items) // 2
+    return halving(items[:middle], run) + halving(items[middle:], run)
 
 
 def free_memory() -> None:

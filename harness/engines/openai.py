@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator
 
-from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.base import Engine, Generation, Job, Take, Ticket
+from conrad_bench.engines.calls import Answered
 from conrad_bench.engines.replies import Reply
 from conrad_bench.engines.sent import data_url
 from conrad_bench.engines.server import KEY, Server
@@ -110,6 +111,35 @@ class OpenAIEngine(Engine):
         self._refuse(adapter)
         items = list(zip(prompts, continuations, strict=True))
         return self._each(items, lambda item: self._score(*item))
+
+    def streams(self, method: str, adapter: Path | None) -> bool:
+        """Every request is one of its own."""
+        return method != "hidden"
+
+    def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
+        """Answer calls as they come, `concurrency` at once; see `Engine.stream`.
+
+        After a failure no more is sent; what was sent is still answered, and then the failure is raised.
+        """
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
+            waiting: dict[Future[Answered], Ticket] = {}
+            while True:
+                while failure is None and len(waiting) < self.concurrency:
+                    taken = take(not waiting)
+                    if taken is None:
+                        break
+                    waiting[pool.submit(taken[1].run, self)] = taken[0]
+                if not waiting:
+                    break
+                for each in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    ticket = waiting.pop(each)
+                    if each.exception() is None:
+                        yield ticket, each.result()
+                    else:
+                        failure = failure or each.exception()
+        if failure is not None:
+            raise failure
 
     def hidden(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from conrad_bench.engines.decoding import TokenChooser, write
 from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
+    TextProcessor,
     by_shape,
     collate,
     encode,
@@ -35,7 +36,7 @@ from conrad_bench.engines.inputs import (
     stop_tokens,
     token_offsets,
 )
-from conrad_bench.engines.loading import Adapters, empty_model, load, locate
+from conrad_bench.engines.loading import Adapters, empty_model, halving, load, locate
 from conrad_bench.engines.processors import check_prompts, dated_texts, load_processor, load_tokenizer
 from conrad_bench.engines.scoring import alora_offsets, continuation_scores
 from conrad_bench.errors import ConfigError, EngineError, ModelError
@@ -43,6 +44,8 @@ from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING,
 
 if TYPE_CHECKING:
     import torch
+
+    from conrad_bench.engines.calls import Call
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -143,6 +146,11 @@ class TransformersEngine(Engine):
         """
         items = list(zip(prompts, answers, spans or whole(answers), strict=True))
         return halving(items, lambda part: self._hidden(part, layer, at, adapter))
+
+    def prepare(self, call: Call) -> None:
+        """Begin to prepare the images of a call that comes next, once the model is there."""
+        if self._loaded is not None and not isinstance(self._loaded.processor, TextProcessor):
+            self._loaded.processor.image_processor.ahead(path for prompt in call.prompts() for path in prompt.images)
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's decoded text, and the text's length."""
@@ -381,25 +389,6 @@ def _refusals(model: Any) -> Iterator[None]:
 def whole(answers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
     """Return the one span of each response that is all of it."""
     return [[(0, len(answer))] for answer in answers]
-
-
-def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
-    """Return `run(items)`, in two halves where the device's memory is too small for all at once, and so on.
-
-    Raises EngineError if a single item does not fit.
-    """
-    import torch
-
-    try:
-        return run(items)
-    except torch.OutOfMemoryError as error:
-        if len(items) == 1:
-            raise EngineError(
-                "the device's memory is too small for a single prompt; set quantization: nf4, or lower max_tokens"
-            ) from error
-    torch.cuda.empty_cache()
-    middle = len(items) // 2
-    return halving(items[:middle], run) + halving(items[middle:], run)
 
 
 def _find_last(ids: list[int], wanted: list[int]) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
-import math
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -15,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from conrad_bench.engines.base import Generation, Job
+from conrad_bench.engines.base import Generation, Job, Take, Ticket
 from conrad_bench.engines.boundary import translated
-from conrad_bench.engines.inputs import encode_unexpanded, scored_ids
+from conrad_bench.engines.calls import Answered, Call
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
-from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.transformers import TransformersEngine, whole
+from conrad_bench.engines.vllm_flow import flow
+from conrad_bench.engines.vllm_requests import Asked, scoring, writing
 from conrad_bench.engines.vllm_start import Served, VLLMOptions, has_gpu, start, stop
-from conrad_bench.errors import ConfigError, EngineError, MissingExtra, ModelError
+from conrad_bench.errors import ConfigError, ConradBenchError, EngineError, ImageError, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest
 from conrad_bench.types import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
@@ -32,8 +34,8 @@ Result = TypeVar("Result")
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Adapter ranks that vLLM can be made ready for."""
 
-_MOST_TOKENS = 128
-"""Tokens whose log-probabilities vLLM gives at one position."""
+_AHEAD = 16
+"""Calls that are taken before there is room for them, so that threads open their images."""
 
 
 class VLLMEngine(VLLMOptions):
@@ -49,7 +51,14 @@ class VLLMEngine(VLLMOptions):
     summary = "vLLM on GPUs or a CPU; hidden states, training and activated LoRA through transformers"
     provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
     free: ClassVar[frozenset[str]] = frozenset(
-        {"batch_size", "gpu_memory_utilization", "enforce_eager", "max_model_len", "tensor_parallel_size"}
+        {
+            "batch_size",
+            "concurrency",
+            "gpu_memory_utilization",
+            "enforce_eager",
+            "max_model_len",
+            "tensor_parallel_size",
+        }
     )
 
     _served: Served | None = PrivateAttr(default=None)
@@ -77,23 +86,7 @@ class VLLMEngine(VLLMOptions):
         """
         if self._needs_transformers(adapter):
             return self._aside(jobs, lambda part: self._beside.generate(part, sampling, adapter))
-        served = self._serve(adapter)
-        asked = [self._request(served, job.prompt) for job in jobs]
-        restricted = {"structured_outputs": _restriction(sampling.choices)} if sampling.choices else {}
-        choices = [
-            {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "seed": job.seed if sampling.temperature > 0 else None,
-                "max_tokens": sampling.max_tokens,
-                "stop_token_ids": served.stop_ids,
-                "logprobs": 0,
-                **restricted,
-            }
-            for job in jobs
-        ]
-        outputs = self._run(served, asked, choices, adapter)
-        return [self._generation(served, output, sampling) for output in outputs]
+        return self._answered([Call("generate", ([job], sampling, adapter)) for job in jobs], adapter)
 
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], adapter: Path | None
@@ -108,33 +101,41 @@ class VLLMEngine(VLLMOptions):
             return self._aside(
                 items, lambda part: self._beside.score([p for p, _ in part], [c for _, c in part], adapter)
             )
-        served = self._serve(adapter)
-        tokenizer = served.processor.tokenizer
-        wanted = [
-            [scored_ids(tokenizer, p.prefix, text, served.end_id) for text in texts]
-            for p, texts in zip(prompts, continuations, strict=True)
-        ]
-        nexts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        for i, row in enumerate(wanted):
-            for beginning, token in {(ids[:k], ids[k]): None for ids in row for k in range(len(ids))}:
-                nexts.setdefault((i, beginning), []).append(token)
-        parts = [
-            (i, beginning, tokens[start : start + _MOST_TOKENS])
-            for (i, beginning), tokens in nexts.items()
-            for start in range(0, len(tokens), _MOST_TOKENS)
-        ]
-        requests = [self._request(served, prompt) for prompt in prompts]
-        asked = [{**requests[i], "prompt_token_ids": [*requests[i]["prompt_token_ids"], *b]} for i, b, _ in parts]
-        choices = [{"temperature": 0.0, "max_tokens": 1, "logprob_token_ids": tokens} for _, _, tokens in parts]
-        known: dict[tuple[int, tuple[int, ...]], float] = {}
-        for (i, beginning, tokens), output in zip(parts, self._run(served, asked, choices, adapter), strict=True):
-            found = output.outputs[0].logprobs[0]
-            known |= {(i, (*beginning, token)): found[token].logprob for token in tokens}
-        scores = [
-            [math.fsum(known[i, ids[: k + 1]] for k in range(len(ids))) for ids in row] for i, row in enumerate(wanted)
-        ]
-        self._refuse_nan(value for row in scores for value in row)
-        return scores
+        calls = [Call("score", ([p], [texts], adapter)) for p, texts in zip(prompts, continuations, strict=True)]
+        return self._answered(calls, adapter)
+
+    def streams(self, method: str, adapter: Path | None) -> bool:
+        """Tell whether vLLM itself does it, and not the transformers engine."""
+        return method in ("generate", "score") and not self._needs_transformers(adapter)
+
+    def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
+        """Answer calls as they come, keeping up to `concurrency` requests under way; see `Engine.stream`."""
+        taken = take(True)
+        while taken is not None:
+            ticket, call = taken
+            adapter = call.arguments[-1]
+            if not self.streams(call.method, adapter):
+                yield ticket, call.run(self)
+                taken = take(True)
+                continue
+            ahead, others = deque([taken]), deque[tuple[Ticket, Call]]()
+
+            def following(
+                wait: bool, adapter: Path | None = adapter, ahead: deque[Any] = ahead, others: deque[Any] = others
+            ) -> tuple[Ticket, Asked | ImageError] | None:
+                while len(ahead) < _AHEAD and not others:
+                    got = take(wait and not ahead)
+                    if got is None:
+                        break
+                    same = self.streams(got[1].method, got[1].arguments[-1]) and got[1].arguments[-1] == adapter
+                    (ahead if same else others).append(got)
+                    if same:
+                        self._open_ahead(got[1])
+                return None if not ahead else (ahead[0][0], self._asked(ahead.popleft()[1]))
+
+            for done, result in self._flow(following, adapter):
+                yield done, Answered([result] if isinstance(result, ImageError) else result)
+            taken = others.popleft() if others else None
 
     def hidden(
         self,
@@ -200,24 +201,50 @@ class VLLMEngine(VLLMOptions):
             self._served = start(self, rank)
         return self._served
 
-    def _run(
-        self, served: Served, asked: Sequence[Any], choices: Sequence[dict[str, Any]], adapter: Path | None
-    ) -> list[Any]:
-        """Return vLLM's output for each request, under its own sampling parameters."""
-        from vllm import SamplingParams
-        from vllm.exceptions import VLLMValidationError
+    def _answered(self, calls: Sequence[Call], adapter: Path | None) -> list[Any]:
+        """Return the answers to calls of one prompt each. Raises ImageError for the first image that cannot be read."""
+        left = deque(enumerate(calls))
+        self._serve(adapter)
 
+        def take(_wait: bool) -> tuple[int, Asked | ImageError] | None:
+            if not left:
+                return None
+            number, call = left.popleft()
+            for _, soon in islice(left, 1):
+                self._open_ahead(soon)
+            return number, self._asked(call)
+
+        results = dict(self._flow(take, adapter))
+        broken = [result for result in results.values() if isinstance(result, ImageError)]
+        if broken:
+            raise broken[0]
+        return [results[number][0] for number in range(len(calls))]
+
+    def _flow(self, take: Any, adapter: Path | None) -> Iterator[tuple[Any, Any]]:
+        """Yield the results of what is taken; see `flow`. Raises EngineError where vLLM fails."""
+        served = self._serve(adapter)
         lora = None if adapter is None else self._adapter(served, adapter)
         try:
-            parameters = [SamplingParams(detokenize=False, **choice) for choice in choices]
-            outputs: list[Any] = served.llm.generate(asked, parameters, use_tqdm=False, lora_request=lora)
-        except VLLMValidationError as error:  # a length or a sampling parameter: its message holds no text
-            raise EngineError(f"vLLM refuses a request: {error}") from error
+            yield from flow(served, take, lora, self.concurrency)
+        except ConradBenchError:
+            raise
         except Exception as error:
             self._stop()
             problem = f"vLLM failed ({type(error).__name__})"
             raise EngineError(f"{problem}; set VLLM_LOGGING_LEVEL=ERROR to see why, data included") from error
-        return outputs
+
+    def _asked(self, call: Call) -> Asked | ImageError:
+        """Return a call's requests, or the error of an image that cannot be read."""
+        served = self._serve(call.arguments[-1])
+        try:
+            return (writing if call.method == "generate" else scoring)(served, *call.arguments[:2])
+        except ImageError as error:
+            return error.with_traceback(None)  # its frames would hold the images
+
+    def _open_ahead(self, call: Call) -> None:
+        """Let threads open the images of a call that comes soon."""
+        if self._served is not None and self._served.pictures is not None:
+            self._served.pictures.ahead(path for prompt in call.prompts() for path in prompt.images)
 
     def _adapter(self, served: Served, folder: Path) -> Any:
         """Return vLLM's request for an adapter, loaded as the only one. Raises ModelError."""
@@ -242,37 +269,6 @@ class VLLMEngine(VLLMOptions):
                 problem = f"the adapter in {folder} was not made for the model {self.model!r}, or vLLM cannot serve it"
                 raise ModelError(f"{problem}: {error}") from error
         return request
-
-    def _request(self, served: Served, prompt: Prompt) -> dict[str, Any]:
-        """Return a prompt as vLLM takes it: token ids and images, which it puts in the place of their marks."""
-        request: dict[str, Any] = {"prompt_token_ids": encode_unexpanded(served.processor, prompt)}
-        if prompt.images:
-            request["multi_modal_data"] = {"image": [open_image(path) for path in prompt.images]}
-        return request
-
-    def _generation(self, served: Served, output: Any, sampling: Sampling) -> Generation:
-        (written,) = output.outputs
-        ids, stopped = tuple(written.token_ids), written.finish_reason == "stop"
-        if written.finish_reason not in ("stop", "length"):
-            problem = f"vLLM ended a response with {written.finish_reason!r}"
-            raise EngineError(f"{problem}; set VLLM_LOGGING_LEVEL=ERROR to see why, data included")
-        if not stopped and len(ids) < sampling.max_tokens:
-            raise EngineError(
-                f"a prompt and its response are longer than {served.llm.model_config.max_model_len} tokens; raise "
-                "max_model_len, or lower max_tokens where this is the longest that the model can read"
-            )
-        logprobs = tuple(step[token].logprob for step, token in zip(written.logprobs, ids, strict=True))
-        self._refuse_nan(logprobs)
-        kept = None if sampling.choices else logprobs
-        text = served.processor.tokenizer.decode(
-            ids[: len(ids) - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return Generation(text, ids, kept, "stop" if stopped else "length")
-
-    def _refuse_nan(self, logprobs: Iterable[float]) -> None:
-        if any(math.isnan(value) for value in logprobs):
-            dtype = self.identity()["dtype"]
-            raise EngineError(f"the model {self.model!r} returned NaN in {dtype}; choose another dtype")
 
     def _needs_transformers(self, adapter: Path | None) -> bool:
         """Say whether the transformers engine has to answer: under an activated LoRA (Greenewald et al. 2025), or while
@@ -324,10 +320,3 @@ def _version() -> str:
     raise MissingExtra(
         'engine vllm needs vLLM: pip install "vllm==0.32.0" on a machine with a GPU; docs/engines.md says how on a CPU'
     )
-
-
-def _restriction(choices: Sequence[str]) -> Any:
-    """Return vLLM's way to say that a response is one of several texts."""
-    from vllm.sampling_params import StructuredOutputsParams
-
-    return StructuredOutputsParams(choice=list(choices))

@@ -16,11 +16,15 @@ from conrad_bench.engines.base import Engine
 from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.inputs import TextProcessor, end_of_turn, stop_tokens
 from conrad_bench.engines.loading import locate
+from conrad_bench.engines.pictures import Pictures
 from conrad_bench.engines.processors import load_processor
 from conrad_bench.errors import EngineError
 
 _CPU_CACHE = 2**30
 """Bytes for keys and values on a CPU; $VLLM_CPU_KVCACHE_SPACE (GiB) takes their place."""
+
+_PICTURES_GIB = 1
+"""Memory for prepared pictures, which vLLM does not prepare again for the next request: some hundred at 896 pixels."""
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "CRITICAL",  # its errors show images and tokens of the requests at work
@@ -40,7 +44,9 @@ class VLLMOptions(Engine):
     """What vLLM is started with."""
 
     batch_size: int = 128
-    """Requests that are worked on at once; what is killed loses no more."""
+    """Answers that are put together into one file; each is kept as soon as it is there."""
+    concurrency: int = Field(256, ge=1)
+    """Requests under way at once, as far as the memory for keys and values holds them."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 on a CPU."""
     quantization: Literal["none", "nf4"] = "none"
@@ -64,7 +70,11 @@ class Served:
     """A model that vLLM holds in memory."""
 
     llm: Any
+    model: str
+    dtype: str
     processor: Any
+    pictures: Pictures | None
+    """None for a model that reads text only."""
     stop_ids: list[int]
     """Tokens that end a response."""
     end_id: int
@@ -94,7 +104,8 @@ def start(engine: VLLMOptions, rank: int) -> Served:
         "tokenizer_revision": revision,
         "dtype": identity["dtype"],
         "max_model_len": min(engine.max_model_len, getattr(own, "max_position_embeddings", engine.max_model_len)),
-        "max_num_seqs": engine.batch_size,
+        "max_num_seqs": engine.concurrency,
+        "mm_processor_cache_gb": _PICTURES_GIB,
         "gpu_memory_utilization": engine.gpu_memory_utilization,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "enforce_eager": engine.enforce_eager or not gpu,
@@ -122,7 +133,8 @@ def start(engine: VLLMOptions, rank: int) -> Served:
     except Exception as error:
         raise EngineError(f"vLLM cannot run the model {engine.model!r}: {type(error).__name__}: {error}") from error
     stop_ids, end_id = _stop_tokens(engine.model, revision, processor)
-    return Served(llm, processor, stop_ids, end_id, rank)
+    pictures = None if isinstance(processor, TextProcessor) else Pictures(processor.image_processor)
+    return Served(llm, engine.model, identity["dtype"], processor, pictures, stop_ids, end_id, rank)
 
 
 def stop(served: Served) -> None:

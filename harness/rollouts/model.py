@@ -6,6 +6,7 @@ parameters with their seed, and the sample index; where a chat template writes t
 What the store lacks is cut into batches in an order that the requests
 alone determine, and each batch is committed when it is answered: one after the other in this process, in any order by a
 `Pool`. A run that was killed loses what was in the making, and goes on with the very batches that it would have had.
+An engine that works at many requests at once gets them one by one; each answer is kept as it comes.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.engines.base import Engine, Generation, Job
+from conrad_bench.engines.calls import Answered, Call
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.engines.opening import unreadable
 from conrad_bench.errors import ConfigError, DataError, ImageError
-from conrad_bench.rollouts.calls import Answered, Call
 from conrad_bench.rollouts.digests import adapter_digest, image_digest
 from conrad_bench.types import Claim, Prompt, Response, Sampling
 
@@ -49,6 +50,12 @@ class Store(Protocol):
 
     def append(self, rows: Sequence[Row], /) -> None:
         """Commit rows: they are all there after a crash, or none is."""
+
+    def note(self, rows: Sequence[Row], enough: int, /) -> None:
+        """Keep rows that come one by one; `enough` of them are committed."""
+
+    def settle(self) -> None:
+        """Commit the rows that were noted."""
 
 
 class Reporter(Protocol):
@@ -185,7 +192,7 @@ class Model:
         def order(request: tuple[Prompt, tuple[int, ...], Any]) -> int:
             return -_length(request[0]) - len(request[1])
 
-        rows = self._answers("hidden states", requests, order, call, stored)
+        rows = self._answers("hidden", requests, order, call, stored)
         states = [
             np.array(rows[key]["values"], dtype=np.float32).reshape(len(some), -1)
             for key, some in zip(keys, wanted, strict=True)
@@ -275,7 +282,7 @@ class Model:
 
     def _answers(
         self,
-        stage: str,
+        method: Literal["generate", "score", "hidden"],
         requests: Mapping[str, Payload],
         order: Callable[[Payload], Any],
         call: Callable[[Mapping[str, Payload]], Call],
@@ -293,20 +300,28 @@ class Model:
         missing = sorted(requests.keys() - rows.keys(), key=lambda key: (order(requests[key]), key))
         if not missing:
             return rows
-        size = self.engine.batch_size
+        streamed = self.pool is None and self.engine.streams(method, self.adapter)
+        enough = self.engine.batch_size
+        size = 1 if streamed else enough
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         calls = [call({key: requests[key] for key in batch}) for batch in batches]
         without: dict[str, ImageError] = {}
-        with self.reporter.stage(stage, total=len(missing)) as advance, closing(self._run(calls)) as results:
+        stage = self.reporter.stage("hidden states" if method == "hidden" else method, total=len(missing))
+        with stage as advance, closing(self._run(calls)) as results:
             for index, answered in results:
                 made = {key: x for key, x in zip(batches[index], answered.answers, strict=True) if x is not None}
                 broken = {key: answer for key, answer in made.items() if isinstance(answer, ImageError)}
-                self.store.append([stored(key, answer) for key, answer in made.items() if key not in broken])
+                rows_made = [stored(key, answer) for key, answer in made.items() if key not in broken]
+                if streamed:
+                    self.store.note(rows_made, enough)
+                else:
+                    self.store.append(rows_made)
                 advance(len(made))
                 self._note(broken.values())
                 without |= broken
                 if answered.failure is not None:
                     raise answered.failure
+        self.store.settle()
         if broken_image is None and without:
             raise next(iter(without.values()))
         # Read back, so that a run that goes on and one that resumes see the same floats.
@@ -323,7 +338,8 @@ class Model:
         """Return the results of the calls with their indices: in their order, or as they come from the pool."""
         if self.pool is not None:
             return self.pool.run(self.engine, calls)
-        return ((index, call.run(self.engine)) for index, call in enumerate(calls))
+        left = iter(enumerate(calls))
+        return self.engine.stream(lambda _wait: next(left, None))
 
 
 def _for_each(continuations: Sequence[str] | Sequence[Sequence[str]], prompts: int) -> list[Sequence[str]]:

@@ -4,6 +4,10 @@ A folder of parquet shards (zstd), each holding the rows of one `append`. A shar
 SHA-256 of its bytes, `00012-<first 16 hex digits>.parquet`, written to a temporary name, flushed to the disk and
 renamed. So a shard is whole or absent, and a torn, altered or foreign file shows: it is set aside as `*.damaged`, and
 its rows count as never written.
+
+Answers that come one by one would make a shard each. They go into a journal first, one block after another, each behind
+its length and its SHA-256, and into a shard when there are enough of them. A store that is opened makes a shard of what
+a killed process left in the journal; a last block that is torn was never written.
 """
 
 from __future__ import annotations
@@ -58,6 +62,8 @@ SCHEMA = pa.schema(
 )
 """Columns of a shard. `scores` and `hidden` are a row's `values`, by kind."""
 
+_JOURNAL = ".journal"
+
 _NAME = re.compile(r"(\d{5,})-([0-9a-f]{16})\.parquet")
 _CACHE_BYTES = 64 * 2**20
 
@@ -80,18 +86,23 @@ class RolloutStore:
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached = 0  # bytes
         self._next = 0
+        self._noted: dict[str, Row] = {}  # rows that are in the journal alone
+        self._journal: IO[bytes] | None = None
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = _take_lock(folder)
         try:
             with storage_errors(folder):
                 self._scan()
+                self._recover()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let other processes open the store."""
+        """Let other processes open the store; what is in the journal stays there for the next."""
+        if self._journal is not None:
+            self._journal.close()
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -104,45 +115,79 @@ class RolloutStore:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self._index)
+        return len(self._index) + len(self._noted)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._index
+        return key in self._index or key in self._noted
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows as one shard; they are on the disk when this returns. Rows whose key is stored are left out.
 
         Raises StorageError if the disk is full or the folder cannot be written; then no row was added.
         """
-        fresh: dict[str, Row] = {}
-        for row in rows:
-            if row["key"] not in self._index:
-                fresh.setdefault(row["key"], row)
-        if not fresh:
+        table = self._fresh(rows)
+        if table is None:
             return
-        table = pa.Table.from_pylist([_columns(row) for row in fresh.values()], schema=SCHEMA)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
+        data = _packed(table)
         path = self.folder / f"{self._next:05d}-{_digest(data)}.parquet"
         write_bytes(path, data)
         self._add(path, table)
         self._next += 1
 
+    def note(self, rows: Iterable[Row], enough: int) -> None:
+        """Write rows into the journal, and all of it into a shard once it holds `enough` of them.
+
+        When this returns they outlive the death of this process, and that of the machine once they are in a shard.
+        Rows whose key is stored are left out. Raises StorageError as `append` does.
+        """
+        table = self._fresh(rows)
+        if table is None:
+            return
+        data = _packed(table)
+        block = memoryview(len(data).to_bytes(8) + hashlib.sha256(data).digest() + data)
+        path = self.folder / _JOURNAL
+        with storage_errors(path):
+            if self._journal is None:
+                self._journal = open(path, "ab", buffering=0)  # noqa: SIM115 (closed with the store)
+            whole = os.fstat(self._journal.fileno()).st_size
+            try:
+                while block:
+                    block = block[os.write(self._journal.fileno(), block) :]
+            except OSError:
+                self._journal.truncate(whole)  # what would come behind a torn block would not be found
+                raise
+        self._noted |= {row["key"]: _row(row) for row in table.to_pylist()}
+        if len(self._noted) >= enough:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write what is in the journal into a shard. Raises StorageError as `append` does."""
+        noted, self._noted = self._noted, {}
+        try:
+            self.append(noted.values())
+        except BaseException:
+            self._noted = noted
+            raise
+        if self._journal is not None:
+            with storage_errors(self.folder / _JOURNAL):
+                self._journal.truncate(0)
+
     def counts(self) -> dict[str, int]:
         """Return the number of rows of each kind: every one was made by the model once, whoever asked for it."""
-        return dict(sorted(Counter(kind for _, _, kind in self._index.values()).items()))
+        kinds = [*(kind for _, _, kind in self._index.values()), *(row["kind"] for row in self._noted.values())]
+        return dict(sorted(Counter(kinds).items()))
 
     def read(self, keys: Iterable[str]) -> dict[str, Row]:
         """Return the rows of those keys that are stored, in the order of `keys`.
 
         A shard that no longer matches its name is set aside, and its rows are absent from the answer.
         """
-        wanted = list(dict.fromkeys(key for key in keys if key in self._index))
+        wanted = list(dict.fromkeys(key for key in keys if key in self))
+        rows = {key: dict(self._noted[key]) for key in wanted if key in self._noted}
         by_shard: dict[int, list[str]] = {}
         for key in wanted:
-            by_shard.setdefault(self._index[key][0], []).append(key)
-        rows: dict[str, Row] = {}
+            if key not in rows:
+                by_shard.setdefault(self._index[key][0], []).append(key)
         for shard, shard_keys in sorted(by_shard.items()):
             table = self._table(shard)
             if table is not None:
@@ -169,6 +214,30 @@ class RolloutStore:
                 self._set_aside(path)
             else:
                 self._add(path, keys)
+
+    def _recover(self) -> None:
+        """Write what a killed process left in the journal into a shard, and forget a block that is torn."""
+        path = self.folder / _JOURNAL
+        if not path.is_file():
+            return
+        rows: list[Row] = []
+        with open(path, "rb") as journal:
+            while len(head := journal.read(40)) == 40:
+                data = journal.read(int.from_bytes(head[:8]))
+                table = _unpacked(data) if hashlib.sha256(data).digest() == head[8:] else None
+                if table is None:
+                    break
+                rows += map(_row, table.to_pylist())
+        self.append(rows)
+        path.unlink()
+
+    def _fresh(self, rows: Iterable[Row]) -> pa.Table | None:
+        """Return rows as a table, without those whose key is stored; None where that leaves none."""
+        fresh: dict[str, Row] = {}
+        for row in rows:
+            if row["key"] not in self:
+                fresh.setdefault(row["key"], row)
+        return pa.Table.from_pylist([_columns(row) for row in fresh.values()], schema=SCHEMA) if fresh else None
 
     def _add(self, path: Path, table: pa.Table) -> None:
         shard = len(self._shards)
@@ -210,15 +279,30 @@ def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table | None
     if _digest(data) != match[2]:
         return None
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        if not file.schema_arrow.equals(SCHEMA, check_metadata=True):
-            return None
-        return file.read(columns, use_threads=False)  # Arrow's threads can outlive a short command and abort it
+        return _unpacked(data, columns)
     except MemoryError as error:  # Arrow's is an ArrowException, too
         size = f"{len(data) / 2**20:,.0f} MiB"
         raise StorageError(
             f"too little memory to read {path} ({size}); free some, the same command continues"
         ) from error
+
+
+def _packed(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _unpacked(data: bytes, columns: list[str] | None = None) -> pa.Table | None:
+    """Return the table of rollouts that bytes hold, or None where they hold none. Raises MemoryError."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if not file.schema_arrow.equals(SCHEMA, check_metadata=True):
+            return None
+        return file.read(columns, use_threads=False)  # Arrow's threads can outlive a short command and abort it
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError):
         return None
 

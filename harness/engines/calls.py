@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.opening import unreadable
 from conrad_bench.errors import ConradBenchError, ImageError
+from conrad_bench.types import Prompt
 
 _EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5)}
 """Which arguments of an engine's methods have one entry for each prompt."""
@@ -30,10 +30,15 @@ class Call:
     method: Literal["generate", "score", "hidden"]
     arguments: tuple[Any, ...]
 
-    def run(self, engine: Engine) -> Answered:
-        """Return the engine's answers, those before a failure included. Raises the failure where there are none.
+    def prompts(self) -> list[Prompt]:
+        """Return the prompts that it asks."""
+        return [getattr(asked, "prompt", asked) for asked in self.arguments[0]]  # a job has one
 
-        In the place of an answer about an image that cannot be read stands the ImageError.
+    def run(self, engine: Any) -> Answered:
+        """Return the answers of an engine (`conrad_bench.engines.base.Engine`), those before a failure included.
+
+        Raises the failure where there are none. In the place of an answer about an image that cannot be read stands the
+        ImageError.
         """
         try:
             return Answered(getattr(engine, self.method)(*self.arguments))
@@ -46,9 +51,9 @@ class Call:
             return Answered(answers, error)
         return self._without_images(engine, broken)
 
-    def _without_images(self, engine: Engine, met: ImageError) -> Answered:
+    def _without_images(self, engine: Any, met: ImageError) -> Answered:
         """Return the answers to the prompts whose images can be read, of which some may be there with the error."""
-        prompts = [job.prompt if isinstance(job, Job) else job for job in self.arguments[0]]
+        prompts = self.prompts()
         broken = unreadable(path for prompt in prompts for path in prompt.images)
         if not broken:
             raise met
