@@ -143,7 +143,7 @@ def test_a_run_on_ray_that_is_told_to_end_is_interrupted(slow: Slow, number: sig
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("raylet", "its part on this machine (raylet) died"), ("gcs_server", "its head (gcs_server on ")],
+    [("raylet", "its part on this machine (raylet) died or "), ("gcs_server", "its head (gcs_server on ")],
 )
 def test_a_run_whose_ray_dies_says_so_and_continues(slow: Slow, name: str, said: str) -> None:
     process = with_ray(slow).started()
@@ -157,7 +157,7 @@ def test_a_run_whose_ray_dies_says_so_and_continues(slow: Slow, name: str, said:
     last = err.splitlines()[-1]
     assert last.startswith("error: Ray cannot go on: ")
     assert said in last
-    assert last.endswith("died; what was finished is kept, and the same command continues")
+    assert last.endswith("died or cannot be reached; what was finished is kept, and the same command continues")
     until = time.monotonic() + 60
     while any(Path(f"/proc/{each}").exists() for each in below):
         assert time.monotonic() < until

@@ -124,7 +124,7 @@ class Cluster:
     ) -> None:
         """Leave Ray, and end what was started: the replicas of this run, and a local Ray.
 
-        Raises EngineError if a part of Ray died, which interrupts what is at work.
+        Raises EngineError if a part of Ray died, which has interrupted what was at work.
         """
         import ray
 
@@ -139,7 +139,8 @@ class Cluster:
         self._folder.close()
         if dead is not None:
             raise EngineError(
-                f"Ray cannot go on: {dead} died; what was finished is kept, and the same command continues"
+                f"Ray cannot go on: {dead} died or cannot be reached; what was finished is kept, and the same command "
+                "continues"
             ) from error
 
     def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Answered], None, None]:
