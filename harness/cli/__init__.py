@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -47,6 +48,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Run the command line and exit."""
+    _interrupt_on_signals()
     try:
         app()
     except SystemExit as stop:
@@ -68,6 +70,13 @@ def main() -> None:
         log = _write_log(crash, error.folder if isinstance(error, CrashError) else None)
         say(f"error: unexpected {type(crash).__name__}; this is a bug or a broken plugin; traceback: {log}")
         sys.exit(1)
+
+
+def _interrupt_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does, unless it was told to ignore them (nohup)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _print_version(asked: bool) -> None:

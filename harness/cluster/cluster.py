@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from conrad_bench import __version__
+from conrad_bench.cluster.folder import private_folder
 from conrad_bench.cluster.replicas import Recipe, Replicas
 from conrad_bench.cluster.shares import Share, allot, room
 from conrad_bench.cluster.training import train_on_ray
 from conrad_bench.cluster.turns import Turns
-from conrad_bench.errors import ConfigError, MissingExtra
+from conrad_bench.cluster.watch import Watch
+from conrad_bench.errors import ConfigError, EngineError, MissingExtra
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
@@ -74,6 +78,7 @@ class Cluster:
         self._trainings: list[Share] = []  # those at work
         self._turns = Turns()
         self._pool: Replicas | None = None
+        self._folder = ExitStack()
         self._gpus = gpus_per_replica
         self._plugins = tuple(path.absolute() for path in plugins)
 
@@ -89,33 +94,54 @@ class Cluster:
             import ray
 
         try:
-            with _silent_stderr():
+            with _silent_stderr(), _own_sigterm():
                 ray.init(
                     address=self.address,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     object_store_memory=_OBJECT_STORE if self.address == LOCAL else None,
+                    _temp_dir=str(self._folder.enter_context(private_folder())) if self.address == LOCAL else None,
                 )
-        except Exception as error:
-            raise ConfigError(f"--ray {self.address}: {error}") from error
-        try:
-            self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            self._nodes = [node["Resources"] for node in nodes]
             self.share = allot(self._nodes, self._replicas, self._gpus)
             self.training = allot(self._nodes, self.train_workers, 1, "training worker", "lower --train-workers")
-        except BaseException:
+            self._watch = Watch(_parts(nodes))
+        except BaseException as error:
             ray.shutdown(wait_for_processes=True)
+            self._folder.close()
+            if isinstance(error, SystemExit):  # Ray's own handler of SIGTERM, while it starts
+                raise KeyboardInterrupt from error
+            if isinstance(error, Exception) and not isinstance(error, ConfigError):
+                raise ConfigError(f"--ray {self.address}: {error}") from error
             raise
+        self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave Ray, and end what was started: the replicas of this run, and a local Ray."""
+        """Leave Ray, and end what was started: the replicas of this run, and a local Ray.
+
+        Raises EngineError if a part of Ray died, which has interrupted what was at work.
+        """
         import ray
 
-        self._end_replicas()
+        dead = self._watch.stop()
+        if dead is None:
+            self._end_replicas()
+        left = [] if dead is None or self.address != LOCAL else list(_started(os.getpid()))
         ray.shutdown(wait_for_processes=True)
+        for process in left:  # without a head, Ray's agents do not hear that all is over
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self._folder.close()
+        if dead is not None:
+            raise EngineError(
+                f"Ray cannot go on: {dead} died or cannot be reached; what was finished is kept, and the same command "
+                "continues"
+            ) from error
 
     def run(self, engine: Engine, calls: Sequence[Call]) -> Generator[tuple[int, Answered], None, None]:
         """Yield (index, result) of each call as soon as a replica of the engine has answered it, in any order.
@@ -196,6 +222,40 @@ class Cluster:
                 node["CPU"] -= share.cpus
                 node["GPU"] = node.get("GPU", 0) - share.gpus
         return free
+
+
+def _parts(nodes: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    """Return where the parts of Ray listen that this process depends on."""
+    import ray
+
+    context = ray.get_runtime_context()
+    (here,) = (node for node in nodes if node["NodeID"] == context.get_node_id())
+    host, _, port = context.gcs_address.rpartition(":")
+    return {
+        f"its head (gcs_server on {host})": (host.strip("[]"), int(port)),
+        "its part on this machine (raylet)": (here["NodeManagerAddress"], here["NodeManagerPort"]),
+    }
+
+
+def _started(parent: int) -> Iterator[int]:
+    """Yield the processes of Ray that a process has started, and those that they have."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            with suppress(OSError):  # it has just ended
+                if Path(f"/proc/{child}/comm").read_text().startswith(("ray", "gcs_server")):
+                    yield child
+                yield from _started(child)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray's would write a dump of C++ and end the program in a way of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # another one may not set it, and Ray's does not
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
