@@ -21,6 +21,8 @@ from conrad_bench.types import Claim, Response, Status
 Span = tuple[int, int]
 
 _NUMBERING = re.compile(r"\s*(?:guess\s*)?\d{0,2}\s*[.:)]\s+", re.IGNORECASE)
+_ASKS_ON = re.compile(r"\s*\n[^\n]*\?[ \t]*\n\s*\S")
+"""A question on the next line, with something behind it."""
 
 
 def read_behind(text: str) -> Value:
@@ -78,21 +80,35 @@ def answer_claim(response: Response, elicit: str | None) -> Claim:
 
     As `report_claim`, without what stands around the answer ("Answer: ", tags, a box, an explanation behind the
     confidence). Of a chain of thought the answer is what its label announces, or else its last line where that is
-    short; otherwise the status is "no_answer". Of several guesses the most confident one counts, the first of equally
-    confident ones.
+    short; otherwise the status is "no_answer", and so it is where a label announces nothing. Where a model goes on to
+    ask itself another question, that and all behind it is set aside. Of several guesses the most confident one counts,
+    the first of equally confident ones.
     """
     if elicit == "top_k":
         return _best_guess(response)
-    claim = _whole(response, elicit, behind=False)
-    if not claim.text:
-        return claim
-    found = answer_span(claim.text, reasoned=elicit == "cot")
+    claim = _whole(_without_what_it_asks(response, elicit), elicit, behind=False)
+    return _bare(claim, response.text, reasoned=elicit == "cot") if claim.text else claim
+
+
+def _without_what_it_asks(response: Response, elicit: str | None) -> Response:
+    """Return a response up to the confidence behind which a model asks another question of its own, and answers it."""
+    text = response.text
+    for one in _stated(text, elicit):
+        if text[: one.start].strip() and _ASKS_ON.match(text, one.end):
+            return replace(response, text=text[: one.end] + "\n", finish_reason="stop")
+    return response
+
+
+def _bare(claim: Claim, text: str, reasoned: bool = False) -> Claim:
+    """Return an answer without what stands around it."""
+    found = answer_span(claim.text, reasoned)
     if found is None:
         return claim if claim.status == "truncated" else replace(claim, confidence=None, status="no_answer")
     start, end = found
-    if claim.text != response.text[slice(*claim.span)]:
-        return replace(claim, text=claim.text[start:end])
-    return replace(claim, text=claim.text[start:end], span=(claim.span[0] + start, claim.span[0] + end))
+    span = claim.span
+    if claim.text == text[slice(*span)]:
+        span = (span[0] + start, span[0] + end)
+    return replace(claim, text=claim.text[start:end], span=span)
 
 
 def sentence_claims(response: Response, elicit: str | None) -> list[Claim]:
@@ -184,9 +200,13 @@ def _best_guess(response: Response) -> Claim:
         if numbering:
             guess = _joined(text, _left(numbering.end(), one.start, thoughts))
         if guess.text:
-            guesses.append(replace(guess, confidence=one.confidence, status=one.status, reading=one.reading))
+            guess = replace(guess, confidence=one.confidence, status=one.status, reading=one.reading)
+            guesses.append(_bare(guess, text))
         start = one.end
     readable = [guess for guess in guesses if guess.confidence is not None]
     if readable:
         return max(readable, key=lambda guess: guess.confidence or 0.0)
-    return guesses[0] if guesses else report_claim(response, "top_k")
+    if guesses:
+        return guesses[0]
+    claim = report_claim(response, "top_k")
+    return _bare(claim, text) if claim.text else claim
