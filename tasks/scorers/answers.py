@@ -24,7 +24,7 @@ _NUMBERS = {
 _TOKEN = re.compile(r"[<>%]|[\u3400-\u9fff]|(?:(?![\u3400-\u9fff])[^\W_])+(?:(?<=\d)\.\d[^\W_]*)*")
 _CLAUSE = re.compile(r"[,;:!?\n。、]|\.(?!\d)")
 _MEASURE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(mm|cm|ml|cc|mg|kg|hu|kv|kvp|mas|years?|yrs?|months?|days?|weeks?)\b")
-_NUMBERING = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•])\s+(?=\D)")
+_NUMBERING = re.compile(r"\A\s*(?:\(?\d{1,2}[.)]|[-*•])\s+(?=\D)")
 _LIST = re.compile(r"[,;/&+\n、]|\band\b|\.(?!\d)")
 _SIDES = {"left", "right", "both"}
 _LEADING = {
