@@ -338,6 +338,13 @@ def test_questions_that_a_model_asks_itself_are_set_aside(own: str, elicit: str)
     for finish in ("stop", "length"):
         claim = answer_claim(response(f"Answer: Yes\nConfidence: 8\n{own}\nConfidence: 1", finish), elicit)
         assert (claim.text, claim.confidence, claim.status) == ("Yes", 0.8, "ok")
+        claim = answer_claim(response(f"Answer: Yes\n\nIs there edema?ory\n{own}", finish), elicit)
+        assert (claim.text, claim.confidence, claim.status) == ("Yes", None, "no_confidence")
+        nothing = answer_claim(response(f"Confidence: 8\n\nIs there edema?\nYes\nConfidence: 3\n{own}", finish), elicit)
+        assert (nothing.text, nothing.status) == ("", "empty")
+    assert (
+        answer_claim(response("Answer: Yes. Confidence: 8\nIs there edema?\nNo\nConfidence: 2"), elicit).text == "Yes."
+    )
     # The question said again before the answer is none of its own, nor is one that it asks in the end.
     assert answer_claim(response("Is it?\nAnswer: Yes\nConfidence: 8\nMore?"), elicit).confidence == 0.8
     assert answer_claim(response("Confidence: 8\nIs it?\nAnswer: Yes"), elicit).text == "Yes"
@@ -346,3 +353,8 @@ def test_questions_that_a_model_asks_itself_are_set_aside(own: str, elicit: str)
 def test_labels_of_guesses_are_no_part_of_them() -> None:
     claim = answer_claim(response("Answer: left\nConfidence: 3\nAnswer: right\nConfidence: 6"), "top_k")
     assert (claim.text, claim.confidence) == ("right", 0.6)
+    again = "Left?\nyes\nConfidence: 3\nLeft?\nno\nConfidence: 7\n\nHow large is it?\n5 cm\nConfidence: 9"
+    claim = answer_claim(response(again), "top_k")
+    assert (claim.text, claim.confidence) == ("Left?\nno", 0.7)
+    before = answer_claim(response("Confidence: 6\nyes\nConfidence: 4\nno"), "top_k")
+    assert (before.text, before.confidence, before.reading) == ("yes", 0.6, "8, before the answer")

@@ -27,6 +27,11 @@ _SHORT = 3
 """A last line of at most so many words may be the answer of a chain of thought without a label."""
 
 
+def announces(text: str) -> bool:
+    """Whether a text has an answer behind a label."""
+    return any(text[label.end() :].strip(_MARKS) for label in _LABEL.finditer(text))
+
+
 def answer_span(text: str, reasoned: bool = False) -> tuple[int, int] | None:
     """Return the character offsets of the answer in a text that is not blank; None where it holds none.
 
