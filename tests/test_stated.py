@@ -104,6 +104,8 @@ PROSE = [
     "With low confidence: 8 mm nodule.",
     "With confidence: no fracture.",
     "Confidence in the lung bases: limited by motion.",
+    'State how sure you are, for example "Confidence: 7".',
+    'State how sure you are, from 0 to 10, in the form "Confidence: 0 (not certain)".',
 ]
 
 
@@ -307,8 +309,6 @@ def test_thoughts_and_what_is_spoken_make_up_a_text(pieces: list[str]) -> None:
 @pytest.mark.parametrize("elicit", ["confidence", "cot"])
 def test_what_stands_around_an_answer_is_no_part_of_it(text: str, elicit: str) -> None:
     claim = answer_claim(response(f"{text}\nConfidence: 8"), elicit)
-    if elicit == "cot" and text.startswith("Yes"):
-        return  # a chain of thought whose answer comes first has no label
     assert (claim.text, claim.confidence, claim.status) == ("Yes", 0.8, "ok")
     bare = answer_claim(response(text), None)
     assert (bare.text, bare.status) == ("Yes", "ok")
@@ -348,6 +348,15 @@ def test_questions_that_a_model_asks_itself_are_set_aside(own: str, elicit: str)
     # The question said again before the answer is none of its own, nor is one that it asks in the end.
     assert answer_claim(response("Is it?\nAnswer: Yes\nConfidence: 8\nMore?"), elicit).confidence == 0.8
     assert answer_claim(response("Confidence: 8\nIs it?\nAnswer: Yes"), elicit).text == "Yes"
+
+
+def test_an_answer_may_name_an_item_by_its_number() -> None:
+    listed = "1. Yes, there is one.\n2. No, there is none.\n\nThe answer is: {}."
+    assert answer_claim(response(listed.format(1)), "cot").text == "Yes, there is one."
+    assert answer_claim(response(listed.format(2)), None).text == "No, there is none."
+    assert answer_claim(response(listed.format(3)), "cot").text == "3."
+    # Steps are no items to choose from.
+    assert answer_claim(response("1. The left lung.\n2. Two ribs are seen.\nAnswer: 2"), "cot").text == "2"
 
 
 def test_labels_of_guesses_are_no_part_of_them() -> None:

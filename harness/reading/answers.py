@@ -23,6 +23,9 @@ _EXPLANATION = re.compile(
 _NO_ANSWER = re.compile(r"\d{1,2}[.)]\s|[*_#>\s-]*reasoning\b|.*:[\s*_\"']*\Z", re.IGNORECASE)
 """A last line that is a step of a list, or reasons, or announces something else."""
 _MARKS = " \t\r\n*_#>|\"'"
+_CHOSEN = re.compile(r"[*_\"']*(\d)[*_\"'.)\s]*")
+_YES_OR_NO = re.compile(r"^[ \t]*\(?(\d)[.)][ \t]+((?:yes|no)\b[^\n]*)", re.IGNORECASE | re.MULTILINE)
+"""An item of a list that an answer may name by its number ("1. Yes ... The answer is 1."). Others may be steps."""
 _SHORT = 3
 """A last line of at most so many words may be the answer of a chain of thought without a label."""
 
@@ -36,9 +39,9 @@ def answer_span(text: str, reasoned: bool = False) -> tuple[int, int] | None:
     """Return the character offsets of the answer in a text that is not blank; None where it holds none.
 
     The last box, tag or label announces it, in this order; without any it is the whole text. With `reasoned` (a chain
-    of thought) it is then the last of several lines if that is short, and None otherwise: what the answer is, nobody
-    was told. An explanation with a heading of its own, behind the answer, is no part of it, nor is a label that
-    announces nothing.
+    of thought) it is then the last of several lines if that is short, or a short text in front of its reasons, and None
+    otherwise: what the answer is, nobody was told. An explanation with a heading of its own, behind the answer, is no
+    part of it, nor is a label that announces nothing.
     """
     boxes = list(_BOX.finditer(text))
     if boxes:
@@ -54,8 +57,15 @@ def answer_span(text: str, reasoned: bool = False) -> tuple[int, int] | None:
         end = labels.pop().start()
     if not text[:end].strip(_MARKS):
         return None
+    explained = _EXPLANATION.search(text, 0, end)
     if labels:
         start = labels[-1].end()
+        chosen = _CHOSEN.fullmatch(text, start, end)
+        items = [item for item in _YES_OR_NO.finditer(text, 0, start) if chosen and item[1] == chosen[1]]
+        if items:
+            return items[0].span(2)
+    elif reasoned and explained and 0 < len(text[: explained.start()].split()) <= _SHORT:
+        start = 0
     elif reasoned:
         start = text.rfind("\n", 0, len(text[:end].rstrip())) + 1
         line = text[start:end].strip()

@@ -88,6 +88,10 @@ _OTHER_SCALES = {
     "another denominator": re.compile(r"[ \t]*/|:[ \t]*\d"),
 }
 """What may not stand behind a number."""
+_ECHO = re.compile(
+    r"\b(?:for example|for instance|e\.g\.|such as|like|(?:the|this) form(?:at)?(?: of)?)[\s:,(]*$", re.IGNORECASE
+)
+"""What the instruction, said again, shows a statement with."""
 _SCALE = re.compile(
     r"(?:out[ \t]+of|(?:of|from)[ \t]+\d+[ \t]*(?:to|-|–)|/|^[ \t]*\d+[ \t]*(?:to|-|–)|scale[ \t]+of)"
     r"[ \t]*(\d+(?!\d|[ \t]*(?:to|-|–)))|(%)",
@@ -236,6 +240,8 @@ def _statement(text: str, word: re.Match[str], least: int, expressions: Mapping[
     if _on_another_scale(after["scale"] or ""):
         value = replace(value, confidence=None, status="no_confidence", reading="another denominator")
     before, sign = text[line:start].rstrip(), after["sign"]
+    if _ECHO.search(before):
+        return None
     # At the start of a line or sentence, or in brackets, a marker with a colon states something, read or not.
     opens = not before or before[-1] in ".!?:;,)]}*_>" or {*_BRACKETS} & {*own}
     if not (opens and sign and sign in ":：=|>") and value.confidence is None and value.status == "no_confidence":
