@@ -105,6 +105,7 @@ PROSE = [
     "With confidence: no fracture.",
     "Confidence in the lung bases: limited by motion.",
     'State how sure you are, for example "Confidence: 7".',
+    'State how sure you are, such as "Confidence: 2" or "Confidence: 9".',
     'State how sure you are, from 0 to 10, in the form "Confidence: 0 (not certain)".',
 ]
 

@@ -89,7 +89,9 @@ _OTHER_SCALES = {
 }
 """What may not stand behind a number."""
 _ECHO = re.compile(
-    r"\b(?:for example|for instance|e\.g\.|such as|like|(?:the|this) form(?:at)?(?: of)?)[\s:,(]*$", re.IGNORECASE
+    r"\b(?:for example|for instance|e\.g\.|such as|like|(?:the|this) form(?:at)?(?: of)?)[\s:,(]*"
+    r"(?:[\"“'][^\"”'\n]{1,30}[\"”'][\s,]*(?:or|and)?[\s,]*)*$",
+    re.IGNORECASE,
 )
 """What the instruction, said again, shows a statement with."""
 _SCALE = re.compile(
