@@ -112,12 +112,11 @@ def test_parts_for_videos_are_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_missing_package_is_named(message: str, name: str | None, package: str) -> None:
-    with pytest.raises(MissingExtra, match=f"model 'm' cannot be loaded: it needs {package}: pip install {package}$"):
-        with translated("model 'm' cannot be loaded"):
-            try:
-                raise ImportError(message, name=name)
-            except ImportError as cause:
-                raise ModuleNotFoundError("Could not import module 'Processor'") from cause
+    error = ModuleNotFoundError("Could not import module 'Processor'")
+    error.__cause__ = ImportError(message, name=name)
+    said = f"model 'm' cannot be loaded: it needs {package}: pip install {package}$"
+    with pytest.raises(MissingExtra, match=said), translated("model 'm' cannot be loaded"):
+        raise error
 
 
 def test_a_model_that_is_cached_in_part_needs_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
