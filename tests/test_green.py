@@ -127,7 +127,7 @@ SILENT = {
     "no matched block": (BEGIN + ONE_MISSED + INSIGNIFICANT, 0, "matched findings] block is missing"),
     "cut off at the last heading": (BEGIN + ONE_MISSED + MATCHED, 0, "matched findings] block is empty"),
     "nothing at all": ("", 0, "significant errors] block is missing"),
-    "a count without full stop": (BEGIN + ONE_MISSED + f"{MATCHED}\n3 findings.", 0, "number of matched findings"),
+    "a count that measures": (BEGIN + ONE_MISSED + f"{MATCHED}\n3 cm nodule.", 0, "number of matched findings"),
     "a list without count": (
         BEGIN + ONE_MISSED + f"{MATCHED}\nNo edema; No effusion.",
         0,
@@ -141,7 +141,7 @@ SILENT = {
         1.0,
         "(a) has no count",
     ),
-    "errors and a word": (f"{SIGNIFICANT}\n(a) False report: 2 findings\n\n" + TWO_MATCHED, 1.0, "(a) has no count"),
+    "errors and a measure": (f"{SIGNIFICANT}\n(a) False report: 2 cm\n\n" + TWO_MATCHED, 1.0, "(a) has no count"),
     "errors that measure": (f"{SIGNIFICANT}\n(d) Severity: 1.5 cm.\n\n" + TWO_MATCHED, 2 / 3, "(d) has no count"),
     "errors as a sentence": (f"{SIGNIFICANT}\nThe effusion is missing.\n\n" + TWO_MATCHED, 1.0, "has no counts"),
     "errors that begin with No": (f"{SIGNIFICANT}\nNodule missed.\n\n" + TWO_MATCHED, 1.0, "has no counts"),
@@ -188,7 +188,22 @@ def test_plain_answers_that_radeval_misreads() -> None:
     assert parse_green(numbered) == GreenCounts((1, 0, 0, 0, 0, 0), 2)
 
 
-@given(well_formed(), st.sampled_from(("plain", "bold", "bullets", "no stops", "no brackets", "thoughts", "headings")))
+FORMS = (
+    "plain",
+    "bold",
+    "bullets",
+    "no stops",
+    "no brackets",
+    "thoughts",
+    "headings",
+    "no colons",
+    "capitals",
+    "letters",
+)
+BEHIND = ":", " -", " –", " findings:", " matched findings."
+
+
+@given(well_formed(), st.sampled_from((*FORMS, *BEHIND)))
 def test_what_a_human_reads_at_once_is_read(case: tuple[str, tuple[int, ...], int], form: str) -> None:
     answer, errors, matched = case
     said = {
@@ -199,12 +214,17 @@ def test_what_a_human_reads_at_once_is_read(case: tuple[str, tuple[int, ...], in
         "no brackets": re.sub(r"^\[([A-Z][\w ]+)\]:", r"**\1:**", answer, flags=re.MULTILINE),
         "thoughts": f"<think>{answer}</think>{answer}",
         "headings": re.sub(r"^(\[[A-Z])", r"### \1", answer, flags=re.MULTILINE),
-    }[form]
+        "no colons": re.sub(r"^\[([A-Z][\w ]+)\]:", r"## \1", answer, flags=re.MULTILINE),
+        "capitals": re.sub(r"^(\([a-f]\) )", lambda found: found[1].upper(), answer, flags=re.MULTILINE),
+        "letters": re.sub(r"^\(([a-f])\) ", r"\1. ", answer, flags=re.MULTILINE),
+    }.get(form) or re.sub(r"(: \d+|^\d+)\.(?= [A-Za-z])", rf"\1{form}", answer, flags=re.MULTILINE)
     assert parse_green(said) == GreenCounts(errors, matched)
 
 
-@pytest.mark.parametrize("nothing", ["None", "N/A", "No findings matched.", "There are no matches.", "0", "0."])
-@pytest.mark.parametrize("none", ["There are no clinically significant errors.", "No errors", "no significant errors."])
+@pytest.mark.parametrize(
+    "nothing", ["None", "N/A", "No findings matched.", "There are no matches.", "0 findings", "0."]
+)
+@pytest.mark.parametrize("none", ["There are no clinically significant errors.", "No errors", "Zero errors.", "0"])
 def test_nothing_is_said_in_many_ways(none: str, nothing: str) -> None:
     assert parse_green(f"{SIGNIFICANT}\n{none}\n\n{MATCHED}\n{nothing}") == GreenCounts((0,) * 6, 0)
 
@@ -228,6 +248,10 @@ SUPPORTED_FORM = "[Explanation]:\nBoth say so.\n\n[Supported]:\n{}"
         ("**Supported:** Yes", True),
         ("<think>[Supported]: No</think>[Supported]: Yes", True),
         (SUPPORTED_FORM.format(""), "neither yes nor no"),
+        (SUPPORTED_FORM.format("No - it is not mentioned."), False),
+        ("- Supported: yes", True),
+        ("### Supported\nYes", True),
+        ("[Supported] No", False),
         ("Yes", "no [Supported] block"),
         ("", "no [Supported] block"),
         # GREEN's own form: omissions are no errors of a sentence, everything else is.
@@ -235,7 +259,8 @@ SUPPORTED_FORM = "[Explanation]:\nBoth say so.\n\n[Supported]:\n{}"
         (ONE_MISSED.replace("(b)", "(f)") + TWO_MATCHED, True),
         *((ONE_MISSED.replace("(b)", f"({kind})") + TWO_MATCHED, False) for kind in "acde"),
         (ONE_MISSED + f"{MATCHED}\n0.", False),
-        (ONE_MISSED + f"{MATCHED}\n3 findings", "no [Supported] block"),
+        (ONE_MISSED + f"{MATCHED}\n3 findings", True),
+        (ONE_MISSED + f"{MATCHED}\n3 cm", "no [Supported] block"),
     ],
 )
 def test_a_verdict_is_yes_or_no_or_refused(answer: str, verdict: bool | str) -> None:

@@ -15,10 +15,11 @@ from plain_llama import write_llama
 from test_cli import conrad_bench
 
 from conrad_bench.engines import processors
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.inputs import same_shapes
-from conrad_bench.engines.processors import load_processor
+from conrad_bench.engines.processors import load_processor, load_tokenizer
 from conrad_bench.engines.transformers import TransformersEngine
-from conrad_bench.errors import ConfigError, HubUnreachable, ModelError
+from conrad_bench.errors import ConfigError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.progress import Reporter
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
@@ -102,12 +103,29 @@ def test_parts_for_videos_are_left_out(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "saved" / "processor_config.json").read_text()).get("video_processor") is None
 
 
+@pytest.mark.parametrize(
+    ("message", "name", "package"),
+    [
+        ("Package `num2words` is required: install it with `pip install num2words`.", None, "num2words"),
+        ("No module named 'detectron9'", "detectron9", "detectron9"),
+        ("A class requires the Torchvision library but it was not found.", None, "torchvision"),
+    ],
+)
+def test_a_missing_package_is_named(message: str, name: str | None, package: str) -> None:
+    error = ModuleNotFoundError("Could not import module 'Processor'")
+    error.__cause__ = ImportError(message, name=name)
+    said = f"model 'm' cannot be loaded: it needs {package}: pip install {package}$"
+    with pytest.raises(MissingExtra, match=said), translated("model 'm' cannot be loaded"):
+        raise error
+
+
 def test_a_model_that_is_cached_in_part_needs_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubUnreachable, match="connect to the network once"):
-        load_processor("somebody/some-model-that-is-not-here", None)
+    for load in (load_processor, load_tokenizer):
+        with pytest.raises(HubUnreachable, match="connect to the network once"):
+            load("somebody/some-model-that-is-not-here", None)
 
 
 @pytest.mark.parametrize("dated", [True, False])

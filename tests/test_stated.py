@@ -48,6 +48,8 @@ MARKERS = [
     "<confidence>{}</confidence>",
     "| Confidence | {} |",
     "Confidence: k = {}",
+    "How confident are you? {}",
+    "[overall confidence {}]",
 ]
 VALUES = {
     "{}": "8",
@@ -59,6 +61,7 @@ VALUES = {
     "{}/10": "8/10",
     "{} / 10": "8/10",
     "{} out of 10": "8 out of 10",
+    "{} out of ten": "8 out of 10",
     "{} (fairly certain)": "8, with a remark",
     "{} on a scale of 0 to 10": "8, with a remark",
     "{}, because the image is clear": "8, with a remark",
@@ -76,13 +79,16 @@ OTHER_SCALES = {
     "{} (out of 100)": "another denominator",
     "{} on a scale of 1 to 5": "another denominator",
     "{}/10/2020": "another denominator",
+    "{}:10 (completely certain)": "another denominator",
     "{} to 9": "a range",
     "{}-9": "a range",
     "{} – 9": "a range",
     "{} or 9": "a range",
+    "{}, 9": "a range",
     "{}+": "a range",
     "{} (not at all) to 10 (certain): 8": "an echo of the scale",
     "about {}": "in words",
+    "~{}": "in words",
     ">{}": "in words",
 }
 PROSE = [
@@ -96,6 +102,11 @@ PROSE = [
     "Confidence: I am quite sure about all of this",
     "Yes, I am 80% confident.",
     "With low confidence: 8 mm nodule.",
+    "With confidence: no fracture.",
+    "Confidence in the lung bases: limited by motion.",
+    'State how sure you are, for example "Confidence: 7".',
+    'State how sure you are, such as "Confidence: 2" or "Confidence: 9".',
+    'State how sure you are, from 0 to 10, in the form "Confidence: 0 (not certain)".',
 ]
 
 
@@ -139,11 +150,16 @@ def test_prose_states_nothing_and_stays(prose: str) -> None:
         ('{"answer": "Yes", "confidence": 8}', "Yes", 0.8, "8, in JSON"),
         ('```json\n{"confidence": "8/10", "report": "Yes"}\n```', "Yes", 0.8, "8/10, in JSON"),
         ('Here it is:\n{"text": "\\u0041 \\"yes\\"", "confidence": 3}', 'A "yes"', 0.3, "8, in JSON"),
+        ("{'answer': 'Yes', 'confidence': 8}", "Yes", 0.8, "8, in JSON"),
+        ("```python\n{'answer': \"It's big\", 'confidence': 8}\n```", "It's big", 0.8, "8, in JSON"),
+        ('```json\n{"answer": "Yes", "confidence": 8}\n```\n\nThe heart is large.', "Yes", 0.8, "8, in JSON"),
         ('{"answer": "Yes", "confidence": 0.8}', "Yes", None, "a decimal number, in JSON"),
         ('{"answer": "Yes", "confidence": true}', "Yes", None, "in JSON"),
         ("left lung\nOverall confidence: 8", "left lung", 0.8, "8"),
         ("left lung\nConfidence: k", "left lung", None, "a placeholder"),
         ("left lung\nConfidence: high", "left lung", None, "in words"),
+        ("left lung\nConfidence: perhaps", "left lung", None, "in other words"),
+        ("left lung. Confidence: moderate. The rest is clear.", "left lung.", None, "in words"),
         ("left lung\nConfidence:", "left lung", None, "nothing behind the marker"),
         ("left lung\nConfidence: 8\nThe lung is dark.", "left lung", 0.8, "8"),
         ("left lung", "left lung", None, ""),
@@ -170,7 +186,7 @@ def test_sentences_behind_their_confidences_and_in_json() -> None:
     )
     assert [(c.text, c.confidence) for c in leading] == [("Heart normal.", 0.9), ("Lungs clear.", 0.8)]
     rows = '[{"sentence": "Heart normal.", "confidence": 9}, {"sentence": "No air.", "confidence": "high"}]'
-    for text in (rows, f'{{"sentences": {rows}}}'):
+    for text in (rows, f'{{"sentences": {rows}}}', rows.strip("[]").replace("}, ", "}\n"), f"{rows}\nNo more is seen."):
         claims = sentence_claims(response(text), "sentence_confidence")
         assert [(c.text, c.confidence, c.status) for c in claims] == [
             ("Heart normal.", 0.9, "ok"),
@@ -276,6 +292,17 @@ def test_thoughts_and_what_is_spoken_make_up_a_text(pieces: list[str]) -> None:
         "\\boxed{Yes}",
         "Therefore $\\boxed{\\text{Yes}}$.",
         "Answer:\nYes",
+        "Answer (yes or no): Yes",
+        "1. Answer: Yes",
+        "Ans: Yes",
+        "Response: Yes",
+        "Assistant: Yes",
+        "Is the heart large? A: Yes",
+        "**Final Answer**\n\nYes",
+        "## Answer\nYes",
+        "Final answer - Yes",
+        "The answer would be Yes",
+        "Answer: Yes\nAnswer:",
         "Answer: Yes\n\nExplanation: the heart is large",
         "Yes\n**Reasoning:** the heart is large",
     ],
@@ -283,9 +310,61 @@ def test_thoughts_and_what_is_spoken_make_up_a_text(pieces: list[str]) -> None:
 @pytest.mark.parametrize("elicit", ["confidence", "cot"])
 def test_what_stands_around_an_answer_is_no_part_of_it(text: str, elicit: str) -> None:
     claim = answer_claim(response(f"{text}\nConfidence: 8"), elicit)
-    if elicit == "cot" and text.startswith("Yes"):
-        return  # a chain of thought whose answer comes first has no label
     assert (claim.text, claim.confidence, claim.status) == ("Yes", 0.8, "ok")
     bare = answer_claim(response(text), None)
     assert (bare.text, bare.status) == ("Yes", "ok")
     assert text[slice(*bare.span)] == "Yes"
+
+
+@pytest.mark.parametrize("text", ["Answer:", "**Final answer:**", 'The answer is: "Confidence: 2"', "# Answer\n"])
+@pytest.mark.parametrize("elicit", ["confidence", "cot", "top_k", None])
+def test_a_label_that_announces_nothing_is_no_answer(text: str, elicit: str | None) -> None:
+    if elicit is None and "Confidence" in text:
+        return  # without a format the word is a word
+    assert answer_claim(response(text), elicit).status == "no_answer"
+    claim = answer_claim(response(f"Yes.\n{text}"), "confidence")
+    assert claim.text == "Yes."
+
+
+@pytest.mark.parametrize("last", ["2. 9", "3. Third step:", "Reasoning: 3", "**Reasoning:** no", 'It says: "'])
+def test_the_last_line_of_a_chain_of_thought_is_not_any_short_line(last: str) -> None:
+    assert answer_claim(response(f"Reasoning: the heart is seen.\n{last}"), "cot").status == "no_answer"
+
+
+@pytest.mark.parametrize(
+    "own", ["Is there edema?\nNo\nConfidence: 2", "\nWhich lung is it?\nReasoning: it is\nAnswer: no"]
+)
+@pytest.mark.parametrize("elicit", ["confidence", "cot"])
+def test_questions_that_a_model_asks_itself_are_set_aside(own: str, elicit: str) -> None:
+    for finish in ("stop", "length"):
+        claim = answer_claim(response(f"Answer: Yes\nConfidence: 8\n{own}\nConfidence: 1", finish), elicit)
+        assert (claim.text, claim.confidence, claim.status) == ("Yes", 0.8, "ok")
+        claim = answer_claim(response(f"Answer: Yes\n\nIs there edema?ory\n{own}", finish), elicit)
+        assert (claim.text, claim.confidence, claim.status) == ("Yes", None, "no_confidence")
+        nothing = answer_claim(response(f"Confidence: 8\n\nIs there edema?\nYes\nConfidence: 3\n{own}", finish), elicit)
+        assert (nothing.text, nothing.status) == ("", "empty")
+    assert (
+        answer_claim(response("Answer: Yes. Confidence: 8\nIs there edema?\nNo\nConfidence: 2"), elicit).text == "Yes."
+    )
+    # The question said again before the answer is none of its own, nor is one that it asks in the end.
+    assert answer_claim(response("Is it?\nAnswer: Yes\nConfidence: 8\nMore?"), elicit).confidence == 0.8
+    assert answer_claim(response("Confidence: 8\nIs it?\nAnswer: Yes"), elicit).text == "Yes"
+
+
+def test_an_answer_may_name_an_item_by_its_number() -> None:
+    listed = "1. Yes, there is one.\n2. No, there is none.\n\nThe answer is: {}."
+    assert answer_claim(response(listed.format(1)), "cot").text == "Yes, there is one."
+    assert answer_claim(response(listed.format(2)), None).text == "No, there is none."
+    assert answer_claim(response(listed.format(3)), "cot").text == "3."
+    # Steps are no items to choose from.
+    assert answer_claim(response("1. The left lung.\n2. Two ribs are seen.\nAnswer: 2"), "cot").text == "2"
+
+
+def test_labels_of_guesses_are_no_part_of_them() -> None:
+    claim = answer_claim(response("Answer: left\nConfidence: 3\nAnswer: right\nConfidence: 6"), "top_k")
+    assert (claim.text, claim.confidence) == ("right", 0.6)
+    again = "Left?\nyes\nConfidence: 3\nLeft?\nno\nConfidence: 7\n\nHow large is it?\n5 cm\nConfidence: 9"
+    claim = answer_claim(response(again), "top_k")
+    assert (claim.text, claim.confidence) == ("Left?\nno", 0.7)
+    before = answer_claim(response("Confidence: 6\nyes\nConfidence: 4\nno"), "top_k")
+    assert (before.text, before.confidence, before.reading) == ("yes", 0.6, "8, before the answer")

@@ -17,8 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.inputs import TextProcessor, chat_text, encode_chat
-from conrad_bench.errors import ConfigError, ConradBenchError, HubUnreachable, MissingExtra, ModelError
+from conrad_bench.errors import ConfigError, ModelError
 from conrad_bench.types import Message, Prompt
 
 _QUESTION, _ANSWER = "Is the heart of 8f3a enlarged?", "It is not, in c2d7."
@@ -51,22 +52,13 @@ def load_processor(model: str, revision: str | None, chat_template: str | None =
             'not the name of its file: -o transformers.chat_template="$(cat FILE)"'
         )
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    try:
+    with translated(f"model {model!r} cannot be loaded: its processor"):
         config = AutoConfig.from_pretrained(model, **options)
         processor: Any
         if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             processor = _seeing(model, config, options)
         else:
             processor = TextProcessor(load_tokenizer(model, revision))
-    except ImportError as error:
-        named = re.search(r"pip install ([\w-]+)", str(error))
-        missing = named[1] if named else error.name or "torchvision"  # what transformers does not name is that
-        raise MissingExtra(f"the processor of model {model!r} needs {missing}: pip install {missing}") from error
-    except ConradBenchError:
-        raise
-    except Exception as error:  # tokenizers raises bare exceptions, and every processor others
-        _reached(model, error)
-        raise ModelError(f"model {model!r} cannot be loaded: its processor: {type(error).__name__}: {error}") from error
     if processor.tokenizer.pad_token_id is None:  # what pads is never attended to
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     if chat_template is None and getattr(processor, "chat_template", None) is None:
@@ -87,25 +79,8 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     """Load a checkpoint's tokenizer alone. Raises ModelError if its files cannot be used."""
     from transformers import AutoTokenizer
 
-    try:
+    with translated(f"the tokenizer of {model!r} cannot be loaded"):
         return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a damaged tokenizer.json is a bare Exception
-        _reached(model, error)
-        raise ModelError(f"the tokenizer of {model!r} cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _reached(model: str, error: BaseException) -> None:
-    """Raise HubUnreachable if that is what is behind an error."""
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
-            raise HubUnreachable(
-                f"model {model!r} is not wholly in the local cache, and the hub cannot be reached; connect to the "
-                "network once, or give the folder of a checkpoint"
-            ) from error
-        cause = cause.__cause__ or cause.__context__
 
 
 def _seeing(model: str, config: Any, options: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from conrad_bench.reading.answers import answer_span
+from conrad_bench.reading.answers import announces, answer_span
 from conrad_bench.reading.elicitation import EXPRESSIONS
 from conrad_bench.reading.objects import read_objects
 from conrad_bench.reading.sentences import sentence_spans
@@ -21,6 +21,10 @@ from conrad_bench.types import Claim, Response, Status
 Span = tuple[int, int]
 
 _NUMBERING = re.compile(r"\s*(?:guess\s*)?\d{0,2}\s*[.:)]\s+", re.IGNORECASE)
+_QUESTION = r"[^\n]*\?\S{0,12}[ \t]*\n\s*\S"
+_ASKS_ON = re.compile(rf"\s*\n{_QUESTION}")
+_ASKS_APART = re.compile(rf"\n[ \t]*\n\s*{_QUESTION}")
+"""A question on a line of its own, behind a blank line, with something behind it."""
 
 
 def read_behind(text: str) -> Value:
@@ -78,21 +82,42 @@ def answer_claim(response: Response, elicit: str | None) -> Claim:
 
     As `report_claim`, without what stands around the answer ("Answer: ", tags, a box, an explanation behind the
     confidence). Of a chain of thought the answer is what its label announces, or else its last line where that is
-    short; otherwise the status is "no_answer". Of several guesses the most confident one counts, the first of equally
-    confident ones.
+    short; otherwise the status is "no_answer", and so it is where a label announces nothing. Where a model goes on to
+    ask itself another question, that and all behind it is set aside. Of several guesses the most confident one counts,
+    the first of equally confident ones.
     """
+    response = _without_what_it_asks(response, elicit)
     if elicit == "top_k":
         return _best_guess(response)
     claim = _whole(response, elicit, behind=False)
-    if not claim.text:
-        return claim
-    found = answer_span(claim.text, reasoned=elicit == "cot")
+    return _bare(claim, response.text, reasoned=elicit == "cot") if claim.text else claim
+
+
+def _without_what_it_asks(response: Response, elicit: str | None) -> Response:
+    """Return a response up to where a model, having answered, asks another question of its own, and answers that.
+
+    Such a question stands right behind a confidence, or behind a blank line anywhere below an answer's label or a
+    confidence. Guesses may repeat their question: between them only a blank line tells.
+    """
+    text = response.text
+    stated = _stated(text, elicit)
+    behind = [one.end for one in stated if text[: one.start].strip() and _ASKS_ON.match(text, one.end)]
+    apart = [found.start() for found in _ASKS_APART.finditer(text)]
+    apart = [at for at in apart if any(one.end <= at for one in stated) or announces(text[:at])]
+    ends = apart if elicit == "top_k" else behind + apart
+    return replace(response, text=text[: min(ends)] + "\n", finish_reason="stop") if ends else response
+
+
+def _bare(claim: Claim, text: str, reasoned: bool = False) -> Claim:
+    """Return an answer without what stands around it."""
+    found = answer_span(claim.text, reasoned)
     if found is None:
         return claim if claim.status == "truncated" else replace(claim, confidence=None, status="no_answer")
     start, end = found
-    if claim.text != response.text[slice(*claim.span)]:
-        return replace(claim, text=claim.text[start:end])
-    return replace(claim, text=claim.text[start:end], span=(claim.span[0] + start, claim.span[0] + end))
+    span = claim.span
+    if claim.text == text[slice(*span)]:
+        span = (span[0] + start, span[0] + end)
+    return replace(claim, text=claim.text[start:end], span=span)
 
 
 def sentence_claims(response: Response, elicit: str | None) -> list[Claim]:
@@ -173,20 +198,27 @@ def _sentences(text: str, start: int, end: int, thoughts: Sequence[Span], status
 
 
 def _best_guess(response: Response) -> Claim:
-    """Return the most confident of several guesses, each with its confidence behind it."""
+    """Return the most confident of several guesses, each with its confidence behind it, or all with it before."""
     text = response.text
     thoughts, _ = thought_spans(text)
     guesses: list[Claim] = []
-    start = 0
-    for one in find_stated(text):
-        guess = _joined(text, _left(start, one.start, thoughts))
+    stated = find_stated(text)
+    starts, ends = [one.start for one in stated], [one.end for one in stated]
+    parts = list(zip([0, *ends], [*starts, len(text)], strict=True))
+    leading = bool(stated) and not _joined(text, _left(*parts[0], thoughts)).text
+    for one, (start, end) in zip(stated, parts[1:] if leading else parts, strict=False):
+        guess = _joined(text, _left(start, end, thoughts))
         numbering = _NUMBERING.match(text, guess.span[0], guess.span[1])
         if numbering:
-            guess = _joined(text, _left(numbering.end(), one.start, thoughts))
+            guess = _joined(text, _left(numbering.end(), end, thoughts))
         if guess.text:
-            guesses.append(replace(guess, confidence=one.confidence, status=one.status, reading=one.reading))
-        start = one.end
+            reading = f"{one.reading}, before the answer" if leading else one.reading
+            guess = replace(guess, confidence=one.confidence, status=one.status, reading=reading)
+            guesses.append(_bare(guess, text))
     readable = [guess for guess in guesses if guess.confidence is not None]
     if readable:
         return max(readable, key=lambda guess: guess.confidence or 0.0)
-    return guesses[0] if guesses else report_claim(response, "top_k")
+    if guesses:
+        return guesses[0]
+    claim = report_claim(response, "top_k")
+    return _bare(claim, text) if claim.text else claim

@@ -1,4 +1,8 @@
-"""JSON in place of the format asked for: `{"answer": "yes", "confidence": 8}`, or a list of such objects."""
+"""JSON in place of the format asked for: `{"answer": "yes", "confidence": 8}`, or a list of such objects.
+
+Objects as Python writes them (`{'answer': 'yes', 'confidence': 8}`) are read, too, and
+objects one a line.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ _TEXTS = ("final_answer", "answer", "report", "findings", "response", "sentence"
 """Keys of what is claimed, the first that there is."""
 
 _FENCE = re.compile(r"\A\s*(?:[^\n{\[]*:\s*\n\s*)?(?:```\w*\s*)?(?=[{\[])")
-_REST = re.compile(r"\s*(?:```)?\s*\Z")
+_BETWEEN = re.compile(r"\s*,?\s*(?=[{\[])")
+_REST = re.compile(r"\s*(?:```)?[ \t]*(?:\n[^{}]*)?")
+_SINGLE = re.compile(r"(?<=[{\[,:\s])'([^'\"\\\n]*)'(?=\s*[:,}\]])")
+"""A string in single quotes."""
 
 
 def read_objects(text: str) -> list[Claim]:
@@ -25,12 +32,7 @@ def read_objects(text: str) -> list[Claim]:
     fence = _FENCE.match(text)
     if fence is None:
         return []
-    try:
-        found, end = json.JSONDecoder().raw_decode(text, fence.end())
-    except (ValueError, RecursionError):
-        return []
-    if not _REST.match(text, end):
-        return []
+    found = _decoded(text[fence.end() :])
     if isinstance(found, dict) and not _confidence_key(found):
         lists = [value for value in found.values() if isinstance(value, list)]
         found = lists[0] if len(lists) == 1 else []
@@ -42,6 +44,27 @@ def read_objects(text: str) -> list[Claim]:
             return []
         claims.append(claim)
     return claims
+
+
+def _decoded(text: str) -> object:
+    """Return the object or the list that a text begins with, or its objects one after another as a list; else None.
+
+    Behind them, on other lines, may stand words without braces.
+    """
+    for written in (text, _SINGLE.sub(lambda found: json.dumps(found[1]), text)):
+        values: list[object] = []
+        at = 0
+        try:
+            while written[at : at + 1] in ("{", "["):
+                value, end = json.JSONDecoder().raw_decode(written, at)
+                values.append(value)
+                between = _BETWEEN.match(written, end)
+                at = between.end() if between else end
+        except (ValueError, RecursionError):
+            continue
+        if _REST.fullmatch(written, end):
+            return values[0] if len(values) == 1 else values
+    return None
 
 
 def _confidence_key(row: dict[str, Any]) -> str | None:

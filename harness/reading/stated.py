@@ -56,8 +56,10 @@ _BELONGING = frozenset({
 # fmt: on
 """Words before the marker that belong to it."""
 
-# "Confidence" as a word of its own: not "Overconfidence", "self-confidence", "confidences".
-_WORD = re.compile(r"(?<![^\W_])(?<!\w-)confidence(?![^\W_]|-\w)", re.IGNORECASE)
+# "Confidence" as a word of its own: not "Overconfidence", "self-confidence", "confidences". Or the question for it.
+_WORD = re.compile(
+    r"(?<![^\W_])(?<!\w-)(?:confidence(?![^\W_]|-\w)|how[ \t]+confident\b[^\n?:\"]{0,60}\?)", re.IGNORECASE
+)
 _LAST_WORD = re.compile(r"([A-Za-z'’]+)[*_]*$")
 _NUMBERING = re.compile(r"[ \t]*\(?\d{1,2}[.)][ \t]*$")
 _AFTER = re.compile(
@@ -68,10 +70,10 @@ _AFTER = re.compile(
     re.IGNORECASE,
 )
 _LEAD = re.compile(
-    r"""(?:[ \t*_`"'“‘«(\[{$~|•]|[–-](?!\d)|<(?=[ \t]*\d+(?:/10)?[ \t]*>)|\\\(|\\boxed\{|k[ \t]*=)*""", re.IGNORECASE
+    r"""(?:[ \t*_`"'“‘«(\[{$|•]|[–-](?!\d)|<(?=[ \t]*\d+(?:/10)?[ \t]*>)|\\\(|\\boxed\{|k[ \t]*=)*""", re.IGNORECASE
 )
 _NUMBER = re.compile(r"[+-]?\d+")
-_DENOMINATOR = re.compile(r"[ \t]*(?P<sign>/|out[ \t]+of\b|of\b)[ \t]*(?P<of>\d+(?:[.,]\d+)?)?", re.IGNORECASE)
+_DENOMINATOR = re.compile(r"[ \t]*(?P<sign>/|out[ \t]+of\b|of\b)[ \t]*(?P<of>\d+(?:[.,]\d+)?|ten\b)?", re.IGNORECASE)
 _BRACKET = re.compile(r"[ \t]*[(\[]([^()\[\]\n]*)[)\]]")
 _CLOSED = re.compile(r"""(?:[*_`"'”’»)\]}>$|.,;!]|[ \t]+[)\]}.,;!|])*""")
 _TAG = re.compile(r"[ \t]*</[\w -]*>?")
@@ -79,10 +81,19 @@ _BLANKS = re.compile(r"\s*")
 _OTHER_SCALES = {
     "a decimal number": re.compile(r"[.,]\d"),
     "a percentage": re.compile(r"[ \t]*(?:%|％|percent\b|per[ \t]+cent\b|pct\b)", re.IGNORECASE),
-    "a range": re.compile(r"[ \t]*(?:(?:-|–|—|~|to\b|or\b|and\b|\.\.+)[ \t]*[+-]?\d|±|\+)", re.IGNORECASE),
-    "another denominator": re.compile(r"[ \t]*/"),
+    "a range": re.compile(
+        r"[ \t]*(?:(?:-|–|—|~|to\b|or\b|and\b|\.\.+)[ \t]*[+-]?\d|,[ \t]+\d+[ \t.)\]*]*$|±|\+)",
+        re.IGNORECASE | re.MULTILINE,
+    ),
+    "another denominator": re.compile(r"[ \t]*/|:[ \t]*\d"),
 }
 """What may not stand behind a number."""
+_ECHO = re.compile(
+    r"\b(?:for example|for instance|e\.g\.|such as|like|(?:the|this) form(?:at)?(?: of)?)[\s:,(]*"
+    r"(?:[\"“'][^\"”'\n]{1,30}[\"”'][\s,]*(?:or|and)?[\s,]*)*$",
+    re.IGNORECASE,
+)
+"""What the instruction, said again, shows a statement with."""
 _SCALE = re.compile(
     r"(?:out[ \t]+of|(?:of|from)[ \t]+\d+[ \t]*(?:to|-|–)|/|^[ \t]*\d+[ \t]*(?:to|-|–)|scale[ \t]+of)"
     r"[ \t]*(\d+(?!\d|[ \t]*(?:to|-|–)))|(%)",
@@ -97,6 +108,14 @@ _TO_THE_STOP = re.compile(r"[^\n]*?(?=[.;!](?:\s|$)|\n|$)")
 _WORDS = re.compile(r"[^\n.;]*")
 _MOST_WORDS = 4
 """A value in words has at most so many; more are prose."""
+_DEGREE = re.compile(
+    r"\d|[½%]|\b(?:very|quite|fairly|highly|rather|extremely|not|high|higher|low|lower|medium|mid|moderate|strong|weak|"
+    r"full|fully|complete|total|absolute|maximum|minimum|good|fair|poor|great|excellent|certain|uncertain|certainty|"
+    r"sure|unsure|confident|likely|unlikely|probable|possible|unknown|none|null|nil|n/a|na|zero|one|two|three|four|"
+    r"five|six|seven|eight|nine|ten|hundred|half|even|about|almost)(?![\w-])|^[xivk]{1,4}$",
+    re.IGNORECASE,
+)
+"""What makes words a value; another word is one where it stands alone."""
 
 
 def read_value(text: str, at: int = 0) -> Value | None:
@@ -131,7 +150,7 @@ def _number(text: str, start: int) -> Value | None:
         return None
     end, reading = number.end(), "8"
     denominator = _DENOMINATOR.match(text, end)
-    if denominator and denominator["of"] == str(HIGHEST):
+    if denominator and (denominator["of"] or "").lower() in (str(HIGHEST), "ten"):
         end = denominator.end()
         reading = "8/10" if denominator["sign"] == "/" else "8 out of 10"
     elif denominator:
@@ -180,9 +199,14 @@ def _in_words(text: str, start: int) -> Value | None:
     if len(said.split()) > _MOST_WORDS:
         return None
     end = start + len(said)
+    behind = _end(_TAG, text, _end(_CLOSED, text, end))
     reading = "a placeholder" if said.lower().strip("<>[]") in ("k", "word", "x", "n") else "in words"
+    if reading == "in words" and not _DEGREE.search(said):
+        if _line(text, behind) or len(said.split()) > 1:
+            return None
+        reading = "in other words"
     first = start + len((said.split() or [""])[0])
-    return Value((start, first), _end(_TAG, text, _end(_CLOSED, text, end)), None, "no_confidence", reading)
+    return Value((start, first), behind, None, "no_confidence", reading)
 
 
 def find_stated(text: str, expressions: Mapping[str, float] | None = None) -> list[Stated]:
@@ -212,11 +236,16 @@ def _statement(text: str, word: re.Match[str], least: int, expressions: Mapping[
     value = read_value(text, after.end()) if expressions is None else _expression(text, after.end(), expressions)
     if value is None:
         return None
+    own = text[start : word.start()]
+    if value.reading == "in other words" and (not text[:start].strip() or "with" in own.lower().split()):
+        return None
     if _on_another_scale(after["scale"] or ""):
         value = replace(value, confidence=None, status="no_confidence", reading="another denominator")
     before, sign = text[line:start].rstrip(), after["sign"]
+    if _ECHO.search(before):
+        return None
     # At the start of a line or sentence, or in brackets, a marker with a colon states something, read or not.
-    opens = not before or before[-1] in ".!?:;,)]}*_>" or "(" in text[start : word.start()]
+    opens = not before or before[-1] in ".!?:;,)]}*_>" or {*_BRACKETS} & {*own}
     if not (opens and sign and sign in ":：=|>") and value.confidence is None and value.status == "no_confidence":
         return None
     if not sign and (not opens or value.confidence is None):

@@ -24,9 +24,15 @@ _NUMBERS = {
 _TOKEN = re.compile(r"[<>%]|[\u3400-\u9fff]|(?:(?![\u3400-\u9fff])[^\W_])+(?:(?<=\d)\.\d[^\W_]*)*")
 _CLAUSE = re.compile(r"[,;:!?\n。、]|\.(?!\d)")
 _MEASURE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(mm|cm|ml|cc|mg|kg|hu|kv|kvp|mas|years?|yrs?|months?|days?|weeks?)\b")
-_NUMBERING = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•])\s+(?=\D)")
+_NUMBERING = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)]|[-*•])[ \t]+(?=\D)", re.MULTILINE)
 _LIST = re.compile(r"[,;/&+\n、]|\band\b|\.(?!\d)")
 _SIDES = {"left", "right", "both"}
+_LOOSE = 3
+"""An answer of at most so many words is the same in any order, without one of these among them."""
+_RELATIONS = {
+    *("no", "not", "of", "to", "in", "on", "at", "than", "from", "by", "with", "without", "before", "after", "over"),
+    *("under", "above", "below", "behind", "vs", "versus", "and", "or", "<", ">"),
+}
 _LEADING = {
     *("it", "its", "this", "that", "these", "those", "they", "there", "theres", "is", "are", "was", "were", "i", "see"),
     *("can", "in", "on", "at", "image", "picture", "scan", "shows", "show", "shown", "seen", "appears", "to", "be"),
@@ -34,8 +40,8 @@ _LEADING = {
 """Words that an answer may begin with and that say nothing: "It is in the left lung"."""
 
 # As tokens: the Chinese words of SLAKE, one character a token.
-_YES = {"yes", "是", "是 的", "有", "存 在", "包 含", "包 括", "可 以"}
-_NO = {"no", "不", "不 是", "否", "没 有", "无", "不 存 在", "不 包 含", "不 包 括", "不 可 以"}
+_YES = {"yes", "yeah", "yep", "yup", "是", "是 的", "有", "存 在", "包 含", "包 括", "可 以"}
+_NO = {"no", "nope", "nah", "不", "不 是", "否", "没 有", "无", "不 存 在", "不 包 含", "不 包 括", "不 可 以"}
 
 # On tokens without articles, joined by blanks.
 _SAYS_NOTHING = re.compile(
@@ -45,6 +51,8 @@ _SAYS_NOTHING = re.compile(
     r"|\b(?:do not|dont|does not|did not|didnt) (?:know|have (?:enough|access|image|any image))"
     r"|\b(?:not sure|unsure|unclear|uncertain|indeterminate|inconclusive|insufficient|not enough|sorry|as ai)\b"
     r"|\bno (?:idea|clue|information|info|context|comment|opinion|answer|way to)\b"
+    r"|\bplease (?:share|provide|upload|send|attach|give)\b"
+    r"|\b(?:language model|no (?:problem|worries)|i can help|happy to help)\b"
     r"|\bno (?:image|picture|photo|scan|file|attachment|data|input|x ray|radiograph)s?"
     r"(?: (?:is|was|were|are|has|have|provided|given|attached|available|uploaded|shown|supplied|here|to|for)\b|$)"
 )
@@ -58,7 +66,15 @@ _AFFIRMS = re.compile(
     r"\b(?:there (?:is|are|was|were|appears to be|seems to be)|theres|(?:image|picture|scan|x ray|radiograph) shows"
     r"|(?:is|are|was|were) (?:seen|present|visible|evident|identified|visualized|noted|demonstrated))\b"
 )
-_NEGATION = re.compile(r"\b(?:no|not|isnt|arent|wasnt|werent|doesnt|without|neither|nor|never)\b")
+_NEGATION = re.compile(
+    r"\b(?:no|not|cannot|isnt|arent|wasnt|werent|dont|doesnt|didnt|cant|hasnt|havent|without|neither|nor|never|absent|"
+    r"absence|negative|excluded|lacks?|lacking|ruled out|free of|resolved|disappeared|gone)\b"
+)
+_HEDGED = re.compile(
+    r"\b(?:possibl[ey]|perhaps|maybe|may|might|could|unlikely|questionable|equivocal|suspicio(?:n|us)"
+    r"|(?:can ?not|cant|not|couldnt) (?:be )?(?:entirely |fully )?(?:excluded?|ruled? out|confirm(?:ed)?))\b"
+)
+"""What leaves a statement open."""
 _TURNED = re.compile(r"\b(?:no|not|normal|clear|absent|intact|without|unremarkable|free|negative|missing|healthy)\b")
 """What turns a question around: a denial of something in the answer may then be a yes."""
 _STOP = {
@@ -114,16 +130,20 @@ def token_f1(candidate: str, reference: str) -> float:
 def same_answer(one: str, other: str) -> bool:
     """Return whether two answers are the same up to form.
 
-    Beyond the tokens, these make no difference: the order of a list, a number in front ("1. No hemorrhage"), "side"
-    behind left or right, words that announce ("It is the left lung").
+    Beyond the tokens, these make no difference: the order of a list, numbers in front ("1. No hemorrhage"), "side"
+    behind left or right, words that announce ("It is the left lung"), and the order of up to three words that stand in
+    no relation ("upper right lobe", "lung, left").
     """
-    return tokens(one) == tokens(other) or _canonical(one) == _canonical(other)
+    ours, theirs = tokens(one), tokens(other)
+    if ours == theirs or _canonical(one) == _canonical(other):
+        return True
+    return len(ours) <= _LOOSE and not _RELATIONS & {*ours} and sorted(ours) == sorted(theirs)
 
 
 def _canonical(answer: str) -> list[list[str]]:
     """Return the items of an answer as normalised tokens, in an order of their own."""
     text = unicodedata.normalize("NFKC", answer).lower()
-    text = _NUMBERING.sub("", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text), count=1)
+    text = _NUMBERING.sub("", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     items = [_plain(tokens(item)) for item in _LIST.split(text)]
     items = [item for item in items if item]
     return sorted(items) or [tokens(answer)]
@@ -158,7 +178,7 @@ def polarity(answer: str, question: str = "") -> Polarity | None:
     By its first word or (Chinese) first clause; otherwise by a statement that says again what the question asks, or
     that something which it asks for is there or is not.
     """
-    answer = _NUMBERING.sub("", answer, count=1)
+    answer = _NUMBERING.sub("", answer)
     found = tokens(answer)
     if not found:
         return None
@@ -167,7 +187,7 @@ def polarity(answer: str, question: str = "") -> Polarity | None:
         return plain
     clauses = [" ".join(tokens(clause)) for clause in _clauses(answer)]
     first = clauses[0] if clauses else ""
-    head = found[0] if found[0] in ("yes", "no") else first
+    head = found[0] if found[0] in ("yes", "no", "yeah", "yep", "yup", "nope", "nah") else first
     if head in _YES | _NO:
         said: Literal["yes", "no"] = "yes" if head in _YES else "no"
         others = _NO if said == "yes" else _YES
@@ -175,10 +195,9 @@ def polarity(answer: str, question: str = "") -> Polarity | None:
         slashed = found[0] == head and found[1:2] and found[1] in others and len(found) == 2
         if joined or slashed or any(clause in others for clause in clauses[1:]):
             return "both"
-        if said == "no" and says_nothing(answer):
-            return None
-        return said
-    return None if says_nothing(answer) else _stated(" ".join(found), question)
+        return None if says_nothing(answer) else said
+    whole = " ".join(found)
+    return None if says_nothing(answer) or _HEDGED.search(whole) else _stated(whole, question)
 
 
 def _stated(answer: str, question: str) -> Literal["yes", "no"] | None:
@@ -190,7 +209,7 @@ def _stated(answer: str, question: str) -> Literal["yes", "no"] | None:
     stems = {token[:5] for token in asked if len(token) > 2 and token not in _STOP}
     shared = stems & {token[:5] for token in answer.split()}
     if stems and shared == stems and not {"no", "not"} & set(asked):
-        return "no" if _NEGATION.search(answer) else "yes"
+        return "no" if {*_NEGATION.findall(answer)} - {*_NEGATION.findall(" ".join(asked))} else "yes"
     if _TURNED.search(" ".join(asked)) or (stems and not shared):
         return None
     if _DENIES.search(answer):

@@ -64,19 +64,25 @@ ANSWER_TOKENS = 2048
 """The longest answer; decoding is greedy."""
 
 _HEADERS = "Explanation", "Clinically Significant Errors", "Clinically Insignificant Errors", "Matched Findings"
-_HEADER = re.compile(rf"(?:^[ \t]*|\[)({'|'.join(_HEADERS)})\]?[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_HEADER = re.compile(
+    rf"(?:^[ \t]*|\[)({'|'.join(_HEADERS)})(?:\][ \t]*:?|[ \t]*:|[ \t]*$)", re.IGNORECASE | re.MULTILINE
+)
 _ADORNED = re.compile(r"\*\*|__|`|^[ \t]*(?:#+|[-*•])[ \t]+", re.MULTILINE)
 """Emphasis, headings and bullets of Markdown."""
 _THERE = r"(?:There (?:are|were|is) )?"
-_NO_ERRORS = re.compile(rf"(?:None|N/A|{_THERE}no (?:\w+ ){{0,3}}errors?)\b", re.IGNORECASE)
+_NO_ERRORS = re.compile(
+    rf"(?:{_THERE}none|N/A|0(?= *\.? *$)|{_THERE}(?:no|zero|0) (?:\w+ ){{0,3}}errors?)\b", re.IGNORECASE | re.MULTILINE
+)
 # Not any "No ...": "No pleural effusion; ..." is a list of matched findings that lacks its number.
 _MATCH = r"match(?:es|ed|ing)?"
 _NO_MATCH = re.compile(
     rf"(?:None|N/A|{_THERE}no (?:{_MATCH}|findings? (?:(?:are|were|that) )?{_MATCH}))\b", re.IGNORECASE
 )
-_MARKER = re.compile(r"(?<!\w)\(([a-z0-9])\) |^([a-z])\) ")
-_COUNTED = re.compile(r"\(?(?P<kind>[a-f]|(?<=\()[1-6])\) [^:]*: *(?P<count>\d+)(?:\.(?!\d)|$)")
-_MATCHED = re.compile(r"(\d+)(?:\.(?!\d)|$)")
+_MARKER = re.compile(r"(?<!\w)\(([a-z0-9])\) |^([a-z])[).] ")
+# A count ends with a full stop or its line; "1.5 cm", "2 cm" and "3 - 4 cm" are measures.
+_WHOLE = r"(?:\.(?!\d)|$| *[:(–—]| +-(?! *\d)| +(?:match(?:ed|ing) +)?(?:findings?|errors?)\b)"
+_COUNTED = re.compile(rf"(?:\(?(?P<kind>[a-f]|(?<=\()[1-6])\)|(?P<bare>[a-f])\.) [^:]*: *(?P<count>\d+){_WHOLE}")
+_MATCHED = re.compile(rf"(\d+){_WHOLE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,9 @@ def parse_green(answer: str) -> GreenCounts | str:
     An answer in the form that the prompt asks for gives what radeval's parser gives. Both blocks that count must be
     there once, since without that of significant errors the score would be perfect, and without that of matched
     findings 0. Errors are lines "(a) ...: 2. ...", at most one a category, or "No ... errors" or "None". Matched
-    findings begin with their number and a full stop (or are the number alone), or are "No ... matched" or "None". A
-    block ends at the next heading, not at the first blank line, so that no line of it is overlooked and no line of
-    another block is counted. Thoughts, emphasis and bullets change nothing.
+    findings begin with their number, or are "No ... matched" or "None". Behind a number stands a full stop, a colon, a
+    bracket, a dash, "findings" or nothing. A block ends at the next heading, not at the first blank line, so that no
+    line of it is overlooked and no line of another block is counted. Thoughts, emphasis and bullets change nothing.
     """
     answer = _ADORNED.sub("", spoken(answer))
     headers = list(_HEADER.finditer(answer))
@@ -127,18 +133,19 @@ def parse_green(answer: str) -> GreenCounts | str:
 def _errors(block: str) -> tuple[int, ...] | str:
     """Return the errors of each of the six categories, or why the block cannot be read."""
     counts: dict[str, int] = {}
-    for line in map(str.strip, block.splitlines()):
+    for line in (line.strip().lower() for line in block.splitlines()):
         markers = [bracketed or bare for bracketed, bare in _MARKER.findall(line)]
         if not markers:
             continue
         counted = _COUNTED.match(line)
         if counted is None:
             return f"the line of errors ({markers[0]}) has no count"
-        if _COUNTED.search(line, counted.end()):
+        if _COUNTED.search(line, counted.end("count")):
             return "one line counts errors of two categories"
-        if counted["kind"] in counts:
-            return f"errors ({counted['kind']}) are counted twice"
-        counts[counted["kind"]] = int(counted["count"])
+        kind = counted["kind"] or counted["bare"]
+        if kind in counts:
+            return f"errors ({kind}) are counted twice"
+        counts[kind] = int(counted["count"])
     denied = _NO_ERRORS.match(block)
     if not counts and not denied:
         return "the block of significant errors has no counts"

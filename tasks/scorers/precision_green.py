@@ -67,7 +67,7 @@ the candidate sentence does not mention are no errors.
     ```
 """
 
-_VERDICT = re.compile(r"(?:^[ \t]*|\[)Supported\]?[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_VERDICT = re.compile(r"(?:^[ \t]*|\[)Supported(?:\][ \t]*:?|[ \t]*[:?]|[ \t]*$)", re.IGNORECASE | re.MULTILINE)
 _OMISSIONS = (1, 5)
 """GREEN's categories (b) missing finding and (f) omitted comparison: no sentence states the whole report."""
 
@@ -85,7 +85,7 @@ def parse_verdict(answer: str) -> bool | str:
     answer and may keep to it: an answer in GREEN's form supports the sentence if a finding matched and none is false,
     misplaced, of another severity or compared with what the reference does not mention.
     """
-    plain = re.sub(r"[*_`#]", "", spoken(answer))
+    plain = re.sub(r"[*_`#]|^[ \t]*[-•][ \t]+", "", spoken(answer), flags=re.MULTILINE)
     verdicts = list(_VERDICT.finditer(plain))
     if not verdicts:
         counts = parse_green(answer)
