@@ -24,12 +24,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from conrad_bench.config_file import Places, read_file
+from conrad_bench.config_file import Places, read_file, read_value
 from conrad_bench.errors import ConfigError, DataError, PluginError
+from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES
 from conrad_bench.registry import KINDS, MISSING, Kind, Registry, option_problems, unknown, validated
-from conrad_bench.tasks.phantom import STUDIES
+from conrad_bench.tasks.phantom import MOST_STUDIES, STUDIES
 from conrad_bench.trainers.recalibrators import KINDS as KINDS_OF_RECALIBRATORS
 from conrad_bench.variants import NAMING, label_problem, learner_name, plugin_name
+
+MOST_SEED = 2**63 - 1
+"""What all generators of random numbers take."""
 
 Options = dict[str, dict[str, Any]]
 """Section -> option -> value."""
@@ -40,9 +44,9 @@ class PhantomOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    studies: int = Field(default=STUDIES, ge=1)
+    studies: int = Field(default=STUDIES, ge=1, le=MOST_STUDIES)
     """Number of studies to write."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MOST_SEED)
     """Seed of the phantom data (not of the run)."""
 
 
@@ -51,7 +55,7 @@ class BootstrapOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    replicates: int = Field(default=10_000, ge=1)
+    replicates: int = Field(default=10_000, ge=1, le=MOST_REPLICATES)
     unit: Literal["cluster", "example"] = "cluster"
     """What is drawn: patients (or images), or single examples as in the paper's tables."""
     interval: Literal["percentile", "basic", "bca"] = "percentile"
@@ -81,7 +85,7 @@ class RunConfig(BaseModel):
     """Task -> folder with its data in the official layout (absolute); a variant has its task's unless it is named."""
     limit: int | None = Field(default=None, ge=1)
     """Number of test examples per task (None: all)."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MOST_SEED)
     """Seed of what is drawn in the run: samples, fits, the bootstrap."""
     options: Options = {}
     """Options by section: the name of a method, task, scorer (variants included) or engine, or one of `SECTIONS`."""
@@ -148,7 +152,7 @@ def parse_options(settings: Iterable[str]) -> Options:
         if not (equals and dot and section and option):
             raise ConfigError(f"-o {setting}: should have the form section.option=value, such as probe.layer=-2")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = read_value(value)
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"-o {path}: cannot read the value {value!r}; put quotes around text") from None
         if isinstance(parsed, Mapping):

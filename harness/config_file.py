@@ -1,4 +1,8 @@
-"""A config file as it stands: its values, and the place of each for error messages."""
+"""A config file as it stands: its values, and the place of each for error messages.
+
+A file may come from somebody else, so it is measured before it is read: a kilobyte of YAML can name itself into
+billions of values, or nest deeper than Python can follow.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,14 @@ from typing import Any
 import yaml
 
 from conrad_bench.errors import ConfigError
+from conrad_bench.storage import read_regular
 
 Keys = tuple[str, ...]
+
+_MOST_BYTES = 2**20
+_DEEPEST = 20
+_MOST_VALUES = 10_000
+"""What a config file may have at most: bytes, lists within lists, values with every alias written out."""
 
 
 class Places:
@@ -43,7 +53,8 @@ class Places:
 def read_file(file: Path, places: Places) -> dict[str, Any]:
     """Read a config file, and note the line of every key. Raises ConfigError."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file, _MOST_BYTES).decode("utf-8")
+        _measure(text)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
@@ -54,9 +65,14 @@ def read_file(file: Path, places: Places) -> dict[str, Any]:
         raise ConfigError(f"config file {file}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise ConfigError(f"{file}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
+        what = "" if isinstance(error, _TooMuchError) else "not YAML: "
+        raise ConfigError(f"{file}{line}: {what}{error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {file}: not YAML in UTF-8") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"config file {file}: holds a number or a date that cannot be read; put quotes around text of that look"
+        ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"config file {file}: should hold `key: value` lines, such as `methods: [verbalized]`")
     roots = values.get("data_roots")
@@ -66,6 +82,44 @@ def read_file(file: Path, places: Places) -> dict[str, Any]:
             task: folder / os.path.expanduser(root) if isinstance(root, str) else root for task, root in roots.items()
         }
     return values
+
+
+def read_value(text: str) -> Any:
+    """Return the value that a piece of YAML has. Raises yaml.YAMLError or ValueError."""
+    _measure(text)
+    return yaml.safe_load(text)
+
+
+class _TooMuchError(yaml.MarkedYAMLError):
+    """YAML that is larger than any configuration."""
+
+
+def _measure(text: str) -> None:
+    """Raise _TooMuchError at the place where YAML is nested too deeply, or has too many values.
+
+    What an alias stands for counts each time. Nothing is built: the events of the parser are enough.
+    """
+    total = 0
+    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each, and the total before it
+    sizes: dict[str, int] = {}  # of what an anchor names
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            total += sizes.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        if len(open_nodes) > _DEEPEST or total > _MOST_VALUES:
+            too = f"nested more than {_DEEPEST} deep" if total <= _MOST_VALUES else f"more than {_MOST_VALUES:,} values"
+            mark: Any = event.start_mark
+            raise _TooMuchError(None, None, f"{too}; a configuration needs less", mark)
 
 
 def _note_lines(node: yaml.Node, path: Keys, file: Path, lines: dict[Keys, int], within: Sequence[yaml.Node]) -> None:

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from conrad_bench.text import console, one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -38,7 +40,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Write one line, above the bars if there are any."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(console(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -55,7 +57,7 @@ class Reporter:
                 self._bars = self._new_bars()
                 self._bars.start()
             bars = self._bars
-        task = bars.add_task(name, total=total) if bars is not None else None
+        task = bars.add_task(one_line(name), total=total) if bars is not None else None
 
         def advance(steps: int) -> None:
             nonlocal done

@@ -34,11 +34,12 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import ConradBenchError, DataError, StorageError
 from conrad_bench.reading.elicitation import LEVELS
 from conrad_bench.reading.thoughts import thinks
-from conrad_bench.storage import write_bytes
+from conrad_bench.storage import read_regular, write_bytes
 from conrad_bench.types import STATUSES, Estimate, Example, Score
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from conrad_bench.tasks.base import Task
 
@@ -61,6 +62,12 @@ OPTIONAL = (*NUMBERS, READING)
 """Columns that a records file may have. A file with one of `LEVEL_PROBABILITIES` has all eleven."""
 RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
+
+MOST_ROWS = 5_000_000
+_MOST_COLUMNS, _MOST_CELLS = 200, 100_000_000
+_MOST_BYTES = 2**30
+_MOST_LETTERS = 1_000
+"""What a records file may have at most. It may come from somebody else, and is measured before it is read."""
 
 _METADATA_KEY = b"conrad_bench.records"
 _MADE_FROM = b"conrad_bench.made_from"
@@ -119,7 +126,8 @@ def made_from(path: Path) -> dict[str, str] | None:
     import pyarrow.parquet as pq
 
     try:
-        return dict(json.loads((pq.read_schema(path).metadata or {})[_MADE_FROM]))
+        data = read_regular(path, _MOST_BYTES)
+        return dict(json.loads((pq.read_schema(pa.BufferReader(data)).metadata or {})[_MADE_FROM]))
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
 
@@ -135,8 +143,13 @@ def read_records(path: Path) -> pd.DataFrame:
 
     try:
         # Not read_table: it starts threads, and a process that ends meanwhile, on an error, is aborted by some of them.
-        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
-        table = file.read(use_threads=False)
+        data = read_regular(path, _MOST_BYTES)
+        said = pq.read_metadata(pa.BufferReader(data))
+        _check_size(said, path)
+        # Texts as dictionaries: a file of a few bytes can say one text of a megabyte a million times.
+        texts = [said.schema.column(i).name for i in range(said.num_columns) if _is_text(said.schema.column(i))]
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, read_dictionary=texts)
+        table = _plain(file.read(use_threads=False), path)
         names = table.column_names
     except OSError as error:
         # pyarrow raises OSError for torn pages, ArrowInvalid for a file that is no parquet at all.
@@ -159,6 +172,42 @@ def read_records(path: Path) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas(use_threads=False)
     check_records(frame, path)
     return frame
+
+
+def _check_size(said: Any, path: Path) -> None:
+    """Raise DataError where a parquet file says that it holds more than records do."""
+    size = sum(said.row_group(i).total_byte_size for i in range(said.num_row_groups))
+    for number, most, what in (
+        (said.num_rows, MOST_ROWS, "rows"),
+        (said.num_columns, _MOST_COLUMNS, "columns"),
+        (said.num_rows * said.num_columns, _MOST_CELLS, "cells"),
+        (size, _MOST_BYTES, "bytes when unpacked"),
+    ):
+        if number > most:
+            raise DataError(f"{path}: holds {number:,} {what}; records have at most {most:,}")
+
+
+def _is_text(column: Any) -> bool:
+    return bool(column.physical_type == "BYTE_ARRAY" and column.max_repetition_level == 0)
+
+
+def _plain(table: pa.Table, path: Path) -> pa.Table:
+    """Return a table with plain texts for dictionaries of them. Raises DataError for a text that is too long."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = table.column(index)
+            longest = max((pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in column.chunks), default=0)
+            if longest > _MOST_LETTERS or longest * len(column) > _MOST_BYTES:
+                raise DataError(
+                    f"{path}: column {index} has a text of {longest:,} bytes in {len(column):,} rows; records hold "
+                    f"names, of at most {_MOST_LETTERS:,} bytes and {_MOST_BYTES:,} together"
+                )
+            plain = pa.field(field.name, field.type.value_type, field.nullable, field.metadata)
+            table = table.set_column(index, plain, column.cast(field.type.value_type))
+    return table
 
 
 def check_records(frame: pd.DataFrame, path: Path) -> None:

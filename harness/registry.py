@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, overload
 from pydantic import BaseModel, ValidationError
 
 from conrad_bench.errors import ConfigError, PluginError
+from conrad_bench.text import without_keys
 from conrad_bench.variants import label_problem, plugin_name, variant
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ VARIED: tuple[Kind, ...] = ("methods", "tasks", "scorers")
 BUILT_IN = "built-in"
 """Origin of the plugins that conrad-bench itself declares."""
 
+_LONGEST = 80
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _REQUIRED = {
     "methods": ("name", "summary", "needs", "granularities"),
@@ -299,9 +301,18 @@ def option_problems(
         else:
             text = item["msg"].removeprefix("Value error, ")
             if isinstance(item["input"], str | int | float | None):
-                text += f" (given: {item['input']!r})"
+                text += f" (given: {_quoted(item['input'])})"
         problems.append((path, text))
     return problems
+
+
+def _quoted(value: object) -> str:
+    """Return a value as messages quote it: short, and without keys."""
+    try:
+        text = without_keys(repr(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number too long to be written"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def unknown(what: str, name: str, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,13 +49,48 @@ def write_bytes(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
 
 
+MOST_JSON = 64 * 2**20
+"""Bytes of a JSON file that is read: a leaderboard of a hundred rows has about one MiB."""
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the bytes of a file that others may have made.
+
+    Raises OSError, with what is wrong as its `strerror`, also for what is no regular file (reading a pipe would wait
+    for ever, a device would never end) and for more than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {_size(most)}", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)
+
+
+def load_json(path: Path) -> Any:
+    """Return what a JSON file holds. Raises OSError as `read_regular` does, and ValueError where it is no JSON."""
+    try:
+        return json.loads(read_regular(path, MOST_JSON))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object that a JSON file holds; None where the file is missing, torn, or holds something else."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = load_json(path)
+    except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _size(number: int) -> str:
+    return f"{number // 2**20:,} MiB" if number >= 2**20 else f"{number // 2**10:,} KiB"
 
 
 def make_private(folder: Path) -> None:

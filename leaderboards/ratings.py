@@ -20,7 +20,8 @@ report come of its sentences, each in [0, 1], and are compared with report-level
 from __future__ import annotations
 
 import csv
-import json
+import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from conrad_bench.leaderboards.metrics.calibration import ECE
 from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 from conrad_bench.leaderboards.pages.wording import is_tiny
 from conrad_bench.records import read_records
+from conrad_bench.storage import load_json, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +44,7 @@ SCORES = 5
 ACCEPTED = 4
 """The lowest rating that accepts a sentence."""
 COLUMNS = ("rater", "report", "sentence", "rating")
+_MOST_BYTES = 64 * 2**20
 USABLE = ("ok", "scorer_failed")
 """Statuses of claims with a confidence; that the task's own scorer failed is nothing to the raters."""
 AGGREGATIONS = {"mean": "Mean aggregation", "all_accepted": "All accepted"}
@@ -60,7 +63,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     seen: dict[tuple[str, ...], int] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(read_regular(path, _MOST_BYTES).decode("utf-8-sig"), newline="") as file:
             reader = csv.DictReader(file)
             lacking = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if lacking:
@@ -74,7 +77,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
                 empty = [name for name, text in row.items() if not text]
                 if empty:
                     raise DataError(f"{where}: no {empty[0]}")
-                if not (row["sentence"].isascii() and row["sentence"].isdigit()):
+                if not re.fullmatch(r"[0-9]{1,6}", row["sentence"]):
                     raise DataError(f"{where}: the sentence is no index (0, 1, 2, ...)")
                 if row["rating"] not in {str(score) for score in range(1, SCORES + 1)}:
                     raise DataError(f"{where}: the rating is none of 1, 2, 3, 4, 5")
@@ -258,7 +261,7 @@ def _board(run: Path) -> dict[str, Any]:
     """Return what the ratings take over from the run's leaderboard."""
     path = run / "leaderboard.json"
     try:
-        board = json.loads(path.read_text(encoding="utf-8"))
+        board = load_json(path)
         return {name: board[name] for name in ("title", "model", "phantom", "seed", "replicates", "unit")}
     except FileNotFoundError as error:
         raise DataError(f"{run} holds no finished run (no leaderboard.json); finish the run first") from error

@@ -41,7 +41,7 @@ class PTrue(Method):
 
     wording: Wording = "plain"
     """The question: a sentence of ours, or the text of Kadavath et al."""
-    show: int = Field(0, ge=0)
+    show: int = Field(0, ge=0, le=1000)
     """Number of sampled responses that are listed before the one in question (wording=kadavath only)."""
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""

@@ -42,7 +42,7 @@ class Probe(Method):
     epochs: int = Field(10, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    width: int = Field(256, ge=1)
+    width: int = Field(256, ge=1, le=2**16)
     batch_size: int = Field(32, ge=1)
     patience: int = Field(3, ge=1)
     max_tokens: int = Field(512, ge=1)

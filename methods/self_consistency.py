@@ -43,7 +43,7 @@ class SelfConsistency(Method):
     )
     needs: ClassVar = frozenset({SAMPLING})
 
-    n: int = Field(5, ge=1)
+    n: int = Field(5, ge=1, le=1000)
     """Number of sampled responses (ours; the paper gives none)."""
     temperature: float = Field(1.0, gt=0)
     estimator: Literal["agreement", "degree"] = "agreement"

@@ -28,7 +28,7 @@ class TrainingSettings(BaseModel):
     """Forward passes per optimizer step."""
     learning_rate: float = Field(5e-5, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, le=2**12)
     """LoRA rank; alpha is twice the rank."""
     sentence_weight: SentenceWeight = "report"
     """Sentences in conditional mode. report: one of a report with N sentences counts 1/N, as in the paper (equation 3);

@@ -23,7 +23,7 @@ from conrad_bench.cli.data import phantom
 from conrad_bench.cli.plugins import doctor, list_plugins
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
-from conrad_bench.errors import ConradBenchError
+from conrad_bench.errors import ConfigError, ConradBenchError
 
 app = typer.Typer(
     name="conrad-bench",
@@ -50,6 +50,7 @@ def main() -> None:
     """Run the command line and exit."""
     _interrupt_on_signals()
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except SystemExit as stop:
         if stop.code == 130:
@@ -60,13 +61,13 @@ def main() -> None:
         sys.exit(130)
     except ConradBenchError as error:
         if os.environ.get("CONRAD_BENCH_TRACEBACK") == "1":
-            traceback.print_exception(error)
+            say("".join(traceback.format_exception(error)))
         say(f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:
         crash = error.__cause__ if isinstance(error, CrashError) and error.__cause__ is not None else error
         if os.environ.get("CONRAD_BENCH_TRACEBACK") == "1":
-            traceback.print_exception(crash)
+            say("".join(traceback.format_exception(crash)))
         log = _write_log(crash, error.folder if isinstance(error, CrashError) else None)
         say(f"error: unexpected {type(crash).__name__}; this is a bug or a broken plugin; traceback: {log}")
         sys.exit(1)
@@ -77,6 +78,13 @@ def _interrupt_on_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse arguments with control characters: what they are told wrong with would be quoted with them."""
+    for number, argument in enumerate(arguments, start=1):
+        if any((character < " " and character not in "\n\t") or "\x7f" <= character < "\xa0" for character in argument):
+            raise ConfigError(f"argument {number} holds control characters: {argument}")
 
 
 def _print_version(asked: bool) -> None:

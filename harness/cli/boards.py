@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from conrad_bench.cli.common import say, show
+from conrad_bench.cli.common import say, show, tell
 
 
 def leaderboard(
@@ -27,7 +27,7 @@ def leaderboard(
 
     board, folder = merge.leaderboard(runs, out, baseline, by, mixed)
     show(table_for_console(board))
-    print(f"leaderboard: {folder / 'leaderboard.html'}")
+    tell(f"leaderboard: {folder / 'leaderboard.html'}")
 
 
 def publish(
@@ -37,8 +37,8 @@ def publish(
     """Write a bundle that can be made public: hashed ids, no text, no paths."""
     from conrad_bench.leaderboards.bundles import publish as publishing
 
-    print(f"bundle: {publishing.publish(run_folder, out)}")
-    print(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
+    tell(f"bundle: {publishing.publish(run_folder, out)}")
+    tell(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
 
 
 def verify(
@@ -49,14 +49,14 @@ def verify(
 
     found = verifying.verify(folder)
     for note in found.notes:
-        print(f"note: {note}")
+        tell(f"note: {note}")
     for difference in found.differences:
-        print(f"differs: {difference}")
+        tell(f"differs: {difference}")
     if found.differences:
         say(f"error: {folder}: {len(found.differences)} difference(s)")
         raise typer.Exit(1)
     hashes = f", {found.hashes} file hashes" if found.hashes else ""
-    print(f"{folder}: {found.numbers:,} numbers of {found.rows} rows{hashes}: all agree")
+    tell(f"{folder}: {found.numbers:,} numbers of {found.rows} rows{hashes}: all agree")
 
 
 def ratings(
@@ -66,4 +66,4 @@ def ratings(
     """Compare a run's confidences with clinicians' ratings of its reports (ConRad, Table 4)."""
     from conrad_bench.leaderboards.ratings import markdown, ratings_table
 
-    print(markdown(ratings_table(run_folder, file)))
+    tell(markdown(ratings_table(run_folder, file)))

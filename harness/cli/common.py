@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from conrad_bench import text
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -42,6 +45,17 @@ class CrashError(Exception):
         self.folder = folder
 
 
+class Harmless:
+    """A rich renderable whose texts are made harmless for a terminal; its own colours stay."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else segment._replace(text=text.console(segment.text))
+
+
 def show(renderable: Any) -> None:
     """Print a result to standard output, wide enough for its tables where that is not a terminal."""
     from rich.console import Console
@@ -49,12 +63,17 @@ def show(renderable: Any) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
-    console.print(renderable, markup=False)
+    console.print(Harmless(renderable), markup=False)
 
 
-def say(text: str) -> None:
+def tell(line: str) -> None:
+    """Print a line of the result to standard output."""
+    print(text.console(line), flush=True)
+
+
+def say(line: str) -> None:
     """Print a line to standard error."""
-    print(text, file=sys.stderr)
+    print(text.console(line), file=sys.stderr)
 
 
 def resolve(
@@ -95,6 +114,6 @@ def default_out(methods: list[str], tasks: list[str]) -> Path:
     return Path("runs") / name
 
 
-def _names(text: str | None) -> list[str] | None:
+def _names(given: str | None) -> list[str] | None:
     """Split "a,b" into names."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]

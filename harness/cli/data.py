@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from conrad_bench.cli.common import tell
 from conrad_bench.errors import ConfigError
-from conrad_bench.tasks.phantom import STUDIES
+from conrad_bench.tasks.phantom import MOST_STUDIES, STUDIES
 
 
 def phantom(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     layout: Annotated[Literal["mimic", "openi", "vqa_rad"], typer.Option(help="On-disk layout.")] = "mimic",
-    studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = STUDIES,
+    studies: Annotated[int, typer.Option(min=1, max=MOST_STUDIES, help="Number of studies.")] = STUDIES,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom data.")] = 0,
     pixels: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Enlarge the images, to 2544x3056 for one.")
@@ -27,7 +28,7 @@ def phantom(
     size = _size(pixels)
     with Reporter().stage("writing the phantom data", studies) as advance:
         phantom_writer(layout)(out, studies, seed, progress=advance, size=size)
-    print(f"{studies} phantom studies in the {layout} layout: {out}")
+    tell(f"{studies} phantom studies in the {layout} layout: {out}")
 
 
 def _size(pixels: str | None) -> tuple[int, int] | None:
@@ -35,6 +36,6 @@ def _size(pixels: str | None) -> tuple[int, int] | None:
     if pixels is None:
         return None
     parts = pixels.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() and len(part) < 6 and 0 < int(part) <= 10_000 for part in parts):
         raise ConfigError(f"--pixels {pixels}: should be WIDTHxHEIGHT, such as 2544x3056, or one number")
     return int(parts[0]), int(parts[-1])

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from conrad_bench.cli.common import Plugins, say
+from conrad_bench.cli.common import Harmless, Plugins, say, tell
 
 Kind = Literal["methods", "tasks", "scorers", "engines", "metrics"]
 
@@ -32,10 +32,10 @@ def list_plugins(
         for column in (table.columns[0], table.columns[3]):
             column.no_wrap, column.overflow = True, "fold"
         with console.capture() as text:
-            console.print(table, markup=False, highlight=False)
+            console.print(Harmless(table), markup=False, highlight=False)
         print("\n".join(line.rstrip() for line in text.get().splitlines()), end="\n\n")
     for error in registry.failures.values():
-        print(f"unusable: {error}")
+        tell(f"unusable: {error}")
 
 
 _NOTES = {
@@ -75,9 +75,9 @@ def doctor(
     problems = 0
     for finding in examine(Registry(plugin or []), model, base_url):
         problems += finding.state == "problem"
-        print(f"{finding.state:8}{finding.what}: {finding.found}", flush=True)
+        tell(f"{finding.state:8}{finding.what}: {finding.found}")
         if finding.remedy:
-            print(f"{'':8}-> {finding.remedy}", flush=True)
+            tell(f"{'':8}-> {finding.remedy}")
     if problems:
         say(f"error: {problems} problem(s) found; each is named above with its remedy")
         raise typer.Exit(1)

@@ -80,14 +80,14 @@ def run(
         from conrad_bench.leaderboards.pages.tables import table_for_console
 
         common.show(table_for_console(result))
-        print(f"leaderboard: {folder / 'leaderboard.md'}")
+        common.tell(f"leaderboard: {folder / 'leaderboard.md'}")
 
 
 def _cluster(address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int) -> Cluster:
     """Return the description of a cluster. Raises ConfigError, or MissingExtra without ray."""
     from conrad_bench.cluster.cluster import Cluster
 
-    if replicas != "auto" and not replicas.isdecimal():
+    if replicas != "auto" and not (replicas.isdecimal() and len(replicas) < 6):
         raise ConfigError(f"--replicas {replicas}: should be a number, or auto")
     number = None if replicas == "auto" else int(replicas)
     return Cluster(address, number, gpus_per_replica, plugins, train_workers)

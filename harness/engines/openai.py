@@ -61,7 +61,7 @@ class OpenAIEngine(Engine):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is no address; it should look like http://127.0.0.1:8000/v1")
-        if parts.username is not None or parts.password is not None or parts.query:
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ValueError(f"must not hold a key or password, since it is written down; set {KEY} instead")
         return value.rstrip("/")
 

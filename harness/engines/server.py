@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from conrad_bench.engines.replies import NotAnAnswer, Reply, filtered, read
 from conrad_bench.errors import EngineError, MissingExtra, ModelError
+from conrad_bench.text import without_keys
 
 if TYPE_CHECKING:
     import openai
@@ -31,6 +32,15 @@ CHOOSING = frozenset({"temperature", "top_p"})
 
 OMITTED = frozenset({"logprobs", "top_logprobs", "seed"})
 """What servers may be asked without."""
+
+_WORDS = (
+    frozenset({"messages", "model", "n", "logit_bias", "stop"}) | OMITTED | CHOOSING | {*RENAMED, *RENAMED.values()}
+)
+"""What messages say that a server's error is about."""
+
+_NAME = re.compile(r"[\w./:@+-]{1,96}", re.ASCII)
+_MOST_NAMED = 20
+"""Models that a message lists, and what their names look like."""
 
 _REFUSALS = frozenset({400, 403, 422, 500, 501})
 """Statuses with which servers refuse a request that has a word too many."""
@@ -63,7 +73,7 @@ class Server:
     @property
     def where(self) -> str:
         """How messages call the server."""
-        return f"the server at {self._base_url}"
+        return f"the server at {without_keys(self._base_url)}"
 
     def connect(self) -> openai.OpenAI:
         """Return the client, whose threads share its connections. Raises MissingExtra without its package."""
@@ -217,8 +227,8 @@ class Server:
         if isinstance(error, openai.APIConnectionError):
             raise EngineError(f"{where} cannot be reached; start it, or set --base-url") from error
         if isinstance(error, openai.APIStatusError):
-            param = getattr(error, "param", None)
-            about = f", about {param!r}" if param and re.fullmatch(r"[\w.-]{1,40}", str(param)) else ""
+            said = str(getattr(error, "param", None))
+            about = f", about {said!r}" if said in _WORDS else ""  # any other could quote the request, or a key
             raise EngineError(f"{where} refuses a request ({error.status_code}{about})") from error
         raise EngineError(f"{where} gave an answer that cannot be read ({type(error).__name__})") from error
 
@@ -229,7 +239,8 @@ class Server:
         for address in self._addresses:
             try:
                 models = self.connect().with_options(base_url=address, max_retries=0).models.list()
-                return ", ".join(model.id for model in models) or "nothing"
+                names = [name for model in models if _NAME.fullmatch(name := without_keys(str(model.id)))]
+                return ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED) or "nothing"
             except (openai.OpenAIError, ValueError, TypeError, AttributeError):
                 continue  # another address, or a server that lists its models in a way of its own
         return None

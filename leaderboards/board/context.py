@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from conrad_bench.leaderboards.inference.bootstrap import IntervalKind
+from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES, IntervalKind
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.types import Granularity
@@ -36,9 +36,9 @@ class BoardContext(BaseModel):
     """In what variants of tasks and scorers differ from those that they are variants of."""
     version: str
     commit: str
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of the bootstrap."""
-    replicates: int = 10_000
+    replicates: int = Field(10_000, ge=1, le=MOST_REPLICATES)
     unit: Literal["cluster", "claim"] = "cluster"
     """What the bootstrap resamples. "claim" is the interval over items of the ConRad paper's tables."""
     interval: IntervalKind = "percentile"

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conrad_bench.errors import DataError
+from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES
+from conrad_bench.storage import load_json
 
 Share = float | None
 """A number in [0, 1], or null where it is undefined."""
@@ -214,8 +216,8 @@ class Board(_Part):
     phantom: bool
     version: str
     commit: str
-    seed: int
-    replicates: int
+    seed: int = Field(ge=0)
+    replicates: int = Field(ge=1, le=MOST_REPLICATES)
     unit: Literal["cluster", "claim"]
     baseline: str = "verbalized"
     runs: list[RunInfo] = []
@@ -232,7 +234,7 @@ class Board(_Part):
 def read_board(path: Path) -> dict[str, Any]:
     """Return the content of a leaderboard.json. Raises DataError, naming file and key, if it is none."""
     try:
-        board = json.loads(path.read_text(encoding="utf-8"))
+        board = load_json(path)
         Board.model_validate(board)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -8,7 +8,6 @@ folder, and each is compared with the baseline of its own run. Seeds are not ave
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from conrad_bench.leaderboards.pages.outputs import write_files
 from conrad_bench.manifest import CONTEXT_FORMAT
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import unknown
+from conrad_bench.storage import load_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -294,12 +294,14 @@ def _json(path: Path, form: type[BaseModel]) -> dict[str, Any]:
     """Return the content of a JSON file. Raises DataError, naming file and key, if it has not the form."""
     again = "; run the same command again to write it anew"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         form.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(key) for key in first["loc"]) or "the whole file"
         raise DataError(f"{path}: {where}: {first['msg']}{again}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}){again}") from error
+    except ValueError as error:
         raise DataError(f"{path} cannot be read as JSON{again}") from error
     return dict(content)

@@ -15,7 +15,7 @@ from conrad_bench.leaderboards.board.schema import read_board
 from conrad_bench.leaderboards.bundles.publish import FORMAT as BUNDLE_FORMAT
 from conrad_bench.leaderboards.pages.outputs import RENDERED
 from conrad_bench.manifest import git_commit
-from conrad_bench.storage import file_sha256
+from conrad_bench.storage import file_sha256, load_json
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-8
 """Numbers that differ by less are the same: another processor sums in another order."""
@@ -78,7 +78,7 @@ def _check_hashes(folder: Path, findings: Findings) -> None:
     """Compare the files of a bundle with the list in bundle.json."""
     path = folder / "bundle.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         listed = dict(content["files"])
         if content["format"] != BUNDLE_FORMAT:
             findings.differences.append(f"{path}: format {content['format']}, this version reads {BUNDLE_FORMAT}")

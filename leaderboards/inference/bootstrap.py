@@ -17,6 +17,8 @@ from conrad_bench.leaderboards.metrics.base import CORRECTNESS, FloatArray, Metr
 
 LEVEL = 0.95
 IntervalKind = Literal["percentile", "basic", "bca"]
+MOST_REPLICATES = 100_000
+"""Intervals have settled long before; more is a slip of the pen, or a file that is meant to keep others busy."""
 _BLOCK_CELLS, _MOST_CELLS = 2**17, 2**23
 """Weights of claims that are in memory at one time: 1 MiB, so that a statistic works within the processor's cache; 64
 MiB at most for the sake of `_FEWEST` replicates."""

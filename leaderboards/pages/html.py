@@ -7,12 +7,12 @@ JavaScript, without which the page shows everything. All text that comes from th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from importlib.resources import files
 from typing import Any
 
 from conrad_bench.leaderboards.pages import plots, wording
 from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
+from conrad_bench.text import html as escape
 from conrad_bench.types import STATUSES
 
 _SECURITY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

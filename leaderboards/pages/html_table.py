@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any, NamedTuple
+
+from conrad_bench.text import html as escape
 
 
 class Cell(NamedTuple):

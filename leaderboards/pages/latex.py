@@ -6,22 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conrad_bench.leaderboards.pages import wording
-
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: rf"\{character}" for character in "&%$#_{}"},
-    "−": "$-$",
-    "–": "--",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "→": r"$\to$",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "≥": r"$\ge$",
-}
+from conrad_bench.text import latex as escape
 
 
 def tex(board: dict[str, Any]) -> str:
@@ -30,17 +15,13 @@ def tex(board: dict[str, Any]) -> str:
     It holds the metrics of the page's main tables, intervals in brackets, and bold where a method's ranks are 1 alone.
     """
     parts = [
-        f"% {_line(board['title'])}",
-        f"% conrad-bench {board['version']}, commit {board['commit'] or 'unknown'}; needs \\usepackage{{booktabs}}",
-        *(f"% {_line(note)}" for note in board.get("notes", [])),
+        f"% {escape(board['title'])}",
+        f"% conrad-bench {escape(board['version'])}, commit {escape(board['commit'] or 'unknown')}; needs "
+        "\\usepackage{booktabs}",
+        *(f"% {escape(note)}" for note in board.get("notes", [])),
     ]
     parts += [_table(board, task) for task in board["tasks"]]
     return "\n\n".join(parts) + "\n"
-
-
-def escape(text: str) -> str:
-    """Return text whose special characters LaTeX prints as they are."""
-    return "".join(_ESCAPES.get(character, character) for character in _line(text))
 
 
 def _table(board: dict[str, Any], task: str) -> str:
@@ -83,8 +64,3 @@ def _cell(estimate: Mapping[str, float | None] | None, best: bool) -> str:
 def _number(value: float) -> str:
     text = f"{value:z.3f}"
     return f"$-${text[1:]}" if text.startswith("-") else text
-
-
-def _line(text: str) -> str:
-    """Return text on one line: a comment must not end before it."""
-    return " ".join(text.split())

@@ -14,6 +14,7 @@ from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.pages import figures, html, latex, tables
 from conrad_bench.storage import write_bytes, write_text
+from conrad_bench.text import csv_cell
 
 
 def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
@@ -57,7 +58,8 @@ def json_text(board: Mapping[str, Any]) -> str:
 def csv_text(board: Mapping[str, Any]) -> str:
     """Return the text of leaderboard.csv: a line for each row (and subgroup), a column for each number.
 
-    A metric m has the columns m, m_low and m_high; a cell is empty where there is no number.
+    A metric m has the columns m, m_low and m_high; a cell is empty where there is no number. Text that a spreadsheet
+    would take for a formula has a quote before it.
     """
     rows = [*board["rows"], *board.get("subgroups", [])]
     metrics = [metric["name"] for metric in board["metrics"] if any(metric["name"] in row["metrics"] for row in rows)]
@@ -69,7 +71,7 @@ def csv_text(board: Mapping[str, Any]) -> str:
         header += [metric, f"{metric}_low", f"{metric}_high"]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, header, lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({key: csv_cell(key) for key in header})
     for row in rows:
         line = {key: row[key] for key in ("task", "method", "n", "n_clusters", "claims", "unparsed_rate")}
         line |= {f"unparsed_{status}": row["unparsed"].get(status, 0) for status in statuses}
@@ -78,7 +80,7 @@ def csv_text(board: Mapping[str, Any]) -> str:
             line |= {"subgroup": row["subgroup"]["column"], "subgroup_value": row["subgroup"]["value"]}
         for metric, estimate in row["metrics"].items():
             line |= {metric: estimate["value"], f"{metric}_low": estimate["low"], f"{metric}_high": estimate["high"]}
-        writer.writerow({key: "" if line.get(key) is None else line[key] for key in header})
+        writer.writerow({key: csv_cell(line.get(key)) for key in header})
     return buffer.getvalue()
 
 

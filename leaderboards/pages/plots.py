@@ -6,10 +6,10 @@ Every plot has a text alternative (`role="img"` with a label); the page puts the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from conrad_bench.leaderboards.metrics.base import BINS
+from conrad_bench.text import html as escape
 
 _LEFT, _TOP, _SIDE, _GAP, _BARS = 44, 8, 248, 16, 56
 """Pixels of a reliability diagram: margins, side of the square, height of the histogram below it."""
@@ -161,7 +161,7 @@ def shares(counts: Sequence[tuple[str, int]], total: int) -> str:
 
 
 def _svg(told: str, width: float, height: float, parts: Sequence[str]) -> str:
-    label = escape(told, quote=True)
+    label = escape(told)
     size = f'viewBox="0 0 {_n(width)} {_n(height)}" style="max-width:{_n(width * 1.25)}px"'
     return f'<svg class="plot" role="img" aria-label="{label}" focusable="false" {size}>{"".join(parts)}</svg>'
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from conrad_bench.leaderboards.pages.wording import (
     CAVEATS,
@@ -23,17 +22,21 @@ from conrad_bench.leaderboards.pages.wording import (
     worst_text,
     written_notes,
 )
+from conrad_bench.text import code, link, one_line
+from conrad_bench.text import markdown as plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+_PATHS = ("figure", "before_after", "token_figure")
 WIDEST = 6
 """Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
 
 
 def markdown(board: dict[str, Any]) -> str:
     """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
+    board = _harmless(board, plain)
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
         lines += [phantom_note(board), ""]
@@ -59,11 +62,20 @@ def markdown(board: dict[str, Any]) -> str:
         with_tokens = [row for row in rows if "tokens" in row]
         if with_tokens:
             lines += [f"### Confidence answers on {task}", "", _tokens(with_tokens), "", *_token_notes(with_tokens), ""]
-    lines += ["## Methods", "", *(f"- `{name}`: {text}" for name, text in board["methods"].items()), ""]
+    lines += ["## Methods", "", *(f"- {code(name)}: {text}" for name, text in board["methods"].items()), ""]
     if board.get("runs"):
         lines += ["## Runs", "", *(f"- {run_text(run)}" for run in board["runs"]), ""]
     lines += ["## How these numbers were made", "", *(f"- {note}" for note in footnotes(board)), ""]
     return "\n".join(lines)
+
+
+def _harmless(value: Any, change: Callable[[str], str], key: str = "") -> Any:
+    """Return the content of leaderboard.json with all of its texts changed, paths of figures aside."""
+    if isinstance(value, dict):
+        return {change(name): _harmless(item, change, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_harmless(item, change) for item in value]
+    return change(value) if isinstance(value, str) and key not in _PATHS else value
 
 
 def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
@@ -162,7 +174,7 @@ def _rank_notes(board: dict[str, Any], task: str) -> Iterator[str]:
             f"{power['low']:.3f} to {power['high']:.3f}). Smaller ones may exist."
         )
     if about["missing"]:
-        lacking = "; ".join(f"`{method}` {n:,}" for method, n in about["missing"].items())
+        lacking = "; ".join(f"{code(method)} {n:,}" for method, n in about["missing"].items())
         yield f"Examples that a method lacks and others have: {lacking}. Pairs are compared on what both have."
 
 
@@ -214,7 +226,7 @@ def _flagging_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
     trends = [(row["method"], words[row["flagging"]["trend"]]) for row in rows]
     yield (
         "Precision rises with every threshold (those that keep no sentence aside): "
-        + "; ".join(f"`{method}` {said}" for method, said in trends)
+        + "; ".join(f"{code(method)} {said}" for method, said in trends)
         + "."
     )
 
@@ -242,7 +254,7 @@ def _token_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
         "up to the most probable answer and fall after it, humps of at most 0.01 aside. Malformed: mean probability of "
         "anything else."
     )
-    links = [_link(row["method"], row["token_figure"]) for row in rows if "token_figure" in row]
+    links = [link(row["method"], row["token_figure"]) for row in rows if "token_figure" in row]
     if links:  # a bundle has no figures
         yield ""
         yield f"Heat maps: {', '.join(links)}."
@@ -253,15 +265,9 @@ def _table(header: list[str], body: list[list[str]], names: int) -> str:
     import tabulate
 
     align = ["left"] * names + ["right"] * (len(header) - names)
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in [header, *body]]
     return tabulate.tabulate(
-        escaped[1:], escaped[0], tablefmt="github", colalign=align, disable_numparse=True, preserve_whitespace=True
+        body, header, tablefmt="github", colalign=align, disable_numparse=True, preserve_whitespace=True
     )
-
-
-def _link(text: str, path: str) -> str:
-    # The names of methods are free: blanks and brackets would end a Markdown link.
-    return f"[{text}]({quote(path, safe='/@+')})"
 
 
 def table_for_console(board: dict[str, Any]) -> RenderableType:
@@ -271,6 +277,7 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    board = _harmless(board, one_line)
     parts: list[RenderableType] = [Text(board["title"], style="bold"), *map(Text, board.get("notes", []))]
     for task in board["tasks"]:
         rows = list(ranked(board, task))
@@ -311,17 +318,17 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
     unit = f"{about['n_clusters']:,} clusters (patients; images in visual question answering)"
     whole = about["quality"]
     yield (
-        f"Correctness is {about['label']} (scorer `{about['scorer']}`)"
-        + (f", quality of whole responses {whole['label']} (scorer `{whole['scorer']}`)" if whole else "")
+        f"Correctness is {about['label']} (scorer {code(about['scorer'])})"
+        + (f", quality of whole responses {whole['label']} (scorer {code(whole['scorer'])})" if whole else "")
         + f"; the claims come from {unit}."
     )
     variants = variants_of(board, task)
     if variants:
-        yield "Variants: " + "; ".join(f"`{name}`: {said}" for name, said in variants.items()) + "."
+        yield "Variants: " + "; ".join(f"{code(name)}: {said}" for name, said in variants.items()) + "."
     if about["left_out"]:
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
     yield from written_notes(rows)
     for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
-        links = [_link(row["method"], row[key]) for row in rows if key in row]
+        links = [link(row["method"], row[key]) for row in rows if key in row]
         if links:
             yield f"{title}: {', '.join(links)}."

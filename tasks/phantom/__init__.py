@@ -8,3 +8,6 @@ STUDIES = 3000
 
 SIGNATURE = "Synthetic data: phantom"
 """What the README.txt of every phantom tree begins with."""
+
+MOST_STUDIES = 1_000_000
+"""So many can be asked for: a slip of the pen shall not fill a disk."""

@@ -1,0 +1,154 @@
+"""vLLM on the lengths of real reports: requests that stay under way, beside batches that have to end.
+
+    python benchmarks/lengths.py [--prompts 512] [--concurrency 128] [--rounds 3]
+
+
+Responses get as many tokens as the findings of real reports have: the lengths are drawn from the quantiles below, of
+the 3425 findings of IU-Xray (Open-i) in the tokens of Gemma 3, the end of the turn included. The model is the embedded
+one, which would write less; so it is not let end before. Both ways go through `conrad_bench.Model` into a store on
+disk, with as many requests at once at most. Rates are generated tokens a second, loading and a first batch left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conrad_bench.engines import vllm
+from conrad_bench.engines.vllm import VLLMEngine
+from conrad_bench.engines.vllm_requests import Asked, writing
+from conrad_bench.progress import Reporter
+from conrad_bench.rollouts.model import Model
+from conrad_bench.rollouts.store import RolloutStore
+from conrad_bench.types import Message, Prompt, Sampling
+
+QUANTILES = (
+    2,
+    18,
+    20,
+    22,
+    25,
+    26,
+    27,
+    29,
+    30,
+    31,
+    33,
+    34,
+    34,
+    35,
+    36,
+    38,
+    39,
+    39,
+    40,
+    41,
+    42,
+    43,
+    44,
+    45,
+    46,
+    47,
+    49,
+    50,
+    51,
+    53,
+    55,
+    57,
+    59,
+    62,
+    65,
+    67,
+    71,
+    77,
+    83,
+    94,
+    213,
+)
+"""Lengths at 0, 2.5, 5, ... 100 %."""
+
+
+def drawn(seed: int) -> int:
+    """Return a length, by the seed of a response."""
+    place = random.Random(seed).random() * (len(QUANTILES) - 1)
+    low, part = int(place), place % 1
+    return round(QUANTILES[low] * (1 - part) + QUANTILES[low + 1] * part)
+
+
+def of_length(served: Any, jobs: Any, sampling: Sampling) -> Asked:
+    """Ask for responses of the lengths that their seeds draw."""
+    asked = [writing(served, [job], replace(sampling, max_tokens=drawn(job.seed))) for job in jobs]
+    for each in asked:
+        each.requests[0][1].update(ignore_eos=True, stop_token_ids=[])
+    return Asked(
+        [each.requests[0] for each in asked],
+        lambda outputs: [each.read([output])[0] for each, output in zip(asked, outputs, strict=True)],
+    )
+
+
+vllm.writing = of_length
+
+
+class Draining(VLLMEngine):
+    """The engine as it was: a batch ends before the next begins."""
+
+    name = "draining"
+
+    def streams(self, method: str, adapter: Path | None) -> bool:
+        """Every call is a batch."""
+        return False
+
+
+def prompts(number: int, start: int) -> list[Prompt]:
+    """Return prompts that no other round has."""
+    return [Prompt((Message("user", f"Write the findings. Study {start + i}."),)) for i in range(number)]
+
+
+def rate(model: Model, asked: list[Prompt]) -> float:
+    """Return the generated tokens a second."""
+    began = time.perf_counter()
+    responses = model.generate(asked, Sampling(1.0, 1.0, max(QUANTILES)))
+    return sum(len(response.token_ids) for response in responses) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description="vLLM on the lengths of real reports.")
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument("--concurrency", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    from importlib.resources import files
+
+    path = str(files("conrad_bench.tasks.phantom") / "base_model")
+    options: dict[str, Any] = {"model": path, "dtype": "float32", "concurrency": arguments.concurrency}
+    options["batch_size"] = arguments.concurrency
+    rates: dict[str, list[float]] = {"batches that end": [], "requests that stay under way": []}
+    with tempfile.TemporaryDirectory() as folder:
+        engine = VLLMEngine(**options)
+        draining = Draining(**options)
+        engine.generate([], Sampling(), None)
+        draining._served = engine._serve(None)  # one model in memory
+        models = {}
+        for name, each in zip(rates, (draining, engine), strict=True):
+            store = RolloutStore(Path(folder) / name).__enter__()
+            models[name] = Model(each, store, Reporter(quiet=True))
+            rate(models[name], prompts(8, -100))
+        for turn in range(arguments.rounds):
+            for name in list(rates)[:: 1 if turn % 2 else -1]:
+                rates[name].append(rate(models[name], prompts(arguments.prompts, turn * arguments.prompts)))
+    print("| | tokens a second (each round) | median |\n| --- | --- | --- |")
+    for name, found in rates.items():
+        print(f"| {name} | {', '.join(f'{value:,.0f}' for value in found)} | {statistics.median(found):,.0f} |")
+    before, after = map(statistics.median, rates.values())
+    print(f"\n{after / before:.2f} times as fast.")
+
+
+if __name__ == "__main__":
+    main()
