@@ -45,8 +45,8 @@ class Typist(Engine):
     def generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
         return [self._write(job) for job in jobs]
 
-    def streams(self, method: str, adapter: Path | None) -> bool:
-        return self.streaming
+    def at_once(self, method: str, adapter: Path | None) -> int:
+        return 7 if self.streaming else 0
 
     def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
         if not self.streaming:

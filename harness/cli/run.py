@@ -12,6 +12,7 @@ from conrad_bench.errors import ConfigError, ConradBenchError
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
+    from conrad_bench.progress import Reporter
 
 
 def run(
@@ -53,21 +54,27 @@ def run(
     from conrad_bench.registry import Registry
 
     settings = list(option or [])
-    if ray != "off" and engine == "vllm" and gpus_per_replica > 1:
-        settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
     if ray == "off" and train_workers != 1:
         raise ConfigError(f"--train-workers {train_workers} needs Ray: add --ray local, or a cluster's address")
     registry = Registry(plugin or [])
     resolved = common.resolve(
         registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, settings
     )
+    if ray != "off" and resolved.engine == "vllm" and gpus_per_replica > 1:
+        settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
+        resolved = common.resolve(
+            registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, settings
+        )
     folder = out or common.default_out(resolved.methods, resolved.tasks)
 
     from conrad_bench import pipeline
 
     try:
-        cluster = None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers)
-        result = pipeline.run(resolved, folder, registry, Reporter(), dry_run, cluster, keep_stale, strict)
+        reporter = Reporter()
+        cluster = (
+            None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers, reporter)
+        )
+        result = pipeline.run(resolved, folder, registry, reporter, dry_run, cluster, keep_stale, strict)
     except ConradBenchError:
         raise
     except Exception as error:
@@ -83,11 +90,13 @@ def run(
         common.tell(f"leaderboard: {folder / 'leaderboard.md'}")
 
 
-def _cluster(address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int) -> Cluster:
+def _cluster(
+    address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int, reporter: Reporter
+) -> Cluster:
     """Return the description of a cluster. Raises ConfigError, or MissingExtra without ray."""
     from conrad_bench.cluster.cluster import Cluster
 
     if replicas != "auto" and not (replicas.isdecimal() and len(replicas) < 6):
         raise ConfigError(f"--replicas {replicas}: should be a number, or auto")
     number = None if replicas == "auto" else int(replicas)
-    return Cluster(address, number, gpus_per_replica, plugins, train_workers)
+    return Cluster(address, number, gpus_per_replica, plugins, train_workers, reporter.say)

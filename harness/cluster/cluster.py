@@ -51,12 +51,14 @@ class Cluster:
         gpus_per_replica: float = 1,
         plugins: Sequence[Path] = (),
         train_workers: int = 1,
+        say: Callable[[str], None] = print,
     ) -> None:
         """Describe the cluster; nothing is started, and ray is not imported.
 
         `address` is `LOCAL`, or what `ray.init` takes to join a cluster that runs: "auto", or host:port. `plugins` are
         the plugin files of this run, which every replica loads too. Each of the `train_workers` has one GPU, where
-        there are GPUs. Raises MissingExtra without ray, ConfigError for values that Ray cannot use.
+        there are GPUs. `say` tells the user what a busy cluster lets wait. Raises MissingExtra without ray, ConfigError
+        for values that Ray cannot use.
         """
         if find_spec("ray") is None:
             raise MissingExtra('--ray needs Ray: pip install "conrad-bench[ray]"')
@@ -80,6 +82,7 @@ class Cluster:
         self._pool: Replicas | None = None
         self._folder = ExitStack()
         self._gpus = gpus_per_replica
+        self._say = say
         self._plugins = tuple(path.absolute() for path in plugins)
 
     def __enter__(self) -> Self:
@@ -153,8 +156,9 @@ class Cluster:
         pool = self._pool
         if pool is None or (pool.recipe, pool.cpus, pool.gpus) != (recipe, share.cpus, share.gpus):
             self._end_replicas()
-            pool = self._pool = Replicas(recipe, share.cpus, share.gpus)
-        yield from pool.run(calls, share.replicas)
+            pool = self._pool = Replicas(recipe, share.cpus, share.gpus, engine.at_once("generate", None), self._say)
+        at_once = engine.at_once(calls[0].method, calls[0].adapter) if calls else 0
+        yield from pool.run(calls, share.replicas, at_once)
 
     def train(
         self,

@@ -1,8 +1,9 @@
-"""Replicas: copies of an engine in worker processes on Ray, which answer batches until they are closed.
+"""Replicas: copies of an engine in worker processes on Ray, which answer calls until they are closed.
 
 A replica makes the engine anew from its name and options (no weights travel) and loads the model with its first batch.
-It stays from one request to the next, so a model is loaded once, and vLLM compiles once. A worker that dies is
-replaced, and the batch that it was at goes to the next replica that is free.
+It stays from one request to the next, so a model is loaded once, and vLLM compiles once. It has as many calls at hand
+as its engine works at, and some in advance. A worker that dies is replaced, and the calls that it was at go to the next
+replica that is free.
 
 Images, adapters and local checkpoints travel as paths: the nodes of a cluster need the same file system.
 """
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 from conrad_bench import __version__
@@ -29,8 +34,15 @@ if TYPE_CHECKING:
 RETRIES = 3
 """How often a batch or a training is tried again whose worker died, before it fails."""
 
-_AHEAD = 2
+_BATCHES = 2
 """Batches that a replica has at hand: the one that it is at, and the next."""
+
+_AHEAD = 32
+"""Calls that a replica has in advance where its engine works at many of one prompt."""
+
+_TELL = 20.0
+_WAIT = 900.0
+"""Seconds without a replica after which it is said what Ray waits for, and those after which that is an error."""
 
 _PATIENCE = 30.0
 """Seconds that replicas have to give back their devices before they are ended."""
@@ -94,28 +106,56 @@ class Failure:
 
 
 class _Replica:
-    """One copy of the engine, in a worker process."""
+    """One copy of the engine, in a worker process. Ray calls `answer` in many threads, the engine works in one."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._engine: Engine | None = None
+        self._asked: SimpleQueue[tuple[Future[bytes], bytes]] = SimpleQueue()
+        self._at: set[Future[bytes]] = set()  # what the engine has taken
+        self._lock = Lock()
+        self._thread: Thread | None = None
 
     def answer(self, call: bytes) -> bytes:
         """Return the pickled result of a pickled call, or a Failure."""
-        outcome: Any
-        try:
-            if self._engine is None:
-                self._engine = self._recipe.make()  # and with it the plugins, which the call may be made of
-            asked: Call = pickle.loads(call)
-            outcome = asked.run(self._engine)
-        except Exception as error:
-            outcome = Failure.of(error, f"in a replica of engine {self._recipe.name!r}")
-        return pickle.dumps(outcome)
+        answer: Future[bytes] = Future()
+        with self._lock:
+            self._asked.put((answer, call))
+            if self._thread is None:
+                self._thread = Thread(target=self._work, daemon=True)
+                self._thread.start()
+        return answer.result()
 
     def close(self) -> None:
         """Let go of the model and its devices."""
         if self._engine is not None:
             self._engine.close()
+
+    def _work(self) -> None:
+        """Let the engine answer what is asked, for as long as it does not fail."""
+        try:
+            if self._engine is None:
+                self._engine = self._recipe.make()  # and with it the plugins, which the calls may be made of
+            for answer, result in self._engine.stream(self._take):
+                self._at.discard(answer)
+                answer.set_result(pickle.dumps(result))
+        except Exception as error:
+            failure = pickle.dumps(Failure.of(error, f"in a replica of engine {self._recipe.name!r}"))
+            with self._lock:  # those who ask later start anew
+                while not self._asked.empty():
+                    self._at.add(self._asked.get()[0])
+                self._thread = None
+            for answer in self._at:
+                answer.set_result(failure)
+            self._at.clear()
+
+    def _take(self, wait: bool) -> tuple[Future[bytes], Call] | None:
+        try:
+            answer, call = self._asked.get(block=wait)
+        except Empty:
+            return None
+        self._at.add(answer)
+        return answer, pickle.loads(call)
 
 
 @dataclass(slots=True)
@@ -125,65 +165,82 @@ class _Worker:
     handle: Any
     ready: Any
     """Ray's reference to the end of its start, or None once it has started."""
-    at: deque[tuple[Any, int]] = field(default_factory=deque)
-    """References and indices of the calls that it was handed, oldest first."""
+    at: dict[Any, int] = field(default_factory=dict)
+    """The calls that it was handed and has not answered: their indices by Ray's references."""
 
-    def next(self) -> Any:
-        """Return the reference that it will answer next, or None."""
-        return self.ready if self.ready is not None else self.at[0][0] if self.at else None
+    def awaited(self) -> list[Any]:
+        """Return the references that it will answer."""
+        return [self.ready] if self.ready is not None else list(self.at)
 
 
 class Replicas:
     """The replicas of one engine, started when there is work for them."""
 
-    def __init__(self, recipe: Recipe, cpus: int, gpus: float) -> None:
-        """Describe them, each with its CPUs and GPUs (or a part of one); nothing is started."""
+    def __init__(self, recipe: Recipe, cpus: int, gpus: float, at_once: int, say: Callable[[str], None]) -> None:
+        """Describe them, each with its CPUs and GPUs (or a part of one); nothing is started.
+
+        `at_once` is the highest number of calls that the engine works at, `say` tells the user what is waited for.
+        """
         self.recipe = recipe
         self.cpus = cpus
         self.gpus = gpus
+        self._threads = max(at_once + _AHEAD, _BATCHES) + 1
+        self._say = say
         self._workers: list[_Worker] = []
 
-    def run(self, calls: Sequence[Call], size: int) -> Generator[tuple[int, Answered], None, None]:
+    def run(self, calls: Sequence[Call], size: int, at_once: int = 0) -> Generator[tuple[int, Answered], None, None]:
         """Yield (index, result) of each call as soon as one of `size` replicas has answered it, in any order.
 
-        Errors of conrad-bench that a replica meets are raised here with their class and text. Raises EngineError for
-        any other, and if replicas keep dying. After an error, or if it is left early, the replicas are gone.
+        `at_once` is the number of these calls that the engine works at; 0: one after the other. Errors of conrad-bench
+        that a replica meets are raised here with their class and text. Raises EngineError for any other, if replicas
+        keep dying, and if Ray has no room for one for a quarter of an hour. After an error, or if it is left early, the
+        replicas are gone.
         """
         import ray
 
         finished = False
+        at_hand = at_once + _AHEAD if at_once else _BATCHES
         waiting, tries, left = deque(range(len(calls))), Counter[int](), len(calls)
+        began, told = time.monotonic(), _TELL
         try:
             while len(self._workers) < min(size, len(calls)):
                 self._start()
             while left:
-                self._hand_out(calls, waiting)
-                at = {worker.next(): worker for worker in self._workers if worker.next() is not None}
-                done = ray.wait(list(at), num_returns=1)[0][0]
-                worker = at[done]
-                try:
-                    outcome = ray.get(done)
-                except ray.exceptions.RayTaskError as error:
-                    raise EngineError(self._explain(error)) from error
-                except ray.exceptions.RayError as error:  # it died, or its node was lost
-                    index = worker.at[0][1] if worker.at else -1
-                    tries[index] += 1
-                    if tries[index] > RETRIES or getattr(error, "actor_init_failed", False):
+                self._hand_out(calls, waiting, at_hand)
+                of = {reference: worker for worker in self._workers for reference in worker.awaited()}
+                none_started = all(worker.ready is not None for worker in self._workers)
+                done, _ = ray.wait(list(of), num_returns=1, timeout=_TELL if none_started else None)
+                if not done and none_started:
+                    told = self._tell(time.monotonic() - began, told)
+                    continue
+                more, _ = ray.wait(list(of), num_returns=len(of), timeout=0)
+                for reference in more or done:
+                    worker = of[reference]
+                    if worker not in self._workers:
+                        continue
+                    try:
+                        outcome = ray.get(reference)
+                    except ray.exceptions.RayTaskError as error:
                         raise EngineError(self._explain(error)) from error
-                    waiting.extendleft(index for _, index in reversed(worker.at))
-                    self._workers.remove(worker)
-                    ray.kill(worker.handle)
-                    self._start()
-                    continue
-                if done == worker.ready:
-                    worker.ready = None
-                    continue
-                _, index = worker.at.popleft()
-                result = pickle.loads(outcome)
-                if isinstance(result, Failure):
-                    raise result.error()
-                left -= 1
-                yield index, result
+                    except ray.exceptions.RayError as error:  # it died, or its node was lost
+                        tries.update(worker.at.values() or [-1])
+                        if max(tries.values()) > RETRIES or getattr(error, "actor_init_failed", False):
+                            raise EngineError(self._explain(error)) from error
+                        waiting.extendleft(reversed(worker.at.values()))
+                        self._workers.remove(worker)
+                        ray.kill(worker.handle)
+                        self._start()
+                        began, told = time.monotonic(), _TELL
+                        continue
+                    if reference == worker.ready:
+                        worker.ready = None
+                        continue
+                    index = worker.at.pop(reference)
+                    result = pickle.loads(outcome)
+                    if isinstance(result, Failure):
+                        raise result.error()
+                    left -= 1
+                    yield index, result
             finished = True
         finally:
             if not finished:
@@ -193,7 +250,7 @@ class Replicas:
         """End the processes, those that are at work without waiting for them."""
         import ray
 
-        idle = [worker.handle.close.remote() for worker in self._workers if worker.next() is None]
+        idle = [worker.handle.close.remote() for worker in self._workers if not worker.awaited()]
         if idle:
             ray.wait(idle, num_returns=len(idle), timeout=_PATIENCE)
         for worker in self._workers:
@@ -203,17 +260,47 @@ class Replicas:
     def _start(self) -> None:
         import ray
 
-        handle = ray.remote(_Replica).options(num_cpus=self.cpus, num_gpus=self.gpus or None).remote(self.recipe)
+        actor = ray.remote(_Replica).options(
+            num_cpus=self.cpus, num_gpus=self.gpus or None, max_concurrency=self._threads
+        )
+        handle = actor.remote(self.recipe)
         self._workers.append(_Worker(handle, handle.__ray_ready__.remote()))
 
-    def _hand_out(self, calls: Sequence[Call], waiting: deque[int]) -> None:
-        """Give calls to the replicas that have started: one each, and another in advance while there are many."""
+    def _hand_out(self, calls: Sequence[Call], waiting: deque[int], at_hand: int) -> None:
+        """Give calls to the replicas that have started, in turns: those that have least first, up to `at_hand` each.
+
+        Of the last ones each gets its part: none has calls in advance while another has nothing to do.
+        """
         started = [worker for worker in self._workers if worker.ready is None]
-        for ahead in range(_AHEAD):
-            for worker in started:
-                if len(worker.at) == ahead and len(waiting) > ahead * len(started):
-                    index = waiting.popleft()
-                    worker.at.append((worker.handle.answer.remote(pickle.dumps(calls[index])), index))
+        if not started:
+            return
+        left = len(waiting) + sum(len(worker.at) for worker in started)
+        most = min(at_hand, -(-left // len(started)))
+        for worker in sorted(started, key=lambda worker: len(worker.at)):
+            while waiting and len(worker.at) < most:
+                index = waiting.popleft()
+                worker.at[worker.handle.answer.remote(pickle.dumps(calls[index]))] = index
+
+    def _tell(self, waited: float, told: float) -> float:
+        """Say what Ray waits for, now and then; return after how many seconds it will be said again.
+
+        Raises EngineError when it has waited too long.
+        """
+        import ray
+
+        has = ray.available_resources()
+        free = f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
+        needs = f"{self.gpus:g} GPUs and a CPU" if self.gpus else f"{self.cpus} CPUs"
+        what = f"a replica of engine {self.recipe.name!r} needs {needs} on one node; free on the whole cluster: {free}"
+        if waited > _WAIT:
+            raise EngineError(
+                f"Ray has had no room for {waited / 60:.0f} minutes ({what}); end what else runs there, or wait: "
+                "what was finished is kept, and the same command continues"
+            )
+        if waited < told:
+            return told
+        self._say(f"waiting for Ray: {what}; gives up {(_WAIT - waited) / 60:.0f} minutes from now")
+        return 2 * waited
 
     def _explain(self, error: Exception) -> str:
         """Say what an error of Ray means for the run."""

@@ -44,7 +44,8 @@ class Engine(BaseModel):
     """Runs one model. Its fields are its options; the model is loaded on first use, so a finished run loads none.
 
     The caller (`conrad_bench.Model`) forms batches of `batch_size` and commits their results one by one, unless the
-    engine `streams`. Results do not depend on what else is in a batch beyond float noise.
+    engine works at many requests at once (`at_once`). Results do not depend on what else is in a batch beyond float
+    noise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,9 +87,9 @@ class Engine(BaseModel):
         """
         raise NotImplementedError
 
-    def streams(self, method: str, adapter: Path | None) -> bool:
-        """Tell whether `stream` works at many calls of a method at once, so that a call need be no batch."""
-        return False
+    def at_once(self, method: str, adapter: Path | None) -> int:
+        """Return how many requests of a method `stream` works at, each a call of its own; 0: a call is a batch."""
+        return 0
 
     def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
         """Answer calls as they come: yield what came of each, with its ticket, as soon as it is done, in any order.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from conrad_bench.engines.opening import unreadable
@@ -12,6 +13,9 @@ from conrad_bench.types import Prompt
 
 _EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5)}
 """Which arguments of an engine's methods have one entry for each prompt."""
+
+_ADAPTER = {"generate": 2, "score": 2, "hidden": 4}
+"""Which argument is the adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,12 @@ class Call:
 
     method: Literal["generate", "score", "hidden"]
     arguments: tuple[Any, ...]
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter that it is answered under, or None."""
+        where: Path | None = self.arguments[_ADAPTER[self.method]]
+        return where
 
     def prompts(self) -> list[Prompt]:
         """Return the prompts that it asks."""

@@ -112,9 +112,9 @@ class OpenAIEngine(Engine):
         items = list(zip(prompts, continuations, strict=True))
         return self._each(items, lambda item: self._score(*item))
 
-    def streams(self, method: str, adapter: Path | None) -> bool:
-        """Every request is one of its own."""
-        return method != "hidden"
+    def at_once(self, method: str, adapter: Path | None) -> int:
+        """Return the number of requests under way at once."""
+        return self.concurrency
 
     def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
         """Answer calls as they come, `concurrency` at once; see `Engine.stream`.

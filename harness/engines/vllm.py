@@ -104,17 +104,17 @@ class VLLMEngine(VLLMOptions):
         calls = [Call("score", ([p], [texts], adapter)) for p, texts in zip(prompts, continuations, strict=True)]
         return self._answered(calls, adapter)
 
-    def streams(self, method: str, adapter: Path | None) -> bool:
-        """Tell whether vLLM itself does it, and not the transformers engine."""
-        return method in ("generate", "score") and not self._needs_transformers(adapter)
+    def at_once(self, method: str, adapter: Path | None) -> int:
+        """Return the number of requests under way at once, or 0 for what the transformers engine does in batches."""
+        return self.concurrency if method != "hidden" and not self._needs_transformers(adapter) else 0
 
     def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
         """Answer calls as they come, keeping up to `concurrency` requests under way; see `Engine.stream`."""
         taken = take(True)
         while taken is not None:
             ticket, call = taken
-            adapter = call.arguments[-1]
-            if not self.streams(call.method, adapter):
+            adapter = call.adapter
+            if not self.at_once(call.method, adapter):
                 yield ticket, call.run(self)
                 taken = take(True)
                 continue
@@ -127,7 +127,7 @@ class VLLMEngine(VLLMOptions):
                     got = take(wait and not ahead)
                     if got is None:
                         break
-                    same = self.streams(got[1].method, got[1].arguments[-1]) and got[1].arguments[-1] == adapter
+                    same = self.at_once(got[1].method, adapter) > 0 and got[1].adapter == adapter
                     (ahead if same else others).append(got)
                     if same:
                         self._open_ahead(got[1])
@@ -235,7 +235,7 @@ class VLLMEngine(VLLMOptions):
 
     def _asked(self, call: Call) -> Asked | ImageError:
         """Return a call's requests, or the error of an image that cannot be read."""
-        served = self._serve(call.arguments[-1])
+        served = self._serve(call.adapter)
         try:
             return (writing if call.method == "generate" else scoring)(served, *call.arguments[:2])
         except ImageError as error:

@@ -300,7 +300,7 @@ class Model:
         missing = sorted(requests.keys() - rows.keys(), key=lambda key: (order(requests[key]), key))
         if not missing:
             return rows
-        streamed = self.pool is None and self.engine.streams(method, self.adapter)
+        streamed = self.engine.at_once(method, self.adapter) > 0
         enough = self.engine.batch_size
         size = 1 if streamed else enough
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
