@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from conrad_bench.methods.base import Judge
@@ -33,7 +32,7 @@ def scored(
     """Return the scores of claims; a scorer that asks a model gets its engine, behind the same store."""
     if scorer.name not in plan.judges:
         return scorer.score(pairs, granularity)
-    return scorer.score(pairs, granularity, replace(model, engine=plan.judges[scorer.name], adapter=None))
+    return scorer.score(pairs, granularity, model.judged_by(plan.judges[scorer.name]))
 
 
 def response_qualities(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
+from conrad_bench.course import Course, rehearsed
 from conrad_bench.errors import ConfigError, ConradBenchError, DataError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
@@ -161,30 +162,34 @@ def _carry_out(
             leftover.unlink(missing_ok=True)
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
-        model = Model(plan.engine, store, reporter, pool=cluster, strict=strict)
+        judges = tuple(plan.judges.values())
+        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, strict=strict)
         told = 0
+        parts = [(name, task) for task in plan.config.tasks for name in plan.methods]
+        left = [part for part in parts if not records_path(out, *part).is_file()]
+        course = Course(left, rehearsed(out))
+        reporter.whole = course.__str__
         unfit = {} if cluster is None else fit_side_by_side(plan, data, model, out, reporter, cluster)
-        for task_name in plan.config.tasks:
-            for name in plan.methods:
-                if records_path(out, name, task_name).is_file():
-                    continue
-                reporter.say(f"{name} on {task_name}")
-                try:
+        for name, task_name in left:
+            reporter.say(f"{name} on {task_name} ({course})")
+            try:
+                with course.part((name, task_name)):
                     _evaluate(plan, name, task_name, data, model, out, unfit)
-                except StorageError:
-                    raise
-                except (Exception, SystemExit) as caught:
-                    # A plugin that ends the program fails like any other.
-                    error = caught if isinstance(caught, Exception) else PluginError(f"{name} tried to end the program")
-                    # Other errors' messages could quote a report.
-                    said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
-                    reporter.say(f"{name} on {task_name} failed: {said}")
-                    traceback.clear_frames(caught.__traceback__)  # they would keep the model of a training that failed
-                    failures.append(error)
-                if new := list(model.unreadable.values())[told:]:
-                    reporter.say(f"images that cannot be read, with their examples left out: {len(new):,}; {new[0]}")
-                    told += len(new)
-        for engine in (plan.engine, *plan.judges.values()):
+            except StorageError:
+                raise
+            except (Exception, SystemExit) as caught:
+                # A plugin that ends the program fails like any other.
+                error = caught if isinstance(caught, Exception) else PluginError(f"{name} tried to end the program")
+                # Other errors' messages could quote a report.
+                said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
+                reporter.say(f"{name} on {task_name} failed: {said}")
+                traceback.clear_frames(caught.__traceback__)  # they would keep the model of a training that failed
+                failures.append(error)
+            if new := list(model.unreadable.values())[told:]:
+                reporter.say(f"images that cannot be read, with their examples left out: {len(new):,}; {new[0]}")
+                told += len(new)
+        reporter.whole = str
+        for engine in (plan.engine, *judges):
             engine.close()
         rollouts = store.counts()
     if failures and not any((out / "records").glob("*.parquet")):

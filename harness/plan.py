@@ -147,7 +147,8 @@ def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str,
     cannot be reached.
     """
     far = [name for name, task in plan.tasks.items() if not Path(task.hub_id() or ".").is_dir()]
-    data = {name: load_task(plan, name, reporter) for name in plan.tasks if name not in far}
+    read: dict[Any, Loaded] = {}
+    data = {name: load_task(plan, name, reporter, read) for name in plan.tasks if name not in far}
     for each in {id(engine): engine for engine in (plan.engine, *plan.judges.values())}.values():
         try:
             each.identity()
@@ -155,7 +156,7 @@ def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str,
             if not tolerant:
                 raise
             plan.unchecked[each.model] = str(error)
-    data |= {name: load_task(plan, name, reporter) for name in far}
+    data |= {name: load_task(plan, name, reporter, read) for name in far}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
     return data
@@ -260,18 +261,22 @@ def _misjudged(
             yield f"scorer {task.quality!r} cannot judge whole reports; choose another {name}.quality"
 
 
-def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
+def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded] | None = None) -> Loaded:
     """Load the examples of a task, writing the phantom data first where they stand in.
 
-    With a limit, only the first test examples (by id) are kept. Raises DataError if the data, the splits or the scorer
-    do not fit.
+    With a limit, only the first test examples (by id) are kept. `read` holds what was read for other tasks: data that
+    several tasks share are read once. Raises DataError if the data, the splits or the scorer do not fit.
     """
     task, root = plan.tasks[name], plan.roots[name]
     if task.hub_id() is not None:
         root = Path(str(task.hub_id()))
     elif root is None:
         root = phantom_root(str(task.phantom_layout), plan.config.phantom, reporter)
-    loaded = task.load(root)
+    read, learns = {} if read is None else read, any(TRAINING in method.needs for method in plan.methods.values())
+    key = root, task.data_options()
+    if key not in read:
+        read[key] = (task.load if learns else task.load_test)(root)
+    loaded = read[key]
     test = loaded.split("test")
     if not test:
         raise DataError(_lacking(name, root, loaded, "test"))
@@ -279,7 +284,7 @@ def load_task(plan: Plan, name: str, reporter: Reporter) -> Loaded:
     kept = {example.id for example in test[:limit]}
     examples = [e for e in loaded.examples if e.split != "test" or e.id in kept]
     _check_splits(name, examples)
-    if task.fit_on is None and any(TRAINING in method.needs for method in plan.methods.values()):
+    if task.fit_on is None and learns:
         for split in ("train", "validate"):
             if not any(e.split == split for e in examples):
                 raise DataError(f"{_lacking(name, root, loaded, split)}; the methods that learn need some")

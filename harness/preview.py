@@ -136,7 +136,7 @@ def plan_for_console(plan: dict[str, Any]) -> Any:
     lines = [f"model {plan['model']}, engine {plan['engine']}; nothing was loaded or generated"]
     lines += [f"not checked: {what}" for what in plan["unchecked"]]
     for name, task in plan["tasks"].items():
-        counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items())
+        counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items() if number)
         lines.append(f"{name}: {counts} examples from {task['root']}, judged by {task['scorer']}")
         lines += [f"  left out: {why} ({number:,})" for why, number in task["left_out"].items()]
     images = plan["images"]

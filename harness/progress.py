@@ -33,6 +33,8 @@ class Reporter:
         from rich.console import Console
 
         self.times = {}
+        self.whole: Callable[[], str] = str
+        """Returns, for a person, how far the whole run is; "" where there is none."""
         self._console = Console(stderr=True, quiet=quiet)
         self._bars: Progress | None = None
         self._open = 0  # stages
@@ -68,8 +70,9 @@ class Reporter:
         def tell() -> None:
             while not ending.wait(EVERY):
                 seconds = time.perf_counter() - start
-                left = f", about {_duration(seconds * (total - done) / done)} left" if total and done else ""
-                self.say(f"{name}:{_count(done, total)} after {_duration(seconds)}{left}")
+                left = f", about {duration(seconds * (total - done) / done)} left" if total and done else ""
+                whole = f"; {self.whole()}" if self.whole() else ""
+                self.say(f"{name}:{_count(done, total)} after {duration(seconds)}{left}{whole}")
 
         if bars is None and not self._console.quiet:
             # A thread: a stage that takes long may be one that counts nothing for long.
@@ -89,18 +92,36 @@ class Reporter:
                     if not self._open:
                         bars.stop()
                         self._bars = None
-            self.say(f"{name}:{_count(done, total)} {ended} {_duration(seconds)}")
+            self.say(f"{name}:{_count(done, total)} {ended} {duration(seconds)}")
 
     def _new_bars(self) -> Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            RenderableColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
+            RenderableColumn(_Whole(self)),
             console=self._console,
         )
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The state of the whole run, as it is when a bar is drawn."""
+
+    reporter: Reporter
+
+    def __rich__(self) -> str:
+        return self.reporter.whole()
 
 
 @dataclass(frozen=True)
@@ -120,7 +141,7 @@ def _count(done: int, total: int | None) -> str:
     return f" {done}/{total}" if total is not None else f" {done}" if done else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Write a duration for a person: "3.2 s", "12 min 5 s", "2 h 40 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -88,6 +88,14 @@ class Task(BaseModel):
     def load(self, root: Path) -> Loaded:
         """Read every example below `root`. Raises DataError naming the file that is missing or wrong."""
         raise NotImplementedError
+
+    def load_test(self, root: Path) -> Loaded:
+        """Read what a run needs that learns nothing: the test examples, or more where they are not read faster."""
+        return self.load(root)
+
+    def data_options(self) -> Hashable:
+        """Return what `load` depends on beside the root: tasks that agree in it have the same examples."""
+        return self.name, repr(self)
 
     def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
         """Return the prompt of an example in an elicitation format (None: the response alone)."""

@@ -11,6 +11,7 @@ https://openi.nlm.nih.gov/faq
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +34,10 @@ class _IUXray(Task):
     def load(self, root: Path) -> Loaded:
         """Read every study below `root`. Raises DataError naming the file that is missing or wrong."""
         return load_openi(root, views=self.views, test_ids=self.test_ids)
+
+    def data_options(self) -> Hashable:
+        """Return the options of the studies."""
+        return "iu_xray", self.views, self.test_ids
 
 
 class IUXrayReport(ReportTask, _IUXray):

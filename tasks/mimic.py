@@ -10,6 +10,7 @@ https://physionet.org/content/mimic-cxr-jpg/ (credentialed access)
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,6 +35,14 @@ class _Mimic(Task):
     def load(self, root: Path) -> Loaded:
         """Read every study below `root`. Raises DataError naming the file that is missing or wrong."""
         return load_mimic_cxr(root, views=self.views, reports_root=self.reports_root, hand_set=self.hand_set)
+
+    def load_test(self, root: Path) -> Loaded:
+        """Read the test studies below `root`, and no report or image of another study."""
+        return load_mimic_cxr(root, self.views, ["test"], reports_root=self.reports_root, hand_set=self.hand_set)
+
+    def data_options(self) -> Hashable:
+        """Return the options of the studies."""
+        return "mimic", self.views, self.reports_root, self.hand_set
 
 
 class MimicReport(ReportTask, _Mimic):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,8 @@ class Worker(Engine):
 
     model: str = "-"
     log: Path
+    many: int = 0
+    """How many calls it waits for before it answers any, and then one that dies once, last; 0: it works in batches."""
     somewhere: bool = False
     """Whether its outputs are those of the machine it runs on."""
 
@@ -77,6 +80,20 @@ class Worker(Engine):
                 raise ValueError("the report of a patient")
         time.sleep(0.1)
         return [Generation(f"{text}!", (len(text),), (-0.5,), "stop") for text in texts]
+
+    def at_once(self, method: str, adapter: Path | None) -> int:
+        return self.many
+
+    def stream(self, take: Any) -> Any:
+        if not self.many:
+            yield from super().stream(take)
+            return
+        while taken := take(True):
+            under_way = [taken]
+            while len(under_way) < self.many and (taken := take(False)):
+                under_way.append(taken)
+            for ticket, call in reversed(under_way):
+                yield ticket, call.run(self)
 '''
 
 
@@ -277,3 +294,46 @@ def test_values_that_ray_cannot_use_are_refused_before_it_starts(monkeypatch: py
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r'pip install "conrad-bench\[ray\]"'):
         Cluster(LOCAL)
+
+
+def test_a_replica_works_at_many_calls_at_once_and_keeps_each(
+    plugin: Path, log: Path, store: RolloutStore, cluster: Cluster
+) -> None:
+    engine = Registry([plugin]).create("engines", "worker", {"log": log, "many": 5})
+    model = Model(engine, store, Reporter(quiet=True), pool=cluster)
+    texts = [*(f"{n} of many" for n in range(30)), "die once"]
+    assert [r.text for r in model.generate(ask(*texts))] == [f"{text}!" for text in texts]
+    asked = [text for _, text in calls(log)]
+    assert asked.count("die once") == 2
+    assert len(asked) < 2 * len(texts)
+    with pytest.raises(ModelError, match="no such model"):
+        model.generate(ask(*(f"{n} more" for n in range(9)), "refuse"))
+    kept = len(store)
+    assert len(model.generate(ask(*(f"{n} more" for n in range(9))))) == 9
+    assert kept >= len(texts)
+    assert len(store) == len(texts) + 9
+
+
+def test_a_busy_cluster_says_what_it_waits_for_and_gives_up(
+    model: Model, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    @ray.remote(num_cpus=cluster.share.cpus)
+    class Other:
+        pass
+
+    said: list[str] = []
+    cluster._end_replicas()
+    others = [Other.remote() for _ in range(REPLICAS)]
+    ray.get([other.__ray_ready__.remote() for other in others])
+    monkeypatch.setattr(cluster, "_say", said.append)
+    monkeypatch.setattr("conrad_bench.cluster.replicas._TELL", 0.5)
+    monkeypatch.setattr("conrad_bench.cluster.replicas._WAIT", 3.0)
+    with pytest.raises(EngineError, match=r"no room for 0 minutes \(a replica of engine 'worker' needs"):
+        model.generate(ask("a"))
+    assert 2 <= len(said) <= 4
+    assert said[0].startswith("waiting for Ray: a replica of engine 'worker' needs")
+    monkeypatch.setattr("conrad_bench.cluster.replicas._WAIT", 60.0)
+    threading.Timer(2.0, lambda: [ray.kill(other) for other in others]).start()
+    assert model.generate(ask("a"))[0].text == "a!"

@@ -293,6 +293,30 @@ def test_a_training_has_the_memory_to_itself(base_model: Path, store: RolloutSto
     assert [len(r.token_ids) for r in model.generate(prompts[:1], SHORT)] != []
 
 
+def test_an_engine_that_fills_the_device_and_the_others_make_room(
+    base_model: Path, store: RolloutStore, prompts: list[Prompt]
+) -> None:
+    """Where none fills it, models stay; where one does, it and the others take turns."""
+
+    class Filling(TransformersEngine):
+        name = "filling"
+
+        def fills_the_device(self) -> bool:
+            return True
+
+    engine, judge, filling = (
+        kind(model=str(base_model), batch_size=3, device="cpu")
+        for kind in (TransformersEngine, TransformersEngine, Filling)
+    )
+    held: list[list[bool]] = []
+    model = Model(engine, store, Reporter(quiet=True), beside=(judge, filling))
+    for number, asked in enumerate((model, model.judged_by(judge), model.judged_by(filling), model)):
+        asked.generate([ask(f"Clear? {number}")], SHORT)
+        held.append([each._loaded is not None for each in (engine, judge, filling)])
+    assert held == [[True, False, False], [True, True, False], [False, False, True], [True, False, False]]
+    assert len(model.judged_by(judge).beside) == 2
+
+
 def test_the_sentences_of_a_response_are_read_in_one_pass(model: Model, prompts: list[Prompt]) -> None:
     """Each has the states of a response that ends with it; the prompt and the response are read once."""
     responses = [replace(r, token_ids=r.token_ids[:6]) for r in model.generate(prompts[:2], Sampling(max_tokens=8))]

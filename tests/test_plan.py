@@ -16,6 +16,7 @@ from conrad_bench.errors import DataError, HubUnreachable, ModelError
 from conrad_bench.plan import Plan, make_plan, prepare
 from conrad_bench.progress import Reporter
 from conrad_bench.registry import Registry
+from conrad_bench.tasks.layouts import mimic_cxr
 from conrad_bench.tasks.phantom.mimic_layout import write_mimic
 from conrad_bench.tasks.phantom.openi_layout import write_openi
 
@@ -143,3 +144,34 @@ def test_titles_name_a_model_and_no_path(base_model: Path, tmp_path: Path, monke
     assert planned(None, model="google/medgemma-4b-it").model_label == "google/medgemma-4b-it"
     assert planned(None, model="phantom").model_label == "phantom-gemma3 (embedded)"
     assert planned(None, model="/srv/models/tuned", engine="openai").model_label == "tuned"
+
+
+def test_data_that_tasks_share_are_read_once_and_without_training_no_training_reports(
+    real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    report = mimic_cxr._report
+
+    def watch(path: str) -> str | None:
+        read.append(path)
+        return report(path)
+
+    monkeypatch.setattr(mimic_cxr, "_report", watch)
+    options = {
+        "mimic_report": {"scorer": "phantom_green"},
+        "mimic_sentence": {"scorer": "phantom_green", "quality": "phantom_green"},
+    }
+    given: dict[str, Any] = {"tasks": ["mimic_report", "mimic_sentence"], "options": options}
+    data = prepare(planned(real, methods=["probe"], **given), Reporter(quiet=True))
+    assert len(read) == len(set(read)) == len(data["mimic_report"].examples)
+    assert data["mimic_report"].examples == data["mimic_sentence"].examples
+    everything = len(read)
+    read.clear()
+    alone = prepare(planned(real, methods=["verbalized"], **given), Reporter(quiet=True))
+    assert alone["mimic_report"].examples == data["mimic_report"].split("test")
+    assert 0 < len(read) < everything
+    read.clear()
+    given["options"]["mimic_sentence"]["views"] = "frontal"
+    other = prepare(planned(real, methods=["verbalized"], **given), Reporter(quiet=True))
+    assert len(read) == 2 * len(set(read))
+    assert len(other["mimic_report"].examples) == len(other["mimic_sentence"].examples)

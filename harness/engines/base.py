@@ -160,6 +160,10 @@ class Engine(BaseModel):
         """Return (a freshly loaded torch model, processor) for a trainer: the door to training."""
         raise NotImplementedError
 
+    def fills_the_device(self) -> bool:
+        """Tell whether its model leaves no room for another engine's on the same device."""
+        return False
+
     def close(self) -> None:
         """Free the model's memory."""
         raise NotImplementedError

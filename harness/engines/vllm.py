@@ -181,6 +181,10 @@ class VLLMEngine(VLLMOptions):
         self._lent = weakref.ref(model)
         return model, processor
 
+    def fills_the_device(self) -> bool:
+        """vLLM takes most of a GPU's memory for itself."""
+        return has_gpu()
+
     def close(self) -> None:
         """Free the model's memory; the next call loads it again."""
         self._stop()

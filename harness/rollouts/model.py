@@ -95,7 +95,8 @@ class Model:
     pool: Pool | None = None
     """Answers what the store lacks; None: the engine does, in this process."""
     beside: tuple[Engine, ...] = ()
-    """Other engines that may hold a model in this process, the judges': they make room for a training, too."""
+    """Other engines that may hold a model in this process: they make room for a training, and where one of them or this
+    one fills the device, for each other."""
     strict: bool = False
     """Raise ImageError for the first image that cannot be read, instead of leaving its prompt without an answer."""
     unreadable: dict[str, ImageError] = field(default_factory=dict)
@@ -232,6 +233,11 @@ class Model:
         adapter_digest(folder)
         return replace(self, adapter=folder)
 
+    def judged_by(self, judge: Engine) -> Model:
+        """Return another engine's model behind the same store: that of a scorer."""
+        others = tuple(other for other in (self.engine, *self.beside) if other is not judge)
+        return replace(self, engine=judge, adapter=None, beside=others)
+
     def tokenizer(self) -> Any:
         """Return the model's tokenizer; loads no weights."""
         return self.engine.tokenizer()
@@ -338,6 +344,9 @@ class Model:
         """Return the results of the calls with their indices: in their order, or as they come from the pool."""
         if self.pool is not None:
             return self.pool.run(self.engine, calls)
+        for other in self.beside:
+            if self.engine.fills_the_device() or other.fills_the_device():
+                other.close()
         left = iter(enumerate(calls))
         return self.engine.stream(lambda _wait: next(left, None))
 
