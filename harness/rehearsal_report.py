@@ -203,8 +203,9 @@ def remedy(plan: Plan, played: Played, path: str) -> str:
         for scorer, judge in plan.judges.items():
             if f"score by {scorer}" in path or played.part.endswith(f" for {scorer}"):
                 name, engine = scorer, judge
-        if engine.batch_size > 1 and not played.part.startswith("load"):
-            options.append(f"-o {name}.batch_size={engine.batch_size // 2}")
+        size = "concurrency" if hasattr(engine, "concurrency") else "batch_size"
+        if getattr(engine, size) > 1 and not played.part.startswith("load"):
+            options.append(f"-o {name}.{size}={getattr(engine, size) // 2}")
         if getattr(engine, "quantization", None) == "none":
             options.append(f"-o {name}.quantization=nf4")
     if path.rpartition("training")[1] and getattr(plan.engine, "quantization", None) == "none":
