@@ -98,15 +98,15 @@ def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
     """Return the rate of replicas on Ray, each of which has answered one batch before."""
     from conrad_bench.cluster.cluster import Cluster
 
-    size = engine.batch_size
+    size, first = 1 if engine.at_once("generate", None) else engine.batch_size, replicas * engine.batch_size
     batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     calls = [Call("generate", ([Job(prompt) for prompt in batch], SAMPLING, None)) for batch in batches]
     written = 0
     with Cluster("local", replicas) as cluster:
-        deque(cluster.run(engine, calls[:replicas]), maxlen=0)
+        deque(cluster.run(engine, calls[: first // size]), maxlen=0)
         began = time.perf_counter()
-        for _, generations in cluster.run(engine, calls[replicas:]):
-            written += sum(len(generation.token_ids) for generation in generations)
+        for _, answered in cluster.run(engine, calls[first // size :]):
+            written += sum(len(generation.token_ids) for generation in answered.answers)
         return written / (time.perf_counter() - began)
 
 
