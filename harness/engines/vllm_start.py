@@ -46,8 +46,8 @@ class VLLMOptions(Engine):
     batch_size: int = 128
     """Answers that are put together into one file; each is kept as soon as it is there."""
     concurrency: int = Field(128, ge=1)
-    """Requests under way at once, as far as the memory for keys and values holds them. Their prepared pictures are in the
-    host's memory: at 896 pixels 9.2 MiB each."""
+    """Requests under way at once, as far as the memory for keys and values holds them. Their prepared pictures are in
+    the host's memory: at 896 pixels 9.2 MiB each."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """"auto": bfloat16 on a GPU, float32 on a CPU."""
     quantization: Literal["none", "nf4"] = "none"
