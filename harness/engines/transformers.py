@@ -28,6 +28,7 @@ from conrad_bench.engines.inputs import (
     TextProcessor,
     by_shape,
     collate,
+    decoded,
     encode,
     end_of_turn,
     picture_tokens,
@@ -306,9 +307,7 @@ class TransformersEngine(Engine):
         kept = np.array(logprobs[:length])
         if np.isnan(kept).any():
             raise EngineError(f"the model {self.model!r} returned NaN in {self._dtype()}; choose another dtype")
-        text = loaded.processor.tokenizer.decode(
-            ids[: length - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text = decoded(loaded.processor.tokenizer, ids[: length - stopped])
         return Generation(text, tuple(ids[:length]), tuple(kept.tolist()), "stop" if stopped else "length")
 
     def _score(self, items: Sequence[tuple[Prompt, Sequence[str]]], adapter: Path | None) -> list[list[float]]:

@@ -46,6 +46,11 @@ def thought_spans(text: str) -> tuple[list[tuple[int, int]], bool]:
         at = closed.end()
 
 
+def is_mark(token: str) -> bool:
+    """Whether a token is what opens or closes a thought (of `<|channel>thought` the first part)."""
+    return any(pattern.fullmatch(text) for pattern in (_OPEN, _CLOSE) for text in (token, f"{token}thought"))
+
+
 def spoken_spans(text: str) -> list[tuple[int, int]]:
     """Return the character spans of what a text says aloud, in order: what is left between its thoughts."""
     thoughts, _ = thought_spans(text)
