@@ -141,7 +141,7 @@ def load_config(
 
 
 def parse_options(settings: Iterable[str]) -> Options:
-    """Read `section.option=value` settings; the value is YAML without mappings. Raises ConfigError.
+    """Read `section.option=value` settings; the value is YAML without mappings, or Jinja. Raises ConfigError.
 
     The section is what stands before the last dot: "probe.l10.layer=10" sets `layer` of the variant `probe.l10`.
     """
@@ -152,7 +152,8 @@ def parse_options(settings: Iterable[str]) -> Options:
         if not (equals and dot and section and option):
             raise ConfigError(f"-o {setting}: should have the form section.option=value, such as probe.layer=-2")
         try:
-            parsed = read_value(value)
+            # A chat template is text, which YAML would take for a mapping.
+            parsed = value if "{%" in value or "{{" in value else read_value(value)
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"-o {path}: cannot read the value {value!r}; put quotes around text") from None
         if isinstance(parsed, Mapping):

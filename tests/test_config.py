@@ -137,6 +137,13 @@ def test_options_are_read_as_yaml_values() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text", ["{{ bos_token }}\n{% for m in messages %}{{ m }}{% endfor %}", "{%- if x %}[1, 2{% endif %}"]
+)
+def test_a_chat_template_is_text(text: str) -> None:
+    assert parse_options([f"transformers.chat_template={text}"]) == {"transformers": {"chat_template": text}}
+
+
 @pytest.mark.parametrize("setting", ["probe", "probe.layer", "probe=3", ".layer=3", "probe.=3", "=", ""])
 def test_options_of_another_form_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=r"should have the form section\.option=value"):

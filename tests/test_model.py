@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from conrad_bench.engines import transformers
 from conrad_bench.engines.calls import Call
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, DataError, ImageError, ModelError
@@ -214,6 +215,17 @@ def test_the_key_holds_all_that_determines_the_answer(
     same = replace(prompt, images=(str(copied),), elicit="confidence")
     batches = TransformersEngine(**{**engine.model_dump(), "batch_size": 99})
     assert Model(batches, model.store, model.reporter).keys([same]) == [[key]]
+
+
+def test_another_version_of_a_library_has_answers_of_its_own_from_the_same_draws(
+    model: Model, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = model.sample(prompts, 2, WARM)
+    monkeypatch.setattr(transformers, "version", lambda _: "99.0")
+    assert missing(model, prompts, WARM, 2) == 2 * len(prompts)
+    again = model.sample(prompts, 2, WARM)
+    assert [[r.token_ids for r in row] for row in again] == [[r.token_ids for r in row] for row in samples]
+    assert not {r.key for row in again for r in row} & {r.key for row in samples for r in row}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conrad_bench.engines.opening import check_header, departures, open_image, unreadable
+from conrad_bench.engines.opening import check_header, departures, open_image, shrink, unreadable
 from conrad_bench.errors import DataError, ImageError
 
 ORIENTATION = 0x0112
@@ -306,3 +306,25 @@ def test_unreadable_images_are_found_among_many(tmp_path: Path) -> None:
     assert list(found) == [paths[3], paths[13], paths[23], paths[33]]
     assert sum(told) == 40
     assert list(unreadable(paths, check_header)) == [paths[3], paths[23], paths[33]]  # its header is whole
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tiff", "a.bmp"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_an_image_that_is_too_large_is_made_smaller_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, colour: bool
+) -> None:
+    image = Image.fromarray(scene()).convert("RGB") if colour else Image.fromarray(scene())
+    path, mark = tmp_path / name, Image.Exif()
+    mark[ORIENTATION] = 6
+    image.save(path, **({} if name == "a.bmp" else {"exif": mark}))
+    before = path.read_bytes()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's limit is twice that
+    with pytest.raises(ImageError, match=f"too large.*: conrad-bench data shrink {path}"):
+        open_image(str(path))
+    assert shrink(str(path), 700) == ((32, 20) if name == "a.bmp" else (20, 32))
+    assert (tmp_path / f"{name}.large").read_bytes() == before
+    whole = image if name == "a.bmp" else image.transpose(Image.Transpose.ROTATE_270)
+    expected = np.asarray(whole.convert("RGB").reduce(2)).astype(int)
+    assert np.abs(np.asarray(open_image(str(path))).astype(int) - expected).max() <= (40 if name == "a.jpg" else 1)
+    assert shrink(str(path), 700) is None
+    assert Image.MAX_IMAGE_PIXELS == 1000

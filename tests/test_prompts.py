@@ -10,19 +10,22 @@ from pathlib import Path
 
 import pytest
 from families import TEMPLATE, write_family
+from families import _tokenizer as written_tokenizer
 from plain_gemma3 import ask
 from plain_llama import write_llama
 from test_cli import conrad_bench
 
 from conrad_bench.engines import processors
 from conrad_bench.engines.boundary import translated
-from conrad_bench.engines.inputs import same_shapes
+from conrad_bench.engines.inputs import decoded, same_shapes, token_offsets
 from conrad_bench.engines.processors import load_processor, load_tokenizer
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import ConfigError, HubUnreachable, MissingExtra, ModelError
 from conrad_bench.progress import Reporter
+from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
+from conrad_bench.types import Response
 
 STRINGS = "{% for m in messages %}<turn>{{ m['role'] + ': ' + m['content'] }}</turn>{% endfor %}"
 PRINTED = "{% for m in messages %}<turn>{{ m['role'] }}: {{ m['content'] }}</turn>{% endfor %}"
@@ -169,3 +172,16 @@ def test_only_prompts_of_one_shape_are_a_batch() -> None:
     assert same_shapes([encoded(n) for n in (2, 2)]) == [[0, 1]]
     assert same_shapes([encoded(0), encoded(2, row=True), encoded(2, row=True)]) == [[0], [1, 2]]
     assert same_shapes([encoded(2, 3), encoded(2, 4), encoded(2, 3)], same_length=True) == [[0, 2], [1]]
+
+
+@pytest.mark.parametrize("marks", [("[THINK]", "[/THINK]"), ("<|channel>", "<channel|>")])
+def test_special_tokens_that_mark_thoughts_are_written(marks: tuple[str, str]) -> None:
+    tokenizer = written_tokenizer({}, marks)
+    opening = marks[0] + "thought" * (marks[0] == "<|channel>")
+    text = f"{opening}\nno. Confidence: 2{marks[1]}Yes\nConfidence: 8"
+    ids = tokenizer(f"<turn>{text}</s>", add_special_tokens=False)["input_ids"]
+    assert decoded(tokenizer, ids) == text
+    offsets = token_offsets(tokenizer, ids)
+    assert [decoded(tokenizer, ids[:i]) for i in range(len(ids) + 1)] == [text[:end] for end in offsets]
+    claim = answer_claim(Response("key", text, tuple(ids), None, "stop"), "confidence")
+    assert (claim.text, claim.confidence) == ("Yes", 0.8)

@@ -32,6 +32,7 @@ def other(**changed: Any) -> dict[str, Any]:
         ("{", "text/html, which is not JSON"),
         ([], "JSON that is a list"),
         ("null", "JSON that is null"),
+        ("[" * 100_000, "text/html, which is not JSON"),
         ({"error": {"message": WORDS, "code": 429}}, r"an error \(429\) with status 200, no choices"),
         ({"error": WORDS}, "an error with status 200, no choices"),
         ({"object": "chat.completion"}, "no choices"),

@@ -70,6 +70,11 @@ def split(text: str) -> list[str]:
         ("IMPRESSION: 1. Plaques. 2. No air. 3. Ok.", ["IMPRESSION: 1. Plaques.", "2. No air.", "3. Ok."]),
         ("Impression: 1. Plaques 2. No air", ["Impression: 1. Plaques", "2. No air"]),
         ("IMPRESSION: 1. Stable.", ["IMPRESSION: 1. Stable."]),
+        ("Impression\n1. Stable heart.\n2. No air.", ["Impression\n1. Stable heart.", "2. No air."]),
+        ("**Findings**\n\nHeart normal. Clear.", ["**Findings**\n\nHeart normal.", "Clear."]),
+        ("## Chest film\n- Heart normal\n- Clear", ["## Chest film\n- Heart normal", "- Clear"]),
+        ("IMPRESSION:\na. Plaques.\nb. No air.", ["IMPRESSION:\na. Plaques.", "b. No air."]),
+        ("IMPRESSION: #1. Plaques. #2. No air.", ["IMPRESSION: #1. Plaques.", "#2. No air."]),
         ("Grade of effusion: 1. Heart normal.", ["Grade of effusion: 1.", "Heart normal."]),
         # Lines.
         ("Heart normal\nLungs clear", ["Heart normal", "Lungs clear"]),

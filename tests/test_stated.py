@@ -236,6 +236,8 @@ THOUGHTS = [
     "[THINK]{}[/THINK]",
     "◁think▷{}◁/think▷",
     "<|begin_of_thought|>{}<|end_of_thought|>",
+    "<|START_THINKING|>{}<|END_THINKING|>",
+    "<seed:think>{}</seed:think>",
 ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from conrad_bench.engines.inputs import token_offsets, tokenize
+from conrad_bench.engines.inputs import decoded, token_offsets, tokenize
 from conrad_bench.reading.claims import confidence_spans
 from conrad_bench.reading.elicitation import LEVELS, MARKER
 
@@ -57,7 +57,7 @@ def confidence_mask(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> 
     penalty would reach no token and the format could only be lost, never regained. A completion that was cut off has no
     such place and gets no mark.
     """
-    text = tokenizer.decode(ids, skip_special_tokens=True)
+    text = decoded(tokenizer, ids)
     spans = confidence_spans(text)
     offsets = token_offsets(tokenizer, ids)
     places = list(pairwise(offsets))

@@ -19,7 +19,7 @@ import typer
 from conrad_bench import __version__
 from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
 from conrad_bench.cli.common import CrashError, say
-from conrad_bench.cli.data import phantom
+from conrad_bench.cli.data import phantom, shrink
 from conrad_bench.cli.plugins import doctor, list_plugins
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
@@ -43,6 +43,7 @@ app.command()(ratings)
 app.command()(doctor)
 data = typer.Typer(help="Write data.", no_args_is_help=True, rich_markup_mode=None)
 data.command()(phantom)
+data.command()(shrink)
 app.add_typer(data, name="data")
 
 

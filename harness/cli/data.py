@@ -1,4 +1,4 @@
-"""`conrad-bench data`: writes data."""
+"""`conrad-bench data`: writes data, and makes images smaller."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def phantom(
     with Reporter().stage("writing the phantom data", studies) as advance:
         phantom_writer(layout)(out, studies, seed, progress=advance, size=size)
     tell(f"{studies} phantom studies in the {layout} layout: {out}")
+
+
+def shrink(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images that are too large.")],
+    pixels: Annotated[int, typer.Option(min=1, help="Make those with more pixels than this smaller.")] = 20_000_000,
+) -> None:
+    """Make large images smaller in their place; the originals stay beside them as FILE.large."""
+    from conrad_bench.engines.opening import shrink
+
+    for file in files:
+        size = shrink(str(file), pixels)
+        print(f"{file}: " + ("small enough" if size is None else f"now {size[0]} x {size[1]} pixels"))
 
 
 def _size(pixels: str | None) -> tuple[int, int] | None:

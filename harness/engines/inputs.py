@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.pictures import Prepared, stand_in
 from conrad_bench.errors import ConradBenchError, EngineError
+from conrad_bench.reading.thoughts import is_mark
 from conrad_bench.types import END, Prompt
 
 if TYPE_CHECKING:
@@ -182,10 +183,26 @@ def tokenize(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
+@lru_cache(maxsize=4)
+def _unwritten(tokenizer: Any) -> frozenset[int]:
+    """Return the special tokens that no response's text holds: all but the marks of thoughts."""
+    added = tokenizer.added_tokens_decoder
+    special = {*tokenizer.all_special_ids, *(token for token, what in added.items() if what.special)}
+    return frozenset(token for token in special if not (token in added and is_mark(added[token].content)))
+
+
+def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return the text of a response's tokens, without special ones but for those that mark its thoughts."""
+    unwritten = _unwritten(tokenizer)
+    kept = [token for token in ids if token not in unwritten]
+    text: str = tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
 def token_offsets(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     """Return len(ids) + 1 character offsets: token i of a response covers offsets[i] to offsets[i + 1]."""
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    special = set(tokenizer.all_special_ids)
+    text = decoded(tokenizer, ids)
+    special = _unwritten(tokenizer)
     again = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     if again["input_ids"] == [token for token in ids if token not in special]:
         starts = [*(start for start, _ in again["offset_mapping"]), len(text)]
@@ -195,7 +212,7 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> list[int]:
             plain += token not in special
         return [*offsets, len(text)]
     # The tokenizer would write this text in other tokens: decode every beginning of it.
-    return [len(tokenizer.decode(ids[:i], skip_special_tokens=True)) for i in range(len(ids) + 1)]
+    return [len(decoded(tokenizer, ids[:i])) for i in range(len(ids) + 1)]
 
 
 def continuation_ids(tokenizer: Any, prefix: str, continuation: str) -> list[int]:

@@ -6,15 +6,19 @@ What a viewer shows is what the model sees: turned as the file's EXIF data say, 
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import DataError, ImageError
+from conrad_bench.storage import storage_errors, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
@@ -33,6 +37,8 @@ _PHOTOMETRIC = 262
 """Tags of EXIF and TIFF."""
 
 _PILLOWS = r"PIL\."
+
+_SHRINK = "make it smaller: conrad-bench data shrink"
 
 
 def open_image(path: str) -> Image:
@@ -59,6 +65,34 @@ def open_pixels(path: str) -> Image:
         if turned.has_transparency_data:
             return _laid(turned, path)
         return turned
+
+
+def shrink(path: str, most: int) -> tuple[int, int] | None:
+    """Make an image of more than `most` pixels smaller in its place, as `open_image` would have shown it.
+
+    Blocks of k x k pixels become their mean, with the least k. The file stays in its format (JPEG, PNG, TIFF or WebP;
+    others become PNG), what it was beside it as `NAME.large`. Returns its new size, None where it is small enough. Not
+    for use beside other work: Pillow's limit of pixels is lifted meanwhile. Raises what `open_image` raises, and
+    StorageError.
+    """
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with _opened(path) as image:
+            pixels, kind = image.width * image.height, image.format
+        if pixels <= most:
+            return None
+        whole = open_pixels(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    small = (whole if whole.mode == "L" else whole.convert("RGB")).reduce(math.ceil(math.sqrt(pixels / most)))
+    written = io.BytesIO()
+    small.save(written, kind if kind in ("JPEG", "PNG", "TIFF", "WEBP") else "PNG", quality=95)
+    with storage_errors(Path(path)):
+        os.link(path, f"{path}.large")
+    write_bytes(Path(path), written.getvalue())
+    return small.size
 
 
 def check_header(path: str) -> None:
@@ -129,7 +163,7 @@ def _opened(path: str) -> Iterator[Image]:
         raise DataError(f"image {path} does not exist; check the data root") from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise _because(path, f"is too large, more than {most:,} pixels; save a smaller copy in its place") from error
+        raise _because(path, f"is too large, more than {most:,} pixels; {_SHRINK} {path}") from error
     except Exception as error:  # damaged files make Pillow raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"image {path} cannot be read ({error.strerror}); check the data root") from error

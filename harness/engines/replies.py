@@ -77,7 +77,7 @@ def read(body: str, content_type: str) -> Reply:
     """Return the answer in a reply of status 200. Raises NotAnAnswer saying what came where there is none."""
     try:
         reply = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         kind = content_type.partition(";")[0].strip() or "text of no named kind"
         raise NotAnAnswer(f"{kind}, which is not JSON" if body.strip() else "an empty page") from None
     if not isinstance(reply, dict):

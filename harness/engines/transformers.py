@@ -28,6 +28,7 @@ from conrad_bench.engines.inputs import (
     TextProcessor,
     by_shape,
     collate,
+    decoded,
     encode,
     end_of_turn,
     picture_tokens,
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Asked = tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]
+"""A prompt, the tokens of its answer, and the spans of them whose hidden states are wanted."""
 
 
 _NOT_BY_TRL = {"kosmos-2", "mllama", "paligemma"}
@@ -304,9 +307,7 @@ class TransformersEngine(Engine):
         kept = np.array(logprobs[:length])
         if np.isnan(kept).any():
             raise EngineError(f"the model {self.model!r} returned NaN in {self._dtype()}; choose another dtype")
-        text = loaded.processor.tokenizer.decode(
-            ids[: length - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text = decoded(loaded.processor.tokenizer, ids[: length - stopped])
         return Generation(text, tuple(ids[:length]), tuple(kept.tolist()), "stop" if stopped else "length")
 
     def _score(self, items: Sequence[tuple[Prompt, Sequence[str]]], adapter: Path | None) -> list[list[float]]:
@@ -326,48 +327,33 @@ class TransformersEngine(Engine):
             return continuation_scores(model, loaded.model, batch, wanted, starts, loaded.pad_id)
 
     def _hidden(
-        self,
-        items: Sequence[tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]],
-        layer: int,
-        at: Literal["last", "mean"],
-        adapter: Path | None,
+        self, items: Sequence[Asked], layer: int, at: Literal["last", "mean"], adapter: Path | None
     ) -> list[NDArray[np.float32]]:
+        import torch
+
         loaded = self._load()
         if not all(end > start for _, _, spans in items for start, end in spans):
             raise EngineError(
                 "a response without tokens has no hidden states; generate it with max_tokens of at least 1"
             )
-        batch = [encode(loaded.processor, prompt) for prompt, _, _ in items]
-        return by_shape(batch, items, lambda some, part: self._states(some, part, layer, at, adapter))
 
-    def _states(
-        self,
-        batch: Sequence[Encoded],
-        items: Sequence[tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]],
-        layer: int,
-        at: Literal["last", "mean"],
-        adapter: Path | None,
-    ) -> list[NDArray[np.float32]]:
-        import torch
+        def read(batch: Sequence[Encoded], part: Sequence[Asked]) -> list[NDArray[np.float32]]:
+            answers = [readable(loaded.processor, answer) for _, answer, _ in part]
+            joined = [encoded.followed_by(answer) for encoded, answer in zip(batch, answers, strict=True)]
+            # Padded on the right, positions are those of a single prompt, and no token attends to padding.
+            inputs = collate(joined, loaded.pad_id, False, loaded.model.device, loaded.model.dtype)
+            width = inputs["input_ids"].shape[1]
+            with self._using(adapter, batch) as (model, starts), layer_states_of(loaded.model, layer) as states:
+                model(**inputs, **alora_offsets([width] * len(batch), starts), use_cache=False, logits_to_keep=1)
+                (layer_states,) = states
+                found = []
+                for prompt, row, (_, _, spans) in zip(batch, layer_states, part, strict=True):
+                    tokens = [row[len(prompt.ids) + start : len(prompt.ids) + end].float() for start, end in spans]
+                    states_read = [some[-1] if at == "last" else some.mean(dim=0) for some in tokens]
+                    found.append(torch.stack(states_read).cpu().numpy())
+                return found
 
-        loaded = self._load()
-        joined = [
-            encoded.followed_by(readable(loaded.processor, answer))
-            for encoded, (_, answer, _) in zip(batch, items, strict=True)
-        ]
-        # Padded on the right, positions are those of a single prompt, and no token attends to padding.
-        inputs = collate(joined, loaded.pad_id, False, loaded.model.device, loaded.model.dtype)
-        width = inputs["input_ids"].shape[1]
-        with self._using(adapter, batch) as (model, starts), layer_states_of(loaded.model, layer) as states:
-            model(**inputs, **alora_offsets([width] * len(batch), starts), use_cache=False, logits_to_keep=1)
-            (layer_states,) = states
-            found = []
-            for i, (prompt, (_, _, spans)) in enumerate(zip(batch, items, strict=True)):
-                first = len(prompt.ids)
-                rows = [layer_states[i, first + start : first + end].float() for start, end in spans]
-                read = [row[-1] if at == "last" else row.mean(dim=0) for row in rows]
-                found.append(torch.stack(read).cpu().numpy())
-            return found
+        return by_shape([encode(loaded.processor, prompt) for prompt, _, _ in items], items, read)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conrad_bench.engines.base import Generation, Job
-from conrad_bench.engines.inputs import encode_unexpanded, scored_ids
+from conrad_bench.engines.inputs import decoded, encode_unexpanded, scored_ids
 from conrad_bench.engines.opening import open_image
 from conrad_bench.engines.vllm_start import Served
 from conrad_bench.errors import EngineError
@@ -109,9 +109,7 @@ def _generation(served: Served, output: Any, sampling: Sampling) -> Generation:
     logprobs = tuple(step[token].logprob for step, token in zip(written.logprobs, ids, strict=True))
     _refuse_nan(served, logprobs)
     kept = None if sampling.choices else logprobs
-    text = served.processor.tokenizer.decode(
-        ids[: len(ids) - stopped], skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    text = decoded(served.processor.tokenizer, ids[: len(ids) - stopped])
     return Generation(text, ids, kept, "stop" if stopped else "length")
 
 

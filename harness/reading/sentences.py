@@ -26,10 +26,16 @@ _WRAPPED = 60
 
 _TOKEN = re.compile(r"[\w/]+")
 _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]")
-_LISTED = re.compile(r"(?:[^\n.:]{1,40}:[*_\s]*)?\s*\(?(\d{1,2})[.)]\s")
+_LISTED = re.compile(r"(?:[^\n.:]{1,40}:[*_\s]*)?\s*[(#]?(\d{1,2})[.)]\s")
 """An item of a list, behind its heading perhaps."""
 _SECOND = re.compile(r"(?<!\w)\(?2[.)]\s")
 _BULLET = re.compile(r"(?:[-*+•–]|\(?\d{1,2}[.)])\s")
+_HEADING = re.compile(
+    r"[ \t]*(?:#+[ \t].*|[#*_ \t]*(?:findings?|impressions?|conclusions?|summary|assessment|opinion|comment|report|"
+    r"comparison|technique|indication|history|recommendations?)[*_ \t\r]*)",
+    re.IGNORECASE,
+)
+"""A line that announces what stands below it, without a colon."""
 # What may close a sentence: stops with quotes, brackets and emphasis behind them; a stop without a blank behind it
 # ("clear.The heart"); the end of a line.
 _CANDIDATE = re.compile(r"""[.!?]+["'”’)\]*]*(?=\s|$)|(?:(?<=[a-z]{2})|(?<=XX))\.(?=[A-Z])|\n\s*""")
@@ -39,7 +45,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Return the character spans (start, end) of the sentences of a text, in order, without the blanks around them.
 
     Together they hold every character but white space, and each holds a letter: numbering and bare punctuation belong
-    to the sentence behind them, or to the last one; a heading with a colon belongs to what it announces. Blank lines,
+    to the sentence behind them, or to the last one; a heading belongs to what it announces. Blank lines,
     list items and lines that were ended on purpose are boundaries, line breaks of wrapped text are not. A text without
     a letter has no sentences.
     """
@@ -71,7 +77,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 def _ends_line(text: str, start: int, end: int, width: int) -> bool:
     """Whether the line break text[start:end] is a boundary. `width`: the column at which the text may be wrapped."""
     before, after = text[:start].rstrip("*_ \t\r"), text[end:]
-    if not before.strip() or before[-1] == ":":
+    if not before.strip() or before[-1] == ":" or _HEADING.fullmatch(before[before.rfind("\n") + 1 :]):
         return False
     if text.count("\n", start, end) > 1:
         return True
@@ -90,6 +96,7 @@ def _next_item(text: str, begin: int, stop: int) -> int | None:
     first = _LISTED.match(text, begin)
     word = _last_word(text, begin, stop)
     start = stop - len(word)
+    start -= text[start - 1 : start] == "#"
     return start if first and start >= first.end() and word == str(int(first[1]) + 1) else None
 
 
@@ -109,6 +116,8 @@ def _ends_sentence(text: str, begin: int, stop: int, end: int) -> bool:
         return not lowercase
     if _opens_list(text, begin, stop, word):
         return False
+    if len(word) == 1 and word.isalpha() and not text[text.rfind("\n", 0, stop) + 1 : stop - 1].strip(" \t(*-•"):
+        return False  # "a. Heart normal", on a line of its own
     short = word.lower()
     if short in _NEVER_LAST:
         return False
@@ -124,10 +133,12 @@ def _ends_sentence(text: str, begin: int, stop: int, end: int) -> bool:
 def _opens_list(text: str, begin: int, stop: int, word: str) -> bool:
     """Whether a number behind a colon is that of a list's first item: "IMPRESSION: 1. Clear. 2. Normal."."""
     before = text[begin : stop - len(word)]
-    heading = before.rstrip("(*_ \t\r\n")
-    if not (word.isdecimal() and len(word) <= 2 and heading.endswith(":")):
+    heading = before.rstrip("(#*_ \t\r\n")
+    if not (word.isdecimal() and len(word) <= 2):
         return False
-    return (
+    if "\n" in before[len(heading) :] and _HEADING.fullmatch(heading[heading.rfind("\n") + 1 :]):
+        return True
+    return heading.endswith(":") and (
         "\n" in before[len(heading) :] or heading.isupper() or (word == "1" and _SECOND.search(text, stop) is not None)
     )
 
@@ -135,7 +146,7 @@ def _opens_list(text: str, begin: int, stop: int, word: str) -> bool:
 def _last_word(text: str, begin: int, stop: int) -> str:
     """Return what stands right before a stop, without brackets and quotes before it; "" after a blank."""
     words = text[begin:stop].rsplit(maxsplit=1)
-    return "" if text[stop - 1 : stop].isspace() or not words else words[-1].lstrip("\"'([*")
+    return "" if text[stop - 1 : stop].isspace() or not words else words[-1].lstrip("\"'([*#")
 
 
 def _is_initial(text: str, begin: int, at: int, following: str) -> bool:

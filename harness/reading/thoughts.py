@@ -2,8 +2,9 @@
 
 A response keeps them; no claim and no confidence is read from them. Known are tags (`<think> ... </think>` and others
 of that meaning), MedGemma's `<unused94>thought ... <unused95>`, Gemma's `<|channel>thought ... <channel|>`, Mistral's
-`[THINK] ... [/THINK]`, Kimi's `◁think▷ ... ◁/think▷` and `<|begin_of_thought|> ... <|end_of_thought|>`. Where a chat
-template writes the opening mark into the prompt, a response has the closing one alone: all before it is a thought.
+`[THINK] ... [/THINK]`, Kimi's `◁think▷ ... ◁/think▷`, Cohere's `<|START_THINKING|> ... <|END_THINKING|>` and
+`<|begin_of_thought|> ... <|end_of_thought|>`. Where a chat template writes the opening mark into the prompt, a response
+has the closing one alone: all before it is a thought.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from conrad_bench.types import Response
 
 _NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad"
 _OPEN = re.compile(
-    rf"<(?:{_NAMES})>|<unused94>(?:\s*thought\b)?|<\|channel>\s*thought|\[THINK\]|◁think▷|<\|begin_of_thought\|>",
+    rf"<(?:seed:)?(?:{_NAMES})>|<unused94>(?:\s*thought\b)?|<\|channel>\s*thought|\[THINK\]|◁think▷"
+    r"|<\|(?:begin_of_thought|start_thinking)\|>",
     re.IGNORECASE,
 )
-_CLOSE = re.compile(rf"</(?:{_NAMES})>|<unused95>|<channel\|>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
+_CLOSE = re.compile(
+    rf"</(?:seed:)?(?:{_NAMES})>|<unused95>|<channel\|>|\[/THINK\]|◁/think▷"
+    r"|<\|(?:end_of_thought|end_thinking)\|>",
+    re.IGNORECASE,
+)
 
 
 def thought_spans(text: str) -> tuple[list[tuple[int, int]], bool]:
@@ -38,6 +44,11 @@ def thought_spans(text: str) -> tuple[list[tuple[int, int]], bool]:
             return [*spans, (opened.start(), len(text))], True
         spans.append((opened.start(), closed.end()))
         at = closed.end()
+
+
+def is_mark(token: str) -> bool:
+    """Whether a token is what opens or closes a thought (of `<|channel>thought` the first part)."""
+    return any(pattern.fullmatch(text) for pattern in (_OPEN, _CLOSE) for text in (token, f"{token}thought"))
 
 
 def spoken_spans(text: str) -> list[tuple[int, int]]:

@@ -1,10 +1,12 @@
 """The model as methods see it: an engine behind a store, so that nothing is generated twice.
 
 Every request has a key, the sha256 of all that determines its answer: the engine's identity (model, commit or weight
-hash, dtype, quantization), the adapter's files, the exact messages and prefix, the images' bytes, the sampling
-parameters with their seed, and the sample index; where a chat template writes the date, the prompt as it stands, too.
-What the store lacks is cut into batches in an order that the requests
-alone determine, and each batch is committed when it is answered: one after the other in this process, in any order by a
+hash, dtype, quantization, versions of libraries), the adapter's files, the exact messages and prefix, the images'
+bytes, the sampling parameters with their seed, and the sample index; where a chat template writes the date, the prompt
+as it stands, too. A key's beginning knows no versions: seeds and order are made of it, and stay what they are.
+
+What the store lacks is cut into batches in an order that the requests alone determine, and each batch is committed when
+it is answered: one after the other in this process, in any order by a
 `Pool`. A run that was killed loses what was in the making, and goes on with the very batches that it would have had.
 An engine that works at many requests at once gets them one by one; each answer is kept as it comes.
 """
@@ -37,6 +39,12 @@ Payload = TypeVar("Payload")
 
 _UNREADABLE = Generation("", (), None, "image_unreadable")
 """What stands in the place of an answer about an image that cannot be read."""
+
+_VERSIONS = ("transformers", "vllm")
+"""What an engine's identity calls the versions of libraries."""
+
+_SEED = 15
+"""Hexadecimal digits of a key that a request's seed and its place among others are made of: 60 bits."""
 
 _IMAGE_LENGTH = 1024
 """Characters that an image counts for when requests of similar length are put into one batch."""
@@ -122,8 +130,8 @@ class Model:
         }
 
         def call(batch: Mapping[str, tuple[Prompt, int, str]]) -> Call:
-            # 60 bits of the key: the seed depends neither on the order of requests nor on the batch.
-            jobs = [Job(prompt, int(key[:15], 16)) for key, (prompt, _, _) in batch.items()]
+            # The seed depends neither on the order of requests nor on the batch.
+            jobs = [Job(prompt, int(key[:_SEED], 16)) for key, (prompt, _, _) in batch.items()]
             return Call("generate", (jobs, sampling, self.adapter))
 
         def stored(key: str, made: Generation) -> Row:
@@ -266,8 +274,8 @@ class Model:
 
     def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the key of each request. Raises DataError for an image file that is missing."""
-        # transformers' version is in the fingerprints of results; in the keys it would change the seeds of all samples.
-        identity = {name: value for name, value in self.engine.identity().items() if name != "transformers"}
+        identity = dict(self.engine.identity())
+        versions = json.dumps({name: identity.pop(name) for name in _VERSIONS if name in identity})
         shared = {
             "engine": identity,
             "adapter": None if self.adapter is None else adapter_digest(self.adapter),
@@ -283,7 +291,9 @@ class Model:
                 **({} if dated is None else {"dated": dated}),
             }
             canonical = json.dumps({**shared, **asked, **detail}, sort_keys=True, separators=(",", ":"))
-            keys.append(hashlib.sha256(canonical.encode()).hexdigest())
+            # The beginning, of which seeds and order are made, is the same with every version of a library.
+            seed = hashlib.sha256(canonical.encode()).hexdigest()[:_SEED]
+            keys.append(seed + hashlib.sha256((canonical + versions).encode()).hexdigest()[_SEED:])
         return keys
 
     def _answers(
