@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/peers.py MODEL [--questions 60] [--samples 5,20]
 
 MODEL is the folder of an image-text-to-text checkpoint; the questions are those of vqa_rad, phantom pictures where
-$VQA_RAD_ROOT is not set. Every way gets the same loaded weights, prompts and pictures, and at most 64 tokens an answer
-at temperature 0.7 (0 for the greedy one). Counted are seconds of this process's CPU time for all questions, loading
+$VQA_RAD_ROOT is not set. Every way gets the same loaded weights, prompts and pictures, and as many tokens an answer
+at temperature 0.7 (0 for the greedy one): what reading the prompt once saves is the more, the shorter the answers are. Counted are seconds of this process's CPU time for all questions, loading
 left out. Ours go through `conrad_bench.Model` into a store on disk. Beneath the table stands what agrees: tokens and
 log-probabilities of greedy answers, and the probabilities of "True".
 """
@@ -31,9 +31,6 @@ from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import Message, Prompt, Sampling
 
-TOKENS = 64
-WARM = Sampling(0.7, 1.0, TOKENS)
-GREEDY = Sampling(max_tokens=TOKENS)
 TEMPLATE = (
     "You are a medical AI assistant. Look at the provided medical image and answer the following question.\n\n"
     "Question: {question}\n\nProvide only the answer, without any explanation.\nFormat:\nAnswer: [your answer]"
@@ -55,10 +52,11 @@ def questions(number: int) -> list[tuple[str, str]]:
 class Ours:
     """This package, on an engine that is loaded once."""
 
-    def __init__(self, model: str, asked: Sequence[tuple[str, str]], batch_size: int) -> None:
+    def __init__(self, model: str, asked: Sequence[tuple[str, str]], batch_size: int, tokens: int) -> None:
+        self.warm, self.cold = Sampling(0.7, 1.0, tokens), Sampling(max_tokens=tokens)
         self.engine = TransformersEngine(model=model, device="cpu", dtype="float32", batch_size=batch_size)
         self.prompts = [Prompt((Message("user", TEMPLATE.format(question=q)),), (path,)) for path, q in asked]
-        self.engine.generate([], GREEDY, None)
+        self.engine.generate([], self.cold, None)
 
     def model(self, folder: str) -> Model:
         """Return the model behind an empty store."""
@@ -67,13 +65,14 @@ class Ours:
     def samples(self, number: int) -> Any:
         """Return the texts of several samples of each answer."""
         with tempfile.TemporaryDirectory() as folder:
-            return [[r.text for r in row] for row in self.model(folder).sample(self.prompts, number, WARM)]
+            return [[r.text for r in row] for row in self.model(folder).sample(self.prompts, number, self.warm)]
 
     def greedy(self) -> list[tuple[list[int], list[float]]]:
         """Return tokens and log-probabilities of the greedy answers."""
         with tempfile.TemporaryDirectory() as folder:
             return [
-                (list(r.token_ids), list(r.logprobs or ())) for r in self.model(folder).generate(self.prompts, GREEDY)
+                (list(r.token_ids), list(r.logprobs or ()))
+                for r in self.model(folder).generate(self.prompts, self.cold)
             ]
 
     def p_true(self, prompts: Sequence[Prompt]) -> list[float]:
@@ -89,7 +88,7 @@ class Plain:
     def __init__(self, ours: Ours) -> None:
         loaded = ours.engine._load()
         self.network, self.processor, self.stops = loaded.model, loaded.processor, loaded.stop_ids
-        self.prompts = ours.prompts
+        self.prompts, self.tokens = ours.prompts, ours.cold.max_tokens
 
     def _inputs(self, prompt: Prompt) -> Any:
         return collate([encode(self.processor, prompt)], 0, True, "cpu", self.network.dtype)
@@ -107,7 +106,7 @@ class Plain:
                     do_sample=True,
                     temperature=0.7,
                     top_k=0,
-                    max_new_tokens=TOKENS,
+                    max_new_tokens=self.tokens,
                     num_return_sequences=number,
                 )
             written = out[:, inputs["input_ids"].shape[1] :]
@@ -123,7 +122,11 @@ class Plain:
             inputs = self._inputs(prompt)
             with torch.no_grad():
                 out = self.network.generate(
-                    **inputs, do_sample=False, max_new_tokens=TOKENS, return_dict_in_generate=True, output_logits=True
+                    **inputs,
+                    do_sample=False,
+                    max_new_tokens=self.tokens,
+                    return_dict_in_generate=True,
+                    output_logits=True,
                 )
             ids = out.sequences[0, inputs["input_ids"].shape[1] :].tolist()
             values = [float(step[0].log_softmax(-1)[token]) for step, token in zip(out.logits, ids, strict=True)]
@@ -145,7 +148,7 @@ class Plain:
 
 def medvlm_samples(ours: Ours, asked: Sequence[tuple[str, str]]) -> Callable[[int], Any]:
     """Return medvlm's sampling on the same model. Its loader knows three families by name; its loop knows none."""
-    from medvlm.confidence.sampling import compute_sampling_confidence
+    from medvlm.confidence import sampling
     from medvlm.configs import ModelConfig
 
     from conrad_bench.engines.opening import open_image
@@ -155,7 +158,8 @@ def medvlm_samples(ours: Ours, asked: Sequence[tuple[str, str]]) -> Callable[[in
 
     def run(number: int) -> Any:
         examples = [{"image": open_image(path), "question": question} for path, question in asked]
-        found = compute_sampling_confidence(
+        sampling.PROMPT_MAX_TOKENS["base"] = ours.cold.max_tokens
+        found = sampling.compute_sampling_confidence(
             network, processor, ModelConfig("qwen-vl"), examples, number, 0.7, show_progress=False
         )
         return [each.raw_responses for each in found]
@@ -176,16 +180,19 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--samples", default="5,20")
+    parser.add_argument("--tokens", type=int, default=64, help="most tokens of an answer")
     arguments = parser.parse_args()
     asked = questions(arguments.questions)
     numbers = [int(number) for number in arguments.samples.split(",")]
-    ours = Ours(arguments.model, asked, batch_size=max(numbers))
+    ours = Ours(arguments.model, asked, max(numbers), arguments.tokens)
     plain = Plain(ours)
     try:
         medvlm: Callable[[int], Any] | str = medvlm_samples(ours, asked)
     except ImportError as error:
         medvlm = str(error)
-    print(f"{len(asked)} questions, CPU seconds\n\n| | conrad-bench | plain transformers | medvlm | ours / medvlm |")
+    print(
+        f"{len(asked)} questions, at most {arguments.tokens} tokens an answer, CPU seconds\n\n| | conrad-bench | plain transformers | medvlm | ours / medvlm |"
+    )
     print("| --- | --- | --- | --- | --- |", flush=True)
     for number in numbers:
         mine, _ = measured(lambda number=number: ours.samples(number))  # type: ignore[misc]
