@@ -157,6 +157,7 @@ class RolloutStore:
         table = self._fresh(rows)
         if table is None:
             return
+        self.check_there()
         data = _packed(table)
         block = memoryview(len(data).to_bytes(8) + hashlib.sha256(data).digest() + data)
         path = self.folder / _JOURNAL
