@@ -89,18 +89,23 @@ def test_the_weights_are_others(
     assert after == run(root, tmp_path / "clean", model=str(model))
 
 
+@pytest.mark.parametrize("ended", [True, False])
 def test_transformers_is_another_version(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, ended: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(root, tmp_path / "run")
+    if not ended:  # only answers are there
+        (tmp_path / "run" / "manifest.json").unlink()
+        for folder in ("records", "artifacts"):
+            shutil.rmtree(tmp_path / "run" / folder)
     batches = asked(tmp_path / "run")
     told(capsys)
     monkeypatch.setattr("conrad_bench.engines.transformers.version", lambda package: "99.0")
     after = run(root, tmp_path / "run")
     lines = told(capsys)
-    assert len(lines) == 3
+    assert len(lines) == (3 if ended else 0)
     assert all("changed since: model (transformers)" in line for line in lines), lines
-    assert asked(tmp_path / "run") == batches  # the answers themselves stay (docs/architecture.md, Keys)
+    assert asked(tmp_path / "run") == 2 * batches  # another version's answers are not used
     assert after == run(root, tmp_path / "clean")
 
 
