@@ -279,8 +279,8 @@ def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded]
         except DataError as error:
             if plan.roots[name] is None and task.hub_id() is None:
                 raise DataError(
-                    f"{error}\nthe phantom data in {root} are damaged: remove that folder, and the same command writes it "
-                    "anew"
+                    f"{error}\nthe phantom data in {root} are damaged: remove that folder, and the same command writes "
+                    "it anew"
                 ) from error
             raise
     loaded = read[key]
