@@ -1,10 +1,12 @@
 """Kills a run again and again, lets the same command finish it, and compares the result with an undisturbed run's.
 
-    python benchmarks/kill.py [--moments 20] [--model phantom]
+    python benchmarks/kill.py [--moments 20] [--model phantom] [--ray]
 
-A run of verbalized, probe and conrad on the phantom world is sent SIGKILL up to 50 ms after a chosen file has appeared
-in its folder (a shard of rollouts, a file of a training checkpoint, an artifact, records, a figure). Then the same
-command runs to its end. The table says whether the leaderboard, the records and the artifacts have the same bytes.
+A run of verbalized, p_true, probe and conrad on the phantom world is sent SIGKILL up to 50 ms after a chosen file has
+appeared in its folder (a shard of rollouts, a file of a training checkpoint, an artifact, records, a figure). Then the
+same command runs to its end. The table says whether the leaderboard, the records and the artifacts have the same bytes.
+With `--ray` all of it happens on a local Ray (one replica, one training worker), and by turns all processes of the run
+are killed, Ray's too, or the first one alone.
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ OPTIONS = (
     # So fast that a few steps change the stated confidences: a training that resumes wrongly shows.
     *("-o", "conrad.learning_rate=0.003", "-o", "conrad.checkpoints=4"),
 )
+RAY = ("--ray", "local", "--replicas", "1")
 STAGES = ("start", "rollouts", "checkpoints", "artifacts", "records", "leaderboard")
 
 
-def command(out: Path, model: str) -> list[str]:
-    """Return the command of a small run in the folder `out`."""
-    arguments = ["run", "--methods", "verbalized,probe,conrad", "--tasks", "mimic_report", "--model", model]
-    return [sys.executable, "-c", "from conrad_bench.cli import main; main()", *arguments, "--out", str(out), *OPTIONS]
+def command(out: Path, model: str, more: Sequence[str] = ()) -> list[str]:
+    """Return the command of a small run in the folder `out`, with more options."""
+    arguments = ["run", "--methods", "verbalized,p_true,probe,conrad", "--tasks", "mimic_report", "--model", model]
+    arguments += ["--out", str(out), *OPTIONS, *more]
+    return [sys.executable, "-c", "from conrad_bench.cli import main; main()", *arguments]
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -54,7 +58,7 @@ def stage(file: str) -> str:
     return folder if folder in STAGES else "leaderboard"
 
 
-def undisturbed(out: Path, model: str, cache: Path) -> list[str]:
+def undisturbed(out: Path, model: str, cache: Path, more: Sequence[str] = ()) -> list[str]:
     """Carry out a run and return the files that appeared in its folder, in that order.
 
     Raises RuntimeError with what the run said if it fails.
@@ -62,7 +66,7 @@ def undisturbed(out: Path, model: str, cache: Path) -> list[str]:
     seen: dict[str, None] = {}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            command(out, model), env=environment(cache), stdout=subprocess.DEVNULL, stderr=errors
+            command(out, model, more), env=environment(cache), stdout=subprocess.DEVNULL, stderr=errors
         )
         while process.poll() is None:
             seen.update(dict.fromkeys(_files(out)))
@@ -102,10 +106,15 @@ def moments(files: Sequence[str], number: int) -> list[str]:
     return sorted(chosen[:number], key=list(files).index)
 
 
-def run_and_kill(out: Path, model: str, cache: Path, file: str, delay: float) -> str:
-    """Start the run, kill it `delay` seconds after `file` has appeared, and return "killed" or how it ended before."""
+def run_and_kill(
+    out: Path, model: str, cache: Path, file: str, delay: float, more: Sequence[str] = (), everybody: bool = True
+) -> str:
+    """Start the run, kill it `delay` seconds after `file` has appeared, and return "killed" or how it ended before.
+
+    With `everybody` what it has started is killed, too.
+    """
     process = subprocess.Popen(
-        command(out, model),
+        command(out, model, more),
         env=environment(cache),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -116,14 +125,18 @@ def run_and_kill(out: Path, model: str, cache: Path, file: str, delay: float) ->
     time.sleep(delay)
     if process.poll() is not None:
         return f"ended with {process.returncode}"
-    os.killpg(process.pid, signal.SIGKILL)
+    if everybody:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     return "killed"
 
 
-def finish(out: Path, model: str, cache: Path) -> str:
+def finish(out: Path, model: str, cache: Path, more: Sequence[str] = ()) -> str:
     """Run the same command to its end. Raises RuntimeError with what it said if it fails."""
-    done = subprocess.run(command(out, model), env=environment(cache), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(out, model, more), env=environment(cache), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stderr
@@ -146,20 +159,22 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--model", default="phantom")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ray", action="store_true")
     arguments = parser.parse_args()
+    more = RAY if arguments.ray else ()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         folder, cache = Path(name), Path(name) / "cache"
         start = time.perf_counter()
-        files = undisturbed(folder / "reference", arguments.model, cache)
+        files = undisturbed(folder / "reference", arguments.model, cache, more)
         print(f"undisturbed: {len(files)} files in {time.perf_counter() - start:.1f} s")
         same = 0
         chosen = moments(files, arguments.moments)
         for number, file in enumerate(chosen):
             out, delay = folder / str(number), draw.uniform(0, 0.05)
-            ended = run_and_kill(out, arguments.model, cache, file, delay)
+            ended = run_and_kill(out, arguments.model, cache, file, delay, more, everybody=number % 2 == 0)
             start = time.perf_counter()
-            finish(out, arguments.model, cache)
+            finish(out, arguments.model, cache, more)
             different: list[str] = []
             same += compare(out, folder / "reference", different.append)
             verdict = "same bytes" if not different else f"DIFFERENT: {', '.join(different)}"

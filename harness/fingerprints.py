@@ -87,7 +87,7 @@ def _common(plan: Plan, method: Method, task: Task) -> Parts:
         "options of the task": _digest(task.model_dump(mode="json")),
         "code of the task": code_digest(type(task)),
         "scorer": _judging(plan, plan.scorers[task.name]),
-        "model": _digest(plan.engine.identity()),
+        **{f"model ({name})": _digest(value) for name, value in plan.engine.identity().items()},
         "code of the engine": code_digest(type(plan.engine)),
     }
 

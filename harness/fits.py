@@ -81,6 +81,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
         return folder
     parts = fit_parts(plan, name, task_name, data, out)
     begun = folder / BEGUN
+    model.store.check_there()
     with storage_errors(folder):
         if folder.exists() and read_json(begun) != parts:
             shutil.rmtree(folder)  # checkpoints of a fit to other data, options, code or weights
@@ -90,6 +91,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     met = replace(model, unreadable={})
     method.fit(task, train, validation, fitting(plan, method, met), make_judge(plan, task, met), folder)
     model.unreadable.update(met.unreadable)
+    model.store.check_there()
     check_weights(folder)
     content = {
         "method": name,

@@ -56,14 +56,15 @@ def run(
         _check_sharing(plan, cluster.train_workers)
     check_folder(out, plan)
     if dry_run:
-        from conrad_bench.preview import look_at_images, preview
+        from conrad_bench.preview import find_stale, look_at_images, preview
 
         data = prepare(plan, reporter, tolerant=True)
         check_models(plan, tolerant=True)
         images = look_at_images(plan, data, reporter)
         if strict:
             _refuse_unreadable(images)
-        return {**preview(plan, out, reporter, data), "images": images}
+        stale = [] if keep_stale else find_stale(plan, data, out)
+        return {**preview(plan, out, reporter, data, stale), "images": images}
     return _carry_out(plan, out, reporter, cluster, keep_stale, strict)
 
 
@@ -103,6 +104,11 @@ def check_config(out: Path, plan: Plan) -> list[str]:
     path = out / "config.yaml"
     if not path.is_file():
         return []
+    if not path.stat().st_size:
+        raise ConfigError(
+            f"{path} is empty, and should hold the run's configuration: write its settings into it, such as "
+            "`methods: [verbalized]`, or choose another folder with --out"
+        )
     before = load_config(path)
     found = differences(before, plan.config, plan.free_keys())
     if found:
@@ -192,6 +198,7 @@ def _carry_out(
         for engine in (plan.engine, *judges):
             engine.close()
         rollouts = store.counts()
+        store.check_there()
     if failures and not any((out / "records").glob("*.parquet")):
         raise failures[0]
     with reporter.stage("leaderboard", 1) as advance:
@@ -235,5 +242,6 @@ def _evaluate(
         raise DataError(f"not one of the {len(test):,} test examples has images that can be read; {first}")
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
+    model.store.check_there()
     rows = record_rows(name, task, test, estimates, scores, qualities)
     write_records(records_path(out, name, task_name), rows, record_parts(plan, name, task_name, data, out))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
-from conrad_bench.storage import storage_errors
+from conrad_bench.storage import cache_folder, working_folder
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
@@ -275,7 +274,15 @@ def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded]
     read, learns = {} if read is None else read, any(TRAINING in method.needs for method in plan.methods.values())
     key = root, task.data_options()
     if key not in read:
-        read[key] = (task.load if learns else task.load_test)(root)
+        try:
+            read[key] = (task.load if learns else task.load_test)(root)
+        except DataError as error:
+            if plan.roots[name] is None and task.hub_id() is None:
+                raise DataError(
+                    f"{error}\nthe phantom data in {root} are damaged: remove that folder, and the same command writes "
+                    "it anew"
+                ) from error
+            raise
     loaded = read[key]
     test = loaded.split("test")
     if not test:
@@ -347,20 +354,20 @@ def phantom_root(layout: str, options: PhantomOptions, reporter: Reporter) -> Pa
     world's code, so that another version writes anew.
     """
     number = phantom_size(layout, options.studies)
-    cache = Path(os.environ.get("CONRAD_BENCH_CACHE") or Path.home() / ".cache" / "conrad-bench")
     code = hashlib.sha256()
     for source in sorted(Path(str(files("conrad_bench.tasks.phantom"))).glob("*.py")):
         code.update(source.read_bytes())
-    folder = cache / f"phantom-{layout}-{number}-{options.seed}-{code.hexdigest()[:12]}"
-    if not folder.is_dir():
-        with storage_errors(folder):
-            cache.mkdir(parents=True, exist_ok=True)
-            # Two runs may write at once: each writes beside the other, the first rename wins.
-            with tempfile.TemporaryDirectory(dir=cache, prefix=f".{folder.name}-") as temporary:
-                with reporter.stage("writing the phantom data", number) as advance:
-                    phantom_writer(layout)(Path(temporary) / "tree", number, options.seed, progress=advance)
-                if not folder.is_dir():
-                    os.replace(Path(temporary) / "tree", folder)
+    name = f"phantom-{layout}-{number}-{options.seed}-{code.hexdigest()[:12]}"
+    with cache_folder() as cache:
+        folder = cache / name
+        if folder.is_dir():
+            return folder
+        # Two runs may write at once: each writes beside the other, the first rename wins.
+        with working_folder(cache, ".phantom-") as temporary:
+            with reporter.stage("writing the phantom data", number) as advance:
+                phantom_writer(layout)(temporary / "tree", number, options.seed, progress=advance)
+            if not folder.is_dir():
+                os.replace(temporary / "tree", folder)
     return folder
 
 

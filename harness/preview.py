@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from conrad_bench.types import TRAINING
 
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
+    from conrad_bench.staleness import Stale
     from conrad_bench.tasks.base import Loaded
 
 
@@ -49,10 +51,23 @@ def look_at_images(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> d
     return {"opened": len(paths), "unreadable": len(broken), "first": first}
 
 
-def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) -> dict[str, Any]:
+def find_stale(plan: Plan, data: dict[str, Loaded], out: Path) -> list[Stale] | None:
+    """Return what of a run folder a run would make again; None where that depends on a model that was not checked."""
+    from conrad_bench.rollouts.digests import remembered
+    from conrad_bench.staleness import stale_results
+
+    if plan.unchecked:
+        return None
+    with remembered(out / "digests.json"):
+        return list(stale_results(plan, data, out))
+
+
+def preview(
+    plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded], stale: Sequence[Stale] | None = ()
+) -> dict[str, Any]:
     """Return the plan: {"tasks", "steps": [{"task", "method", "action", "count", "what", "there"}], "unique", ...}.
 
-    `data` are the examples of the plan's tasks (`prepare`).
+    `data` are the examples of the plan's tasks (`prepare`); `stale` is what `find_stale` says. It counts as not there.
 
     `there` counts the answers that need not be generated: those in the store, and those that an earlier step of the
     same plan will have generated. It is None where the prompts are not known beforehand. `unique` is the number of
@@ -62,6 +77,7 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) 
     from conrad_bench.rollouts.model import Model
     from conrad_bench.rollouts.store import RolloutStore
 
+    again = {each.path for each in stale or ()}
     steps: list[dict[str, Any]] = []
     tasks: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -85,9 +101,10 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) 
                 "scorer": plan.scorers[name].name,
             }
             for method_name, method in plan.methods.items():
-                done = records_path(out, method_name, name).is_file()
+                records = records_path(out, method_name, name)
+                done = records.is_file() and records not in again
                 artifact = artifact_folder(out, method_name, source)
-                fitted = artifact in fits or (artifact / "artifact.json").is_file()
+                fitted = artifact in fits or ((artifact / "artifact.json").is_file() and artifact not in again)
                 fits.add(artifact)
                 for step in method.steps(task, train, validation, test):
                     there = None
@@ -124,6 +141,7 @@ def preview(plan: Plan, out: Path, reporter: Reporter, data: dict[str, Loaded]) 
         "steps": steps,
         "unique": len(planned),
         "unchecked": list(plan.unchecked.values()),
+        "stale": None if stale is None else [f"{each.what} cannot be used ({each.why})" for each in stale],
     }
 
 
@@ -135,6 +153,9 @@ def plan_for_console(plan: dict[str, Any]) -> Any:
 
     lines = [f"model {plan['model']}, engine {plan['engine']}; nothing was loaded or generated"]
     lines += [f"not checked: {what}" for what in plan["unchecked"]]
+    if plan["stale"] is None:
+        lines.append("not checked: whether what is there was made from the same model, data, options and code")
+    lines += [f"would be made again: {what}" for what in plan["stale"] or ()]
     for name, task in plan["tasks"].items():
         counts = ", ".join(f"{number:,} {split}" for split, number in task["examples"].items() if number)
         lines.append(f"{name}: {counts} examples from {task['root']}, judged by {task['scorer']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,8 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Write one line, above the bars if there are any."""
-        self._console.print(console(text), markup=False, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # a terminal that was closed, or a log on a full disk, must not end a run
+            self._console.print(console(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,59 @@ def make_private(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o077 and os.access(folder, os.W_OK):
             folder.chmod(0o700)
+
+
+@contextmanager
+def cache_folder() -> Iterator[Path]:
+    """Yield $CONRAD_BENCH_CACHE or ~/.cache/conrad-bench. Raises StorageError, which names the variable, if it or what
+    is written there cannot be written."""
+    folder = Path(os.environ.get("CONRAD_BENCH_CACHE") or Path.home() / ".cache" / "conrad-bench")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except (OSError, StorageError) as error:
+        why = error if isinstance(error, OSError) else error.__cause__
+        reason = why.strerror if isinstance(why, OSError) else None
+        raise StorageError(
+            f"cannot write the cache {folder}: {reason or 'the operation failed'}; set CONRAD_BENCH_CACHE to a folder "
+            "that can be written and has room"
+        ) from error
+
+
+@contextmanager
+def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder in `parent` for its owner alone, and remove it at the end, with those that killed processes left.
+
+    A process holds a lock on its folder. Raises OSError if none can be made.
+    """
+    for left in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            _remove_unlocked(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            if folder.is_dir():  # else another process took it for one that was left, before the lock
+                break
+            os.close(lock)
+    try:
+        yield folder
+    finally:
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Remove a folder of ours. Raises OSError if it is locked, or no folder."""
+    lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+    try:
+        if os.fstat(lock).st_uid == os.getuid():
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+    finally:
+        os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:

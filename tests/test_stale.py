@@ -78,6 +78,27 @@ def test_another_training_example_makes_the_fits_anew_and_what_rests_on_them(
     assert (toy.out / "artifacts" / "mean@toy.stale-1" / "mean.json").is_file()
 
 
+def test_a_dry_run_says_what_would_be_made_again(toy: Toy) -> None:
+    toy.run(METHODS)
+    assert toy.run(METHODS, dry_run=True)["stale"] == []
+    toy.write([{**row, "says": "no"} if row["id"] == "t1" else row for row in questions()])
+    before = contents(toy.out)
+    plan = toy.run(METHODS, dry_run=True)
+    stale = {line.partition(" cannot")[0]: line for line in plan["stale"]}
+    assert list(stale) == [
+        "the artifact of mean on toy",
+        "the records of mean on toy",
+        "the artifact of mean+isotonic on toy",
+        "the records of mean+isotonic on toy",
+    ]
+    assert "(changed since: training examples)" in stale["the artifact of mean on toy"]
+    there = {(step["method"], step["action"]): step["there"] for step in plan["steps"]}
+    assert (there["stated", "score"], there["mean", "score"], there["mean", "train"]) == (8, 0, None)
+    assert contents(toy.out).keys() == before.keys()
+    assert all(contents(toy.out)[name] == content for name, content in before.items() if name != "digests.json")
+    assert toy.run(METHODS, dry_run=True, keep_stale=True)["stale"] == []
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_fit_goes_on_from_what_the_same_fit_left(toy: Toy, tmp_path: Path, changed: bool) -> None:
     options = {"mean": {"ready": str(tmp_path / "ready")}}

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import typer
 
 from conrad_bench import __version__
 from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
-from conrad_bench.cli.common import CrashError, say
+from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
 from conrad_bench.cli.plugins import doctor, list_plugins
 from conrad_bench.cli.rehearse import rehearse
@@ -56,6 +57,7 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == 130:
             say("interrupted; the same command continues where it stopped")
+        _end_output()
         raise
     except KeyboardInterrupt:
         say("interrupted; the same command continues where it stopped")
@@ -66,12 +68,31 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+            _end_output(error)
         crash = error.__cause__ if isinstance(error, CrashError) and error.__cause__ is not None else error
         if os.environ.get("CONRAD_BENCH_TRACEBACK") == "1":
             say("".join(traceback.format_exception(crash)))
         log = _write_log(crash, error.folder if isinstance(error, CrashError) else None)
         say(f"error: unexpected {type(crash).__name__}; this is a bug or a broken plugin; traceback: {log}")
         sys.exit(1)
+
+
+def _end_output(error: OSError | None = None) -> None:
+    """Write what is left for standard output. Exits with 1 if that cannot be done, or `error` says that it could not.
+
+    A reader that wants no more is none of our business.
+    """
+    try:
+        if error is not None:
+            output_failed(error)
+        elif sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as failed:
+        _end_output(failed)
+    except ConradBenchError as failed:
+        say(f"error: {failed}")
+        sys.exit(failed.exit_code)
 
 
 def _interrupt_on_signals() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from conrad_bench import text
+from conrad_bench.errors import StorageError
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -63,17 +66,34 @@ def show(renderable: Any) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
-    console.print(Harmless(renderable), markup=False)
+    with console.capture() as printed:  # printed below: rich ends the program where nobody reads
+        console.print(Harmless(renderable), markup=False)
+    _print(printed.get())
 
 
 def tell(line: str) -> None:
     """Print a line of the result to standard output."""
-    print(text.console(line), flush=True)
+    _print(text.console(line) + "\n")
+
+
+def _print(content: str) -> None:
+    try:
+        print(content, end="", flush=True)
+    except OSError as error:
+        output_failed(error)
+
+
+def output_failed(error: OSError) -> None:
+    """Go on without standard output. Where its reader has not just gone, raises StorageError."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (what is left to print goes there)
+    if not isinstance(error, BrokenPipeError):
+        raise StorageError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def say(line: str) -> None:
-    """Print a line to standard error."""
-    print(text.console(line), file=sys.stderr)
+    """Print a line to standard error, if anybody can hear it."""
+    with suppress(OSError):
+        print(text.console(line), file=sys.stderr, flush=True)
 
 
 def resolve(

@@ -65,6 +65,9 @@ class Store(Protocol):
     def settle(self) -> None:
         """Commit the rows that were noted."""
 
+    def check_there(self) -> None:
+        """Raise StorageError if its folder is gone; what belongs beside it must not be written then, either."""
+
 
 class Reporter(Protocol):
     """Who is told about progress."""

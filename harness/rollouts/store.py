@@ -65,6 +65,7 @@ SCHEMA = pa.schema(
 _JOURNAL = ".journal"
 
 _NAME = re.compile(r"(\d{5,})-([0-9a-f]{16})\.parquet")
+_LOCK = ".lock"
 _CACHE_BYTES = 64 * 2**20
 
 
@@ -120,14 +121,27 @@ class RolloutStore:
     def __contains__(self, key: object) -> bool:
         return key in self._index or key in self._noted
 
+    def check_there(self) -> None:
+        """Raise StorageError if the folder is another one than was opened, or gone: nothing may be written there."""
+        try:
+            there = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.folder / _LOCK))
+        except OSError:
+            there = False
+        if not there:
+            raise StorageError(
+                f"{self.folder} was removed, moved or unmounted while this was at work; put it back or not: the same "
+                "command goes on with what is there"
+            )
+
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows as one shard; they are on the disk when this returns. Rows whose key is stored are left out.
 
-        Raises StorageError if the disk is full or the folder cannot be written; then no row was added.
+        Raises StorageError if the disk is full, the folder gone or not to be written; then no row was added.
         """
         table = self._fresh(rows)
         if table is None:
             return
+        self.check_there()
         data = _packed(table)
         path = self.folder / f"{self._next:05d}-{_digest(data)}.parquet"
         write_bytes(path, data)
@@ -143,6 +157,7 @@ class RolloutStore:
         table = self._fresh(rows)
         if table is None:
             return
+        self.check_there()
         data = _packed(table)
         block = memoryview(len(data).to_bytes(8) + hashlib.sha256(data).digest() + data)
         path = self.folder / _JOURNAL
@@ -253,6 +268,7 @@ class RolloutStore:
         with storage_errors(self.folder):
             table = _read_shard(self._shards[shard])
             if table is None:
+                self.check_there()
                 self._set_aside(self._shards[shard])
         if table is None:
             self._index = {key: place for key, place in self._index.items() if place[0] != shard}
@@ -324,7 +340,7 @@ def _row(columns: Row) -> Row:
 
 def _take_lock(folder: Path) -> IO[str]:
     """Return the locked lock file of a folder. Raises StorageError if another process holds it."""
-    path = folder / ".lock"
+    path = folder / _LOCK
     with storage_errors(path):
         file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open: closing it releases the lock)
         try:

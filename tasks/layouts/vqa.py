@@ -20,7 +20,7 @@ from conrad_bench.errors import DataError
 from conrad_bench.hub import quiet_hub
 from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.digests import file_digest
-from conrad_bench.storage import write_bytes
+from conrad_bench.storage import cache_folder, write_bytes
 from conrad_bench.tasks.base import Loaded, Task
 from conrad_bench.tasks.prompts import question_text
 from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response, Split
@@ -312,8 +312,8 @@ def _saved_image(image: Mapping[str, Any] | None, where: str) -> str:
     except Exception:  # damaged files make Pillow raise nearly anything; the engine will say what it is
         suffix = _NO_IMAGE
     digest = hashlib.sha256(data).hexdigest()
-    cache = Path(os.environ.get("CONRAD_BENCH_CACHE") or Path.home() / ".cache" / "conrad-bench")
-    path = cache / "images" / digest[:2] / f"{digest}.{suffix}"
-    if not path.is_file() or path.stat().st_size != len(data):
-        write_bytes(path, data)
+    with cache_folder() as cache:
+        path = cache / "images" / digest[:2] / f"{digest}.{suffix}"
+        if not path.is_file() or path.stat().st_size != len(data):
+            write_bytes(path, data)
     return str(path)

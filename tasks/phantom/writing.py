@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conrad_bench.errors import DataError
-from conrad_bench.storage import storage_errors
+from conrad_bench.storage import storage_errors, working_folder
 from conrad_bench.tasks.phantom import grammar
 from conrad_bench.tasks.phantom.world import Study
 
@@ -36,13 +35,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder = Path(os.path.abspath(folder))
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise DataError(f"{folder}: is not an empty folder; choose another one, or remove it to write it anew")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     with storage_errors(folder):
-        # What another process of the same number left behind.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with working_folder(folder.parent, f".{folder.name}.") as temporary:
+            partial = temporary / "tree"
+            partial.mkdir()
             yield partial
             os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
