@@ -534,12 +534,15 @@ def _(world: World) -> str:
     return f"exit {done.code}, without it"
 
 
-@row(10, "an address with a password, and one with a key, for --base-url", "refused, and not echoed")
+@row(10, "an address with a password or a key, for --base-url and --model", "refused, and not echoed")
 def _(world: World) -> str:
     for url in ("http://me:hunter2hunter2@host/v1", "http://host/v1?api_key=hunter2hunter2", "http://host/v1#hunter2"):
         done = world.run(world.empty(), "--engine", "openai", "--base-url", url, methods="verbalized", model="m")
         refused(done, "must not hold a key or password")
         expect("hunter2hunter2" not in done.err, "echoed")
+    done = world.run(world.empty(), methods="verbalized", model="https://me:hunter2hunter2@host/model")
+    refused(done, "holds a key or password")
+    expect("hunter2hunter2" not in done.err, "echoed")
     return "exit 2: ...must not hold a key or password...; not echoed"
 
 
