@@ -1,4 +1,4 @@
-"""What `attack.py` attacks with: the command line in processes of its own, a small data set, a server that answers."""
+"""What `attack.py` attacks with: processes that run the command line, a small data set, a server, a table of rows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+Act = Callable[["World"], str]
+ROWS: list[tuple[int | str, str, str, Act]] = []
+"""Group, attack, what has to follow, and the function that tries it: it returns what was seen, or raises HarmDone."""
+
+RECORDS = "records/verbalized@mimic_report.parquet"
+KILLS = [5]
+"""How often a run is killed: set by the command."""
+PLUGIN = """
+from conrad_bench import Method, register_method
+from conrad_bench.methods.verbalized import Verbalized
+
+@register_method
+class Mine(Verbalized):
+    name = {name!r}
+    summary = {summary!r}
+    # {comment}
+    def estimate(self, *given):
+        {act}
+        return super().estimate(*given)
+"""
+
 TINY = (
     *("--limit", "5", "-o", "bootstrap.replicates=20", "-o", "probe.samples=6", "-o", "probe.validation_samples=4"),
     *("-o", "probe.epochs=1"),
@@ -25,7 +46,7 @@ LONGEST = 300.0
 """Seconds after which a command counts as hanging."""
 
 
-class Survived(Exception):  # noqa: N818 - said of an attack
+class HarmDone(Exception):  # noqa: N818 - said of an attack
     """An attack did harm, or was met by another answer than the one expected; says what was seen."""
 
 
@@ -125,9 +146,9 @@ class World:
         self.must(self.run(self.reference))
 
     def must(self, done: Done) -> Done:
-        """Return a command that ended well. Raises Survived with its last words if it did not."""
+        """Return a command that ended well. Raises HarmDone with its last words if it did not."""
         if done.code != 0:
-            raise Survived(f"exit {done.code}: {done.last}")
+            raise HarmDone(f"exit {done.code}: {done.last}")
         return done
 
     def command(self, out: Path, *more: str, methods: str = "verbalized,probe", model: str = "phantom") -> list[str]:
@@ -245,3 +266,38 @@ class Server:
         """End it."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def row(group: int | str, attack: str, expected: str) -> Callable[[Act], Act]:
+    """Add an attack to the table."""
+
+    def add(act: Act) -> Act:
+        ROWS.append((group, attack, expected, act))
+        return act
+
+    return add
+
+
+def expect(condition: bool, seen: str) -> None:
+    """Raise HarmDone with what was seen unless the condition holds."""
+    if not condition:
+        raise HarmDone(seen)
+
+
+def refused(done: Done, words: str, code: int = 2) -> str:
+    """Return the message of a command that was refused as it has to be."""
+    expect(done.code == code, f"exit {done.code}: {done.last}")
+    expect(words in done.err, f"the message is {done.last!r}")
+    expect("Traceback" not in done.err, "a traceback")
+    return f"exit {code}: ...{words}..."
+
+
+def again(world: World, run: Path, words: str, *more: str, clean: Path | None = None, **which: Any) -> str:
+    """Run the same command again; it has to say `words` and give the board of a clean run."""
+    done = world.must(world.run(run, *more, **which))
+    expect(words in done.err, f"not told; the last line is {done.last!r}")
+    if clean is None:
+        clean = world.empty()
+        world.must(world.run(clean, *more, **which))
+    expect(same(run, clean), "told, but the board is not that of a clean run")
+    return f"told ({words}); the board of a clean run" if words else "the board of a clean run"
