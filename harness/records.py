@@ -144,9 +144,9 @@ def read_records(path: Path) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    data = _bytes(path)
     try:
         # Not read_table: it starts threads, and a process that ends meanwhile, on an error, is aborted by some of them.
-        data = read_regular(path, _MOST_BYTES)
         said = pq.read_metadata(pa.BufferReader(data))
         _check_size(said, path)
         # Texts as dictionaries: a file of a few bytes can say one text of a megabyte a million times.

@@ -19,7 +19,7 @@ from test_board import CONTEXT, frame
 from test_merge import a_run
 
 from conrad_bench.config import load_config, parse_options
-from conrad_bench.errors import ConfigError, ConradBenchError, DataError
+from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
 from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run
 from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.leaderboards.ratings import read_ratings
@@ -95,6 +95,9 @@ def test_what_is_no_regular_file_is_not_waited_for(run: Path, name: str, make: C
     assert read_json(run / name) is None
     with pytest.raises(OSError, match="no regular file"):
         read_regular(run / name, 10)
+    if name.startswith("records"):
+        with pytest.raises(StorageError, match="no regular file"):
+            read_records(run / name)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
