@@ -4,10 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/peers.py MODEL [--questions 60] [--samples 5,20]
 
 MODEL is the folder of an image-text-to-text checkpoint; the questions are those of vqa_rad, phantom pictures where
-$VQA_RAD_ROOT is not set. Every way gets the same loaded weights, prompts and pictures, and as many tokens an answer
-at temperature 0.7 (0 for the greedy one): what reading the prompt once saves is the more, the shorter the answers are. Counted are seconds of this process's CPU time for all questions, loading
-left out. Ours go through `conrad_bench.Model` into a store on disk. Beneath the table stands what agrees: tokens and
-log-probabilities of greedy answers, and the probabilities of "True".
+$VQA_RAD_ROOT is not set. Every way gets the same loaded weights, prompts and pictures, and as many tokens an answer at
+temperature 0.7 (0 for the greedy one): what reading the prompt once saves is the more, the shorter the answers are.
+Counted are seconds of this process's CPU time for all questions, loading left out. Ours go through
+`conrad_bench.Model` into a store on disk. Beneath the table stands what agrees: tokens and log-probabilities of greedy
+answers, and the probabilities of "True".
 """
 
 from __future__ import annotations

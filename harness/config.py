@@ -29,6 +29,7 @@ from conrad_bench.errors import ConfigError, DataError, PluginError
 from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES
 from conrad_bench.registry import KINDS, MISSING, Kind, Registry, option_problems, unknown, validated
 from conrad_bench.tasks.phantom import MOST_STUDIES, STUDIES
+from conrad_bench.text import without_keys
 from conrad_bench.trainers.recalibrators import KINDS as KINDS_OF_RECALIBRATORS
 from conrad_bench.variants import NAMING, label_problem, learner_name, plugin_name
 
@@ -97,6 +98,13 @@ class RunConfig(BaseModel):
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}")
         return names
+
+    @field_validator("model")
+    @classmethod
+    def _without_keys(cls, model: str | None) -> str | None:
+        if model is not None and without_keys(model) != model:
+            raise ValueError("holds a key or password; a model's name is written down and shown")
+        return model
 
     @field_validator("data_roots")
     @classmethod

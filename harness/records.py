@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ RESERVED = (*COLUMNS, *OPTIONAL)
 MOST_ROWS = 5_000_000
 _MOST_COLUMNS, _MOST_CELLS = 200, 100_000_000
 _MOST_BYTES = 2**30
-_MOST_LETTERS = 1_000
+_MOST_LETTERS = 10_000
 """What a records file may have at most. It may come from somebody else, and is measured before it is read."""
 
 _METADATA_KEY = b"conrad_bench.records"
@@ -113,6 +113,9 @@ def write_records(
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         # Arrow's message may quote a value; the column and the type that it should have say enough.
         raise DataError(f"{path}: a column has values of another type than the records format asks for") from error
+    for field in table.schema:
+        if pa.types.is_string(field.type):
+            _check_texts(field.name, table.column(field.name).chunks, len(table), path)
     check_records(table.to_pandas(), path)
     buffer = io.BytesIO()
     # from_pandas adds pandas' own metadata; the file carries ours alone, so equal records are equal bytes.
@@ -141,9 +144,9 @@ def read_records(path: Path) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    data = _bytes(path)
     try:
         # Not read_table: it starts threads, and a process that ends meanwhile, on an error, is aborted by some of them.
-        data = read_regular(path, _MOST_BYTES)
         said = pq.read_metadata(pa.BufferReader(data))
         _check_size(said, path)
         # Texts as dictionaries: a file of a few bytes can say one text of a megabyte a million times.
@@ -174,6 +177,16 @@ def read_records(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _bytes(path: Path) -> bytes:
+    """Return the bytes of a records file. Raises StorageError."""
+    try:
+        return read_regular(path, _MOST_BYTES)
+    except FileNotFoundError as error:
+        raise StorageError(f"cannot read {path}: missing or damaged; delete it and run the command again") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; move it away and run the command again") from error
+
+
 def _check_size(said: Any, path: Path) -> None:
     """Raise DataError where a parquet file says that it holds more than records do."""
     size = sum(said.row_group(i).total_byte_size for i in range(said.num_row_groups))
@@ -194,20 +207,26 @@ def _is_text(column: Any) -> bool:
 def _plain(table: pa.Table, path: Path) -> pa.Table:
     """Return a table with plain texts for dictionaries of them. Raises DataError for a text that is too long."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     for index, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             column = table.column(index)
-            longest = max((pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in column.chunks), default=0)
-            if longest > _MOST_LETTERS or longest * len(column) > _MOST_BYTES:
-                raise DataError(
-                    f"{path}: column {index} has a text of {longest:,} bytes in {len(column):,} rows; records hold "
-                    f"names, of at most {_MOST_LETTERS:,} bytes and {_MOST_BYTES:,} together"
-                )
+            _check_texts(field.name, (chunk.dictionary for chunk in column.chunks), len(column), path)
             plain = pa.field(field.name, field.type.value_type, field.nullable, field.metadata)
             table = table.set_column(index, plain, column.cast(field.type.value_type))
     return table
+
+
+def _check_texts(name: str, texts: Iterable[pa.Array], rows: int, path: Path) -> None:
+    """Raise DataError for a column with a text that is too long, by itself or in so many rows."""
+    import pyarrow.compute as pc
+
+    longest = max((pc.max(pc.binary_length(each)).as_py() or 0 for each in texts), default=0)
+    if longest > _MOST_LETTERS or longest * rows > _MOST_BYTES:
+        raise DataError(
+            f"{path}: column {name[:40]!r} has a text of {longest:,} bytes in {rows:,} rows; records hold names and "
+            f"attributes, of at most {_MOST_LETTERS:,} bytes and {_MOST_BYTES:,} together"
+        )
 
 
 def check_records(frame: pd.DataFrame, path: Path) -> None:

@@ -20,6 +20,7 @@ from conrad_bench.errors import StorageError
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again to continue",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again to continue",
+    errno.EFBIG: "a file may not grow so large here (`ulimit -f`); raise the limit and run the same command again",
     errno.EROFS: "the file system is read-only; choose another folder with --out",
     errno.EACCES: "permission denied; choose another folder with --out or change its permissions",
     errno.EPERM: "operation not permitted; choose another folder with --out or change its permissions",

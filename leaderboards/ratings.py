@@ -35,6 +35,7 @@ from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 from conrad_bench.leaderboards.pages.wording import is_tiny
 from conrad_bench.records import read_records
 from conrad_bench.storage import load_json, read_regular
+from conrad_bench.text import markdown as plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,7 +215,7 @@ def markdown(table: dict[str, Any]) -> str:
     """Return the table of `ratings_table` as a Markdown page."""
     import tabulate
 
-    lines = [f"# Clinical ratings: {table['title']}", ""]
+    lines = [f"# Clinical ratings: {plain(table['title'])}", ""]
     if table["phantom"]:
         lines += [
             f"The rated reports were written by {'a tiny' if is_tiny(table) else 'a'} model about phantom images that "
@@ -227,7 +228,7 @@ def markdown(table: dict[str, Any]) -> str:
         body = [
             [
                 AGGREGATIONS[row["aggregation"]],
-                row["method"],
+                plain(row["method"]),
                 *(_cell(row["metrics"][name]) for name in metrics),
                 str(row["n"]),
                 str(row["unparsed"]),
@@ -237,7 +238,7 @@ def markdown(table: dict[str, Any]) -> str:
         ]
         align = ["left", "left", *["right"] * (len(header) - 2)]
         lines += [
-            f"## {task}",
+            f"## {plain(task)}",
             "",
             tabulate.tabulate(body, header, "github", colalign=align, disable_numparse=True),
             "",

@@ -19,11 +19,11 @@ from test_board import CONTEXT, frame
 from test_merge import a_run
 
 from conrad_bench.config import load_config, parse_options
-from conrad_bench.errors import ConfigError, ConradBenchError, DataError
+from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
 from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run
 from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.leaderboards.ratings import read_ratings
-from conrad_bench.records import made_from, read_records
+from conrad_bench.records import made_from, read_records, write_records
 from conrad_bench.storage import read_json, read_regular
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -95,6 +95,9 @@ def test_what_is_no_regular_file_is_not_waited_for(run: Path, name: str, make: C
     assert read_json(run / name) is None
     with pytest.raises(OSError, match="no regular file"):
         read_regular(run / name, 10)
+    if name.startswith("records"):
+        with pytest.raises(StorageError, match="no regular file"):
+            read_records(run / name)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def columns(rows: int, **texts: str) -> pa.Table:
         (lambda: columns(5_000_001), "holds 5,000,001 rows; records have at most 5,000,000"),
         (lambda: columns(1, **{f"x{i}": "x" for i in range(300)}), "309 columns; records have at most 200"),
         (lambda: columns(1000, view="x" * 1_000_000), "has a text of 1,000,000 bytes in 1,000 rows"),
-        (lambda: columns(1_500_000, view="x" * 900), "has a text of 900 bytes in 1,500,000 rows"),
+        (lambda: columns(150_000, view="x" * 9000), "'view' has a text of 9,000 bytes in 150,000 rows"),
     ],
 )
 def test_a_small_parquet_file_of_much_is_measured_first(
@@ -160,6 +163,14 @@ def test_json_that_no_parser_takes_is_named(run: Path, name: str, content: str) 
     (run / name).write_bytes(content.encode("latin1"))
     with pytest.raises(DataError, match=name):
         load_run(run)
+
+
+def test_an_attribute_that_no_record_can_hold_is_named(tmp_path: Path) -> None:
+    data = frame("verbalized", n=3)
+    with pytest.raises(DataError, match="column 'age' has a text of 20,000 bytes in 3 rows"):
+        write_records(tmp_path / "a.parquet", data.assign(age="9" * 20_000))
+    write_records(tmp_path / "a.parquet", data.assign(age="9" * 5000))
+    assert read_records(tmp_path / "a.parquet")["age"].iloc[0] == "9" * 5000
 
 
 def test_ratings_with_a_number_of_many_digits(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from test_run import SAID, Toy
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.bundles.merge import leaderboard
-from conrad_bench.leaderboards.bundles.publish import SUBGROUPS, band, publish
+from conrad_bench.leaderboards.bundles.privacy import SUBGROUPS, band
+from conrad_bench.leaderboards.bundles.publish import publish
 from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.records import read_records, write_records
 from conrad_bench.storage import file_sha256
@@ -144,7 +145,7 @@ def test_values_are_those_of_the_run_and_verify_agrees(run: Path, bundle: Path) 
     for row, other in zip(said["rows"], found["rows"], strict=True):
         values = [{name: estimate["value"] for name, estimate in r["metrics"].items()} for r in (row, other)]
         assert values[0] == pytest.approx(values[1], abs=1e-8)
-    assert found["title"] == "Confidence of a local checkpoint (unknown) on toy"
+    assert found["title"] == "Confidence of a local checkpoint (unknown) on (left out)"  # its task is a local file
     done = conrad_bench("verify", str(bundle), cwd=run.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 rows" in done.stdout
@@ -255,7 +256,7 @@ def drop_metric(board: dict[str, Any]) -> None:
         (lambda b: (b / "bundle.json").unlink(), "bundle.json: missing; this is no run"),
         (lambda b: (b / "more").symlink_to(b.parent), "more: not listed in bundle.json"),
         (lambda b: (b / "more").symlink_to("nowhere"), "more: not listed in bundle.json"),
-        (link, "config.yaml: a link, no file"),
+        (link, "config.yaml: a link or pipe, no file"),
         (flip, "records/stated@toy.parquet: its SHA-256 is not the one in bundle.json"),
         (lambda b: (b / "leaderboard.json").unlink(), "leaderboard.json: missing; bundle.json lists it"),
         (lambda b: shutil.rmtree(b / "records"), "records/stated@toy.parquet: missing; bundle.json lists it"),
@@ -266,6 +267,21 @@ def test_a_damaged_bundle_is_told_apart(copied: Path, damage: Callable[[Path], o
     damage(copied)
     found = verify(copied).differences
     assert any(expected in line for line in found), found
+
+
+def more_digits(bundle: Path) -> None:
+    path = bundle / "records" / "mean@toy.parquet"
+    frame = read_records(path)
+    write_records(path, frame.assign(confidence=frame["confidence"] - 1 / 7000))
+    forge(bundle)
+
+
+def test_a_bundle_with_more_digits_is_told_apart_and_the_first_format_is_still_read(copied: Path) -> None:
+    more_digits(copied)
+    assert any("mean@toy.parquet: column confidence: values with more" in line for line in verify(copied).differences)
+    content = json.loads((copied / "bundle.json").read_text())
+    (copied / "bundle.json").write_text(json.dumps({**content, "format": 1}))
+    assert not any("with more digits" in line for line in verify(copied).differences)
 
 
 def test_a_difference_ends_the_command_with_1(copied: Path) -> None:

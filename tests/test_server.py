@@ -226,3 +226,14 @@ def test_what_was_answered_before_a_failure_is_kept(
         assert len(work(model)) == 60
         assert len(asked) == 10
     served.close()
+
+
+@pytest.mark.parametrize(("param", "shown"), [("messages", True), ("sk-hunter2hunter2", False), ("\x1b[31m", False)])
+def test_what_a_server_calls_its_parameter_is_said_where_it_is_one_of_ours(
+    serve: Servers, param: str, shown: bool
+) -> None:
+    url, _ = serve(lambda body, number: refused(400, param=param, message="hunter2"))
+    with pytest.raises(EngineError, match="refuses a request") as caught:
+        write(url, jobs=1)
+    assert (f"about {param!r}" in str(caught.value)) is shown
+    assert "hunter2" not in str(caught.value)

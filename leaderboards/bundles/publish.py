@@ -2,16 +2,17 @@
 
 What goes in is on a list; nothing else does:
 
-- records: task, method, claim index, confidence, correctness, status, the qualities and answer probabilities (numbers),
-  example and cluster ids and the rollout's key as HMAC-SHA-256 under a salt that stays in the run folder
-  (`publish.salt`), and the columns of `SUBGROUPS`, whose values are banded or on a list. Rows are sorted by hashed id,
-  so that their order says nothing of the data's
-- leaderboard.json, .md, .csv and .html, computed from these records. Values are the run's to the last digit; interval
-  ends differ from the run's by resampling noise, since other ids put the clusters into another order
-- config.yaml and manifest.json without paths, host names and free texts
+- records: task, method, claim index, confidence, correctness, status, the qualities and answer probabilities (numbers,
+  rounded), example and cluster ids and the rollout's key as HMAC-SHA-256 under a salt that stays in the run folder
+  (`publish.salt`), and attributes as `privacy` lets them out. Rows are sorted by hashed id, so that their order says
+  nothing of the data's
+- leaderboard.json, .md, .csv and .html, computed from these records. Values differ from the run's by the rounding,
+  interval ends by resampling noise, since other ids put the clusters into another order
+- config.yaml and manifest.json without paths, host names and free texts (`public_texts`)
 - bundle.json, written last: the SHA-256 of every other file
 
-Who has both the salt and the data can find the examples again; nobody else can.
+Who has the salt and the data can find the examples again; who has the data and can run the model can find some of them
+(docs/submit.md); nobody else can.
 """
 
 from __future__ import annotations
@@ -33,44 +34,25 @@ from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
-from conrad_bench.leaderboards.board.subgroups import AGES, age_names
 from conrad_bench.leaderboards.bundles.merge import Finished, by_this_version, load_run
+from conrad_bench.leaderboards.bundles.privacy import SUBGROUPS, anonymous, rounded
+from conrad_bench.leaderboards.bundles.public_texts import LEFT_OUT, PublicTexts
 from conrad_bench.leaderboards.pages.outputs import RENDERED, json_text
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.records import COLUMNS, OPTIONAL, records_path, write_records
-from conrad_bench.registry import KINDS, Registry
 from conrad_bench.storage import file_sha256, storage_errors, write_bytes, write_text
-from conrad_bench.variants import choices
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
-"""Format of bundle.json."""
-FEWEST_CLUSTERS = 5
-"""A value that fewer clusters (patients) have is left out of a subgroup column."""
-LEFT_OUT = "(left out)"
-"""Stands where a text or path was."""
+FORMAT = 2
+"""Format of bundle.json. Format 1 had numbers of full precision, and attributes that were rare one by one only."""
 PAGES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 
-_LISTED: dict[str, frozenset[str]] = {
-    "view": frozenset({"PA", "AP", "LATERAL", "LL"}),
-    "sex": frozenset({"F", "M"}),
-    "answer_type": frozenset({"closed", "open"}),
-    "modality": frozenset({"xray", "ct", "mri", "ultrasound", "angiography", "mammography"}),
-    "q_lang": frozenset({"en", "zh"}),
-}
-"""Columns with names as values, and the values that are published."""
-_BANDS: dict[str, tuple[tuple[float, str], ...]] = {
-    "age": tuple(zip((*AGES, float("inf")), age_names(), strict=True)),
-    "image_quality": ((1 / 3, "low"), (2 / 3, "middle"), (float("inf"), "high")),
-}
-"""Columns with numbers as values: the upper end (exclusive) and the name of each band."""
-SUBGROUPS = (*_LISTED, *_BANDS)
-"""The columns of examples that are published."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[0-9a-f]{7,64}|main")
 _VERSION = re.compile(r"[0-9][\w.+!-]{0,39}")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}\+?")
 
 
 def publish(folder: Path, out: Path) -> Path:
@@ -86,17 +68,18 @@ def publish(folder: Path, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not an empty folder; choose another")
     code = _code(_salt(folder))
-    records = {key: published_frame(frame, code) for key, frame in run.records.items()}
-    board = build(records, _public_context(run))
+    attributes = anonymous(run.records)
+    records = {key: published_frame(frame, attributes, code) for key, frame in run.records.items()}
+    texts = PublicTexts(run.context)
+    board = build(records, _public_context(run, texts))
     for row in board["rows"]:
         for key in ("figure", "before_after", "token_figure"):
             row.pop(key, None)
     Board.model_validate(board)
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
-    known = known_texts() | _board_names(run.context)
-    write_text(out / "config.yaml", _public_config(folder / "config.yaml", run.manifest, known))
-    manifest = public_manifest(run.manifest, known)
+    write_text(out / "config.yaml", _public_config(folder / "config.yaml", run.manifest, texts))
+    manifest = public_manifest(run.manifest, texts)
     write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for name in PAGES:
         write_text(out / name, RENDERED[name](board))
@@ -107,55 +90,24 @@ def publish(folder: Path, out: Path) -> Path:
     return out
 
 
-def published_frame(frame: pd.DataFrame, code: Callable[[str, object], str]) -> pd.DataFrame:
-    """Return the records that a bundle holds for those of a run; `code(kind, id)` hides an id."""
+def published_frame(frame: pd.DataFrame, attributes: pd.DataFrame, code: Callable[[str, object], str]) -> pd.DataFrame:
+    """Return the records that a bundle holds for those of a run.
+
+    `attributes` says what is published of each example (`privacy.anonymous`), `code(kind, id)` hides an id.
+    """
     kept = [*COLUMNS, *(column for column in OPTIONAL if column in frame)]
-    public = frame[kept].copy()
+    public = rounded(frame[kept])
     for column in ("example", "cluster", "response"):
         public[column] = [code(column, value) for value in frame[column]]
     for column in (column for column in SUBGROUPS if column in frame):
-        values = frame[column].map(lambda value, column=column: band(column, value))
-        clusters = frame["cluster"].groupby(values).transform("nunique")
-        public[column] = values.where(clusters >= FEWEST_CLUSTERS, None).astype(object)
+        public[column] = attributes.loc[frame["example"], column].to_numpy(object)
     return public.sort_values(["example", "claim"]).reset_index(drop=True)
 
 
-def band(column: str, value: object) -> str | None:
-    """Return what is published of an example's value in a column of `SUBGROUPS`, None where it is not on the list."""
-    if column in _LISTED:
-        text = str(value).strip()
-        return next((name for name in _LISTED[column] if name.lower() == text.lower()), None)
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return next((name for end, name in _BANDS[column] if number < end), None)
-
-
-def _board_names(context: BoardContext) -> frozenset[str]:
-    """Return the names of methods, tasks and scorers that stand on the leaderboard, variants' among them."""
-    judging = (*context.scorers.values(), *context.quality.values())
-    return frozenset((*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging)))
-
-
-def known_texts() -> frozenset[str]:
-    """Return the texts that an option may keep: names of plugins, and choices that built-in plugins offer.
-
-    Any other text was typed by the user and could be a path or a name.
-    """
-    registry = Registry()
-    known = {name for kind in KINDS for name in registry.names(kind)} | {PHANTOM_MODEL}
-    for kind in KINDS:
-        for cls in registry.available(kind).values():
-            for field in cls.model_fields.values():
-                known |= set(choices(field.annotation))
-    return frozenset(known)
-
-
-def public_manifest(manifest: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str, Any]:
     """Return what a bundle says of a run's manifest.json."""
     model = dict(manifest.get("model", {}))
-    identity = {key: _public(model[key], known) for key in ("engine", "dtype", "quantization") if key in model}
+    identity = {key: texts.value(model[key]) for key in ("engine", "dtype", "quantization") if key in model}
     hashed = str(model.get("model", ""))
     identity["model"] = hashed if hashed.startswith("sha256:") or _HUB_ID.fullmatch(hashed) else LEFT_OUT
     if _REVISION.fullmatch(str(model.get("revision", ""))):
@@ -163,15 +115,21 @@ def public_manifest(manifest: Mapping[str, Any], known: frozenset[str]) -> dict[
     hardware = manifest.get("hardware", {})
     versions = manifest.get("versions", {})
     return {
-        **{key: manifest[key] for key in ("format", "version", "commit", "seed") if key in manifest},
+        **{key: manifest[key] for key in ("format", "seed") if isinstance(manifest.get(key), int)},
+        **{
+            key: manifest[key]
+            for key, form in (("version", _VERSION), ("commit", _COMMIT))
+            if form.fullmatch(str(manifest.get(key)))
+        },
         "versions": {name: text for name, text in versions.items() if _VERSION.fullmatch(str(text))},
         "hardware": {key: hardware[key] for key in ("cpus", "cuda", "machine") if key in hardware},
         "model": identity,
-        "methods": {name: _public(options, known) for name, options in manifest.get("methods", {}).items()},
+        "methods": {name: texts.options(options) for name, options in manifest.get("methods", {}).items()},
         "data": {
             task: {
                 "root": PHANTOM_DATA if entry.get("root") == PHANTOM_DATA else LEFT_OUT,
-                **{key: entry[key] for key in ("fingerprint", "examples", "left_out") if key in entry},
+                **{key: entry[key] for key in ("fingerprint", "examples") if key in entry},
+                "left_out": texts.reasons(task, entry.get("left_out", {})),
             }
             for task, entry in manifest.get("data", {}).items()
         },
@@ -180,35 +138,26 @@ def public_manifest(manifest: Mapping[str, Any], known: frozenset[str]) -> dict[
     }
 
 
-def _public_context(run: Finished) -> BoardContext:
-    """Return the run's context, the model without its folder."""
+def _public_context(run: Finished, texts: PublicTexts) -> BoardContext:
+    """Return the run's context, the model without its folder and other texts as far as `texts` knows them."""
     identity = str((run.manifest or {}).get("model", {}).get("model", ""))
     model = run.context.model
     if not model.startswith("phantom-gemma3") and not _HUB_ID.fullmatch(identity):
         digest = identity.removeprefix("sha256:")[:12] if identity.startswith("sha256:") else "unknown"
         model = f"a local checkpoint ({digest})"
-    return by_this_version(run.context).model_copy(update={"model": model})
+    return texts.context(by_this_version(run.context).model_copy(update={"model": model}))
 
 
-def _public_config(path: Path, manifest: Mapping[str, Any], known: frozenset[str]) -> str:
+def _public_config(path: Path, manifest: Mapping[str, Any], texts: PublicTexts) -> str:
     """Return config.yaml without data roots, and without texts that are no choice."""
     values = load_config(path).model_dump(mode="json", exclude={"data_roots"})
     identity = str(manifest.get("model", {}).get("model", ""))
     public = {
         **values,
         "model": values["model"] if values["model"] == PHANTOM_MODEL or _HUB_ID.fullmatch(identity) else LEFT_OUT,
-        "options": {section: _public(options, known) for section, options in sorted(values["options"].items())},
+        "options": texts.sections(values["options"]),
     }
     return yaml.safe_dump(public, sort_keys=False, width=120)
-
-
-def _public(value: Any, known: frozenset[str]) -> Any:
-    """Return a JSON-like value whose texts are known ones; keys are names of options and stay."""
-    if isinstance(value, Mapping):
-        return {key: _public(item, known) for key, item in sorted(value.items())}
-    if isinstance(value, list):
-        return [_public(item, known) for item in value]
-    return LEFT_OUT if isinstance(value, str) and value not in known else value
 
 
 def _salt(folder: Path) -> bytes:

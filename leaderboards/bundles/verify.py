@@ -12,11 +12,14 @@ from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, run_records
 from conrad_bench.leaderboards.board.schema import read_board
+from conrad_bench.leaderboards.bundles.privacy import problems
 from conrad_bench.leaderboards.bundles.publish import FORMAT as BUNDLE_FORMAT
 from conrad_bench.leaderboards.pages.outputs import RENDERED
 from conrad_bench.manifest import git_commit
 from conrad_bench.storage import file_sha256, load_json
 
+READ = (1, BUNDLE_FORMAT)
+"""Formats of bundle.json. Of the first, numbers have all digits, and attributes are not looked at together."""
 RELATIVE, ABSOLUTE = 1e-6, 1e-8
 """Numbers that differ by less are the same: another processor sums in another order."""
 
@@ -43,9 +46,10 @@ def verify(folder: Path) -> Findings:
     if not any((folder / name).is_file() for name in ("bundle.json", "leaderboard.json")):
         raise DataError(f"{folder} holds neither a bundle (bundle.json) nor a leaderboard (leaderboard.json)")
     findings = Findings()
-    if (folder / "bundle.json").is_file():
-        _check_hashes(folder, findings)
-    elif (folder / "records").is_dir() and not any((folder / name).exists() for name in ("context.json", "rollouts")):
+    bundle = (folder / "bundle.json").is_file()
+    format = _check_hashes(folder, findings) if bundle else None
+    is_run = any((folder / name).exists() for name in ("context.json", "rollouts"))
+    if not bundle and not is_run and (folder / "records").is_dir():
         findings.differences.append("bundle.json: missing; this is no run, and nothing says which files belong to it")
     try:
         board = read_board(folder / "leaderboard.json")
@@ -58,6 +62,8 @@ def verify(folder: Path) -> Findings:
             raise DataError(f"{folder} has no records of its own; verify each run that its leaderboard was made of")
         context = context_of(board)
         records = run_records(folder, context.scorers)
+        for (task, method), frame in records.items() if format == BUNDLE_FORMAT else ():
+            findings.differences += [f"records/{method}@{task}.parquet: {problem}" for problem in problems(frame)]
         again = build(records, context)
         if board.get("subgroups"):
             from conrad_bench.leaderboards.board.subgroups import subgroup_rows
@@ -74,17 +80,17 @@ def verify(folder: Path) -> Findings:
     return findings
 
 
-def _check_hashes(folder: Path, findings: Findings) -> None:
-    """Compare the files of a bundle with the list in bundle.json."""
+def _check_hashes(folder: Path, findings: Findings) -> int | None:
+    """Compare the files of a bundle with the list in bundle.json; return the bundle's format."""
     path = folder / "bundle.json"
     try:
         content = load_json(path)
         listed = dict(content["files"])
-        if content["format"] != BUNDLE_FORMAT:
-            findings.differences.append(f"{path}: format {content['format']}, this version reads {BUNDLE_FORMAT}")
+        if content["format"] not in READ:
+            findings.differences.append(f"{path}: format {content['format']}, this version reads {READ}")
     except (OSError, ValueError, KeyError, TypeError):
         findings.differences.append(f"{path}: cannot be read as the list of a bundle's files")
-        return
+        return None
     found = [p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()]
     present = {p.relative_to(folder).as_posix() for p in found} - {"bundle.json"}
     for name in sorted(listed.keys() - present):
@@ -94,9 +100,10 @@ def _check_hashes(folder: Path, findings: Findings) -> None:
     for name in sorted(present & listed.keys()):
         findings.hashes += 1
         if not (folder / name).is_file() or (folder / name).is_symlink():
-            findings.differences.append(f"{name}: a link, no file; it would not travel with the bundle")
+            findings.differences.append(f"{name}: a link or pipe, no file; it would not travel with the bundle")
         elif file_sha256(folder / name) != listed[name]:
             findings.differences.append(f"{name}: its SHA-256 is not the one in bundle.json")
+    return content["format"] if isinstance(content["format"], int) else None
 
 
 def _by_row(board: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.leaderboards.metrics.base import BINS
+from conrad_bench.text import console
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -36,10 +37,10 @@ def reliability_diagram(row: dict[str, Any], board: dict[str, Any]) -> dict[str,
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-        figure.suptitle(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}", fontsize=11)
+        figure.suptitle(console(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}"), fontsize=11)
         upper.set_title(_numbers(row), fontsize=10)
         _reliability(upper, row)
-        upper.set_ylabel(f"mean {board['tasks'][row['task']]['label']}")
+        upper.set_ylabel(console(f"mean {board['tasks'][row['task']]['label']}"))
         _histogram(lower, row)
         lower.set(ylabel="claims", ylim=(0, 1.2 * _largest(row)))
         _legend(figure, [upper])
@@ -57,12 +58,12 @@ def before_after(board: dict[str, Any], task: str, before: str, after: str) -> d
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3.2, 1))
-        figure.suptitle(f"{after} against {before} on {task}\n{board['model']}, {board['data']}", fontsize=11)
+        figure.suptitle(console(f"{after} against {before} on {task}\n{board['model']}, {board['data']}"), fontsize=11)
         for (upper, lower), row, when in zip(axes.T, rows, ("before", "after"), strict=True):
-            upper.set_title(f"{when}: {row['method']}\n{_numbers(row)}", fontsize=10)
+            upper.set_title(console(f"{when}: {row['method']}\n{_numbers(row)}"), fontsize=10)
             _reliability(upper, row)
             _histogram(lower, row)
-        axes[0, 0].set_ylabel(f"mean {board['tasks'][task]['label']}")
+        axes[0, 0].set_ylabel(console(f"mean {board['tasks'][task]['label']}"))
         axes[1, 0].set(ylabel="claims", ylim=(0, 1.2 * max(_largest(row) for row in rows)))
         _legend(figure, axes[0])
 
@@ -83,7 +84,7 @@ def token_heat_map(row: dict[str, Any], board: dict[str, Any]) -> dict[str, byte
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figure.suptitle(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}", fontsize=11)
+        figure.suptitle(console(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}"), fontsize=11)
         axes.set_title(
             f"stated is likeliest {measures['top']:.0%}, one hump {measures['unimodal']:.0%}, "
             f"rank order {measures['order']:.2f}",

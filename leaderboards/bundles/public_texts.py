@@ -1,0 +1,128 @@
+"""Which texts of a run a bundle may hold: names, and what is known to come from installed code.
+
+Anything else was typed by somebody, or comes from a file that nobody else can read, and could be a path or a name. The
+same rule holds for values, for the keys of options that are mappings, and for the one-line summaries of plugins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from conrad_bench.errors import UserError
+from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
+from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
+from conrad_bench.variants import choices, learner_name, plugin_name
+
+if TYPE_CHECKING:
+    from conrad_bench.leaderboards.board.context import BoardContext
+
+LEFT_OUT = "(left out)"
+"""Stands where a text was."""
+
+_PRIVATE = re.compile(r"[/\\~]\w|\w[/\\]|://|\w@\w|\d{5,}|\d{4}-\d\d|\d\.\d+\.\d+\.\d")
+"""What lines of plugins from elsewhere must not hold: paths, addresses, long numbers, dates."""
+
+
+class PublicTexts:
+    """Decides about the texts of one run."""
+
+    def __init__(self, context: BoardContext) -> None:
+        self._registry = Registry()
+        judging = (*context.scorers.values(), *context.quality.values())
+        names = (*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging))
+        self._names = {*names, *(name for kind in KINDS for name in self._registry.names(kind)), PHANTOM_MODEL}
+        self._choices: set[str] = set()
+        self._fields: set[str] = set()
+        for kind in KINDS:
+            for cls in self._registry.available(kind).values():
+                for model in _models(cls):
+                    self._fields |= set(model.model_fields)
+                    for field in model.model_fields.values():
+                        self._choices |= set(choices(field.annotation))
+
+    def value(self, value: Any) -> Any:
+        """Return a JSON-like value whose texts and keys are known ones; numbers stay."""
+        if isinstance(value, Mapping):
+            shown: dict[str, Any] = {}
+            for key, item in sorted(value.items()):
+                known = key in self._fields or key in self._names or key in self._choices
+                shown[key if known else f"{LEFT_OUT} {1 + len(shown)}"] = self.value(item)
+            return shown
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        return LEFT_OUT if isinstance(value, str) and value not in self._names | self._choices else value
+
+    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a plugin's options; their own names are those of its class, which takes no others."""
+        return {name: self.value(item) for name, item in sorted(options.items()) if name.isidentifier()}
+
+    def sections(self, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the sections of a configuration whose names are known."""
+        known = {"phantom", "bootstrap", *self._names}
+        return {name: self.options(options) for name, options in sorted(sections.items()) if name in known}
+
+    def reasons(self, task: str, counted: Mapping[str, int]) -> dict[str, int]:
+        """Return how many examples of a task were left out, by reasons that are known."""
+        cls, shown = self._class("tasks", task), dict[str, int]()
+        for reason, number in counted.items():
+            said = reason if cls is not None and self._allowed("tasks", task, reason) else LEFT_OUT
+            shown[said] = shown.get(said, 0) + number
+        return shown
+
+    def context(self, context: BoardContext) -> BoardContext:
+        """Return a context whose lines are known."""
+        sources = {cls.summary.partition(":")[0] for cls in self._registry.available("tasks").values()}
+        data = [each if each in {*sources, PHANTOM_DATA} else LEFT_OUT for each in context.data.split(", ")]
+        return context.model_copy(
+            update={
+                "data": ", ".join(dict.fromkeys(data)),
+                "methods": {name: self._line(name, text) for name, text in context.methods.items()},
+                "variants": {
+                    name: text if self._class("tasks", name) or self._class("scorers", name) else LEFT_OUT
+                    for name, text in context.variants.items()
+                },
+                "scorers": {task: self._label(*scorer) for task, scorer in context.scorers.items()},
+                "quality": {task: self._label(*scorer) for task, scorer in context.quality.items()},
+                "left_out": {task: self.reasons(task, counted) for task, counted in context.left_out.items()},
+                "notes": [LEFT_OUT if _PRIVATE.search(note) else note for note in context.notes],
+            }
+        )
+
+    def _line(self, method: str, text: str) -> str:
+        """Return the line about a method: its summary, and what the harness says of a variant behind it."""
+        learner = learner_name(method)
+        cls = self._class("methods", learner)
+        if cls is None or not text.startswith(cls.summary) or not self._allowed("methods", learner, cls.summary):
+            return LEFT_OUT
+        return text
+
+    def _label(self, scorer: str, label: str) -> tuple[str, str]:
+        known = self._class("scorers", scorer) is not None and self._allowed("scorers", scorer, label)
+        return scorer, label if known else scorer
+
+    def _allowed(self, kind: Kind, name: str, line: str) -> bool:
+        """Tell whether a line of a plugin's code may be published: of ours any, of others one without private marks."""
+        family = plugin_name(name).partition(":")[0]
+        return self._registry.origin(kind, family) == BUILT_IN or not _PRIVATE.search(line)
+
+    def _class(self, kind: Kind, name: str) -> type[Any] | None:
+        """Return the class of an installed plugin, None of one that was given as a file, or is gone."""
+        try:
+            cls: type[Any] = self._registry.get(kind, name)
+        except UserError:
+            return None
+        return cls
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield a model, and those within the annotations of its fields."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _models(field.annotation)
+    for argument in get_args(annotation):
+        yield from _models(argument)
