@@ -191,9 +191,8 @@ def main() -> None:
         medvlm: Callable[[int], Any] | str = medvlm_samples(ours, asked)
     except ImportError as error:
         medvlm = str(error)
-    print(
-        f"{len(asked)} questions, at most {arguments.tokens} tokens an answer, CPU seconds\n\n| | conrad-bench | plain transformers | medvlm | ours / medvlm |"
-    )
+    print(f"{len(asked)} questions, at most {arguments.tokens} tokens an answer, CPU seconds\n")
+    print("| | conrad-bench | plain transformers | medvlm | ours / medvlm |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     for number in numbers:
         mine, _ = measured(lambda number=number: ours.samples(number))  # type: ignore[misc]
