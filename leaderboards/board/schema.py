@@ -63,6 +63,8 @@ class Pair(_Part):
     value: float | None
     low: float | None
     high: float | None
+    se: float | None = None
+    """Standard error; of the difference of squares for the calibration error."""
     p: float | None
     p_holm: float | None
 
@@ -173,6 +175,10 @@ class Row(_Part):
     method: str
     n: int = Field(ge=0)
     n_clusters: int = Field(ge=0)
+    effective_clusters: float | None = None
+    """Kish's effective number of clusters."""
+    warning: str | None = None
+    """What to bear in mind where these are few."""
     claims: int = Field(ge=1)
     unparsed: dict[str, int]
     unparsed_rate: float = Field(ge=0, le=1)
@@ -188,12 +194,33 @@ class Row(_Part):
     tokens: TokenInfo | None = None
     risk_coverage: list[CurvePoint] | None = None
     ece_null: Null | None = None
+    ece_null_reason: str | None = None
+    """Why there is no null band."""
 
 
 class SubgroupRow(Row):
     """One method on a part of one task's examples."""
 
     subgroup: Subgroup
+
+
+class SubgroupGap(_Part):
+    """One method's best subgroup against its worst, in one metric; `value` is never negative."""
+
+    task: str
+    method: str
+    column: str
+    metric: str
+    best: str
+    worst: str
+    n_subgroups: int
+    """Number of subgroups that were compared."""
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    """Adjusted for the number of methods."""
 
 
 class RunInfo(_Part):
@@ -229,6 +256,7 @@ class Board(_Part):
     tasks: dict[str, TaskInfo]
     rows: list[Row]
     subgroups: list[SubgroupRow] = []
+    subgroup_gaps: list[SubgroupGap] = []
 
 
 def read_board(path: Path) -> dict[str, Any]:

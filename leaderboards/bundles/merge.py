@@ -110,9 +110,9 @@ def leaderboard(
             raise ConfigError(f"--by: {unknown('column', by, columns)}")
     board = build(records, context)
     if by is not None:
-        from conrad_bench.leaderboards.board.subgroups import subgroup_rows
+        from conrad_bench.leaderboards.board.subgroups import subgroups
 
-        board["subgroups"] = subgroup_rows(records, context, by)
+        board |= subgroups(records, context, by)
     folder = out or folders[0]
     write_files(folder, board)
     return board, folder

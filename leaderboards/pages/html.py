@@ -85,6 +85,8 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
     yield "</p>"
     metrics = wording.columns(board, rows, headline=True)
     yield _scores(board, task, rows, metrics)
+    for note in wording.few_notes(rows):
+        yield f'<p class="small">{escape(note)}</p>'
     yield from _more(board, task, rows)
     if any("difference" in row for row in rows):
         yield f"<h3>Differences to a baseline on {escape(task)}</h3>"
@@ -129,7 +131,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     comparisons = board["tasks"][task].get("comparisons", {})
     ranks, letters = comparisons.get("ranks", {}), comparisons.get("letters", {})
     header = [("method", "text"), *((wording.column_title(board, task, metric), "") for metric in metrics)]
-    header += [("distinct", ""), ("n", ""), ("clusters", ""), ("unparsed", "")]
+    header += [("distinct", ""), ("n", ""), ("clusters (effective)", ""), ("unparsed", "")]
     worst = any(row.get("worst_case") for row in rows)
     header += [("worst case", "text")] if worst else []
     lines = []
@@ -144,7 +146,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
         distinct = f"{collapse['distinct']:,}" if collapse else "–"
         share = f'<span class="ci">largest {collapse["largest_mass"]:.0%}</span>' if collapse else ""
         cells.append(Cell(distinct + share, collapse["distinct"] if collapse else None))
-        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
+        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(wording.clusters_text(row), row["n_clusters"])]
         cells.append(Cell(f"{row['unparsed_rate']:.1%}", row["unparsed_rate"]))
         cells += [Cell(escape(wording.worst_text(board, task, row)), "", "text prose")] if worst else []
         lines.append((row["method"], cells))
@@ -162,7 +164,7 @@ def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Itera
     header = [("method", "text"), *((wording.column_title(board, task, metric), "") for metric in metrics)]
     lines = [(row["method"], [estimate_cell(row["metrics"].get(metric)) for metric in metrics]) for row in rows]
     yield f"<details><summary>{len(metrics)} more metrics on {escape(task)}</summary>"
-    yield table(f"More metrics on {task}; without brackets: not resampled", header, lines, "more")
+    yield table(f"More metrics on {task}; without brackets: no interval", header, lines, "more")
     yield "</details>"
 
 
@@ -214,7 +216,7 @@ def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
         lines.append(
             (label, [*names, estimate_cell(pair, signed=True), *tests, Cell(f"{pair['n_units']:,}", pair["n_units"])])
         )
-    caption = f"Every two methods of {task} against each other: paired differences, permutation p, Holm-adjusted p"
+    caption = f"Every two methods of {task} against each other: paired differences, p of their t test, Holm-adjusted p"
     yield f"<details><summary>All {len(pairs):,} paired comparisons on {escape(task)}</summary>"
     yield table(caption, header, lines, "pairs", filtered=False)
     yield "</details>"
@@ -231,17 +233,35 @@ def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
         (column, "text"),
         *((wording.column_title(board, task, metric), "") for metric in metrics),
     ]
-    header += [("n", ""), ("clusters", ""), ("warning", "text")]
+    header += [("n", ""), ("clusters (effective)", ""), ("warning", "text")]
     lines = []
     for row in rows:
         about = row["subgroup"]
         cells = [Cell(escape(about["value"]), about["value"], "text")]
         cells += [estimate_cell(row["metrics"].get(metric)) for metric in metrics]
-        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
+        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(wording.clusters_text(row), row["n_clusters"])]
         cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text prose"))
         lines.append((row["method"], cells))
     yield f"<h3>By {escape(column)} on {escape(task)}</h3>"
     yield table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
+    yield from _gaps(board, task)
+
+
+def _gaps(board: dict[str, Any], task: str) -> Iterator[str]:
+    gaps = [gap for gap in board.get("subgroup_gaps", []) if gap["task"] == task]
+    if not gaps:
+        return
+    for note in wording.gap_notes(board, task):
+        yield f'<p class="small">{escape(note)}</p>'
+    header = [("method", "text"), ("metric", "text"), ("best", "text"), ("worst", "text"), ("gap", "")]
+    header += [("p", ""), ("p, Holm", "")]
+    lines = []
+    for gap in gaps:
+        label = wording.column_title(board, task, gap["metric"])
+        names = [Cell(escape(text), text, "text") for text in (label, gap["best"], gap["worst"])]
+        tests = [Cell(escape(wording.p_text(gap[key])), gap[key]) for key in ("p", "p_holm")]
+        lines.append((gap["method"], [*names, estimate_cell(gap), *tests]))
+    yield table(f"{task}: the best against the worst {gaps[0]['column']}", header, lines, "gaps")
 
 
 def _reliability(row: dict[str, Any], label: str) -> str:
@@ -256,9 +276,11 @@ def _reliability(row: dict[str, Any], label: str) -> str:
     if null:
         ends = f"{null['low']:.3f} to {null['high']:.3f}"
         chance = f'<p class="small">If calibrated, ECE would be {ends} (p: {escape(wording.p_text(null["p"]))}).</p>'
+    error = row["metrics"].get("ece_debiased")
+    said = f"ECE {ece}" + (f", cal. error {wording.estimate_text(error)}" if error else "").replace("-", "−")
     return (
         f'<figure class="card" data-method="{escape(row["method"])}"><figcaption><h4>{escape(row["method"])}</h4>'
-        f'<p class="small">ECE {ece}</p>{chance}</figcaption>'
+        f'<p class="small">{said}</p>{chance}</figcaption>'
         f"{plots.reliability(row, label)}<details><summary>Numbers</summary>{numbers}</details></figure>"
     )
 
