@@ -23,6 +23,7 @@ from conrad_bench.leaderboards.metrics.base import (
     CORRECTNESS,
     FloatArray,
     Metric,
+    OfSums,
     Sample,
     Statistic,
     signed_root,
@@ -69,13 +70,23 @@ def bootstrap(statistics: Sequence[Statistic], units: int, replicates: int, seed
     """Return the replicates of each statistic under shared weights, shape (len(statistics), replicates).
 
     `width` is the largest number of claims in any of the samples; it bounds the memory of statistics that spread the
-    weights over claims.
+    weights over claims. Statistics of sums share one product with the weights.
     """
     values = np.empty((len(statistics), replicates))
+    of_sums = [(row, each) for row, each in zip(values, statistics, strict=True) if isinstance(each, OfSums)]
+    others = [(row, each) for row, each in zip(values, statistics, strict=True) if not isinstance(each, OfSums)]
+    terms = np.hstack([each.terms for _, each in of_sums]) if of_sums else np.empty((units, 0))
+    ends = np.cumsum([each.terms.shape[1] for _, each in of_sums])
+    few = block_size(units, width)
     done = 0
-    for weights in weight_blocks(units, replicates, seed, block_size(units, width)):
-        for row, statistic in zip(values, statistics, strict=True):
-            row[done : done + len(weights)] = statistic(weights)
+    for weights in weight_blocks(units, replicates, seed, block_size(units, terms.shape[1])):
+        sums = weights @ terms
+        for (row, statistic), end in zip(of_sums, ends, strict=True):
+            row[done : done + len(weights)] = statistic.value(sums[:, end - statistic.terms.shape[1] : end])
+        for start in range(0, len(weights) if others else 0, few):
+            part = weights[start : start + few]
+            for row, each in others:
+                row[done + start : done + start + len(part)] = each(part)
         done += len(weights)
     return values
 

@@ -36,14 +36,19 @@ def null_band(sample: Sample, replicates: int, seed: int) -> dict[str, float] | 
     step = block_size(sample.units)
     drawn = np.concatenate(
         [
-            np.abs((2.0 * generator.integers(2, size=(min(step, replicates - start), sample.units)) - 1) @ residual)
+            np.abs(_signs(generator, min(step, replicates - start), sample.units) @ residual).sum(axis=1)
             for start in range(0, replicates, step)
         ]
-    ).sum(axis=1) / len(sample)
+    ) / len(sample)
     low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     # Sums in another order differ in their last digits.
     reached = int(np.sum(drawn >= ece - 1e-12))
     return {"mean": float(drawn.mean()), "low": float(low), "high": float(high), "p": (1 + reached) / (1 + replicates)}
+
+
+def _signs(generator: np.random.Generator, replicates: int, units: int) -> FloatArray:
+    """Return random signs (replicates, units)."""
+    return np.asarray(2 * generator.integers(2, size=(replicates, units), dtype=np.int8) - 1, np.float64)
 
 
 def _too_few(sample: Sample, residual: FloatArray, count: FloatArray) -> str | None:

@@ -12,6 +12,7 @@ with conrad-bench are in `calibration`, `discrimination` and `selective`; `catal
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -24,6 +25,21 @@ from conrad_bench.leaderboards.metrics.ranking import IntArray as IntArray
 from conrad_bench.leaderboards.metrics.ranking import Ranking
 
 Statistic = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class OfSums:
+    """A statistic that sees sums over units alone. Those of many such statistics are one product of matrices."""
+
+    terms: FloatArray
+    """What is summed, of each unit (units, k)."""
+    value: Callable[[FloatArray], FloatArray]
+    """From the sums under weights (replicates, k) to values (replicates,)."""
+
+    def __call__(self, weights: FloatArray) -> FloatArray:
+        """Return the values under weights (replicates, units)."""
+        return self.value(weights @ self.terms)
+
 
 MAX_LEVELS = 21
 """Up to this many distinct confidences, ECE groups by value, where values repeat; otherwise by bins."""
@@ -268,8 +284,7 @@ def effective_number(counts: FloatArray) -> float:
 
 def mean_of(sample: Sample, term: FloatArray) -> Statistic:
     """Return the statistic that is the mean of a term (n,) over claims."""
-    sums = sample.totals(term)[:, 0]
-    return lambda weights: ratio(weights @ sums, weights @ sample.counts)
+    return OfSums(sample.totals(term, np.ones(len(sample))), lambda sums: ratio(sums[:, 0], sums[:, 1]))
 
 
 def centred(values: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from conrad_bench.leaderboards.metrics.base import (
     FloatArray,
     IntArray,
     Metric,
+    OfSums,
     Sample,
     Statistic,
     by_level,
@@ -97,13 +98,13 @@ class DebiasedECE(Metric):
         residual, claims = residual[:, known], claims[:, known]
         terms = np.hstack([residual, claims, residual**2, claims**2])
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            gap, n, squares, pairs = np.split(weights @ terms, 4, axis=1)
+        def value(sums: FloatArray) -> FloatArray:
+            gap, n, squares, pairs = np.split(sums, 4, axis=1)
             size = n**2 - pairs
             error = np.divide(n * (gap**2 - squares), size, out=np.zeros_like(size), where=size > 0.5)
             return signed_root(ratio(error.sum(axis=1), n.sum(axis=1)))
 
-        return statistic
+        return OfSums(terms, value)
 
 
 class MaximumError(Metric):
@@ -237,11 +238,11 @@ class BrierUncertainty(Metric):
         y = sample.correctness - (sample.correctness.mean() if len(sample) else 0.0)
         terms = sample.totals(y * y, y, np.ones(len(sample)))
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            squares, sums, count = (weights @ terms).T
-            return np.maximum(ratio(squares, count) - ratio(sums, count) ** 2, 0.0)
+        def value(sums: FloatArray) -> FloatArray:
+            squares, total, count = sums.T
+            return np.maximum(ratio(squares, count) - ratio(total, count) ** 2, 0.0)
 
-        return statistic
+        return OfSums(terms, value)
 
 
 class LogScore(Metric):
@@ -293,7 +294,8 @@ def mass_groups(confidence: FloatArray) -> IntArray:
 
 def _grouped_error(sample: Sample, residuals: FloatArray) -> Statistic:
     # The share times the difference of means is the summed residual over n.
-    return lambda weights: ratio(np.abs(weights @ residuals).sum(axis=1), weights @ sample.counts)
+    terms = np.column_stack([residuals, sample.counts])
+    return OfSums(terms, lambda sums: ratio(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1]))
 
 
 def _recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ from conrad_bench.leaderboards.metrics.base import (
     FloatArray,
     IntArray,
     Metric,
+    OfSums,
     Sample,
     Statistic,
     centred,
@@ -38,15 +39,15 @@ class Pearson(Metric):
         x, y = centred(sample.stated()), centred(sample.correctness)
         terms = sample.totals(np.ones(len(sample)), x, y, x * x, y * y, x * y)
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            count, *sums = (weights @ terms).T
-            mean_x, mean_y, mean_xx, mean_yy, mean_xy = (ratio(total, count) for total in sums)
+        def value(sums: FloatArray) -> FloatArray:
+            count, *totals = sums.T
+            mean_x, mean_y, mean_xx, mean_yy, mean_xy = (ratio(total, count) for total in totals)
             variance_x, variance_y = mean_xx - mean_x**2, mean_yy - mean_y**2
             defined = (variance_x > 1e-12) & (variance_y > 1e-12)
             scale = np.sqrt(np.where(defined, variance_x * variance_y, np.nan))
             return np.clip((mean_xy - mean_x * mean_y) / scale, -1.0, 1.0)
 
-        return statistic
+        return OfSums(terms, value)
 
 
 class Spearman(Metric):
