@@ -264,9 +264,7 @@ def medians(work: Callable[[], object], repeats: int) -> float:
 
 def main() -> None:
     """Time all, compare them, and print medians."""
-    parser = argparse.ArgumentParser(
-        description="Cost of the intervals, beside numpy, scipy and scikit-learn."
-    )
+    parser = argparse.ArgumentParser(description="Cost of the intervals, beside numpy, scipy and scikit-learn.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--resamples", type=int, default=20)
     parser.add_argument("--scaling", action="store_true")

@@ -192,7 +192,9 @@ def ratings_table(run: Path, ratings: Path) -> dict[str, Any]:
                 target = targets["above_median" if (aggregation, name) == ("mean", "auroc") else aggregation]
                 correctness = np.array([target[response] for response in ok["response"]])
                 sample = Sample(ok["confidence"].to_numpy(float), correctness, unit, len(names))
-                wanted.append((rows[-1]["metrics"], name, metric.statistic(sample), metric.interval and sample.varies()))
+                wanted.append(
+                    (rows[-1]["metrics"], name, metric.statistic(sample), metric.interval and sample.varies())
+                )
     if not rows:
         raise DataError(f"{run}: no method of this run states a confidence for the rated reports")
     drawn = bootstrap([item[2] for item in wanted], len(names), board["replicates"], board["seed"], len(rated))
