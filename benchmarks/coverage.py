@@ -36,7 +36,7 @@ from conrad_bench.leaderboards.inference.bootstrap import Estimates, IntervalKin
 from conrad_bench.leaderboards.inference.gaps import widest_gap
 from conrad_bench.leaderboards.inference.null_band import null_band
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, FloatArray, IntArray, Metric, Sample, signed_square
-from conrad_bench.leaderboards.metrics.calibration import ECE, Brier, DebiasedECE
+from conrad_bench.leaderboards.metrics.calibration import ECE, Brier, DebiasedECE, InTheLarge
 from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 
 ICCS = (0.05, 0.1, 0.2)
@@ -61,7 +61,7 @@ def share(hits: Iterable[bool | float]) -> str:
     none = np.isnan(found).mean()
     if none == 1:
         return "none"
-    return f"{np.nanmean(found):.3f}" + (f" (none: {none:.2f})" if none else "")
+    return f"{np.nanmean(found):.3f}" + (f" (none: {none:.2f})" if none >= 0.005 else "")
 
 
 def covered(estimate: dict[str, float], truth: float) -> float:
@@ -302,14 +302,37 @@ def gaps(worlds: int, replicates: int, seed: int) -> None:
             parts = [Sample(confidence[part == k], y[part == k], unit[part == k], n) for k in range(5)]
             estimates = Estimates([(s, m) for s in parts for m in metrics], n, replicates, world)
             for into, metric in zip(found, metrics, strict=True):
-                values = np.array([estimates.of(s, metric)["value"] for s in parts])
-                drawn = np.stack([estimates.replicates(s, metric) for s in parts])
-                values = signed_square(values) if metric.squared else values
+                values = np.array([estimates.mean((s,), metric) for s in parts])
+                drawn = np.stack([estimates.replicates((s,), metric) for s in parts])
                 into.append(rejected(widest_gap(values, drawn, [s.effective for s in parts]).p))
         row(str(n), *map(share, found))
 
 
-TABLES = (cover, null, level, scales, few, errors, bands, kinds, gaps)
+def seeds(worlds: int, replicates: int, seed: int) -> None:
+    """Print how often the interval of a mean over training seeds holds the mean over all of them."""
+    spread = 0.03  # of what a seed adds to every confidence; the standard error over patients is about 0.02
+    metrics: tuple[Metric, ...] = (InTheLarge(), Brier(), DebiasedECE())
+    least = truth_of(Brier(), lambda r, u: off_by(r, u, 0, True), seed)
+    truths = (0.1, least + 0.1**2 + spread**2, math.sqrt(0.1**2 + spread**2))
+    table("training seeds", *(f"covered, {m.label}" for m in metrics), "p < 0.05, two such methods, Brier")
+    for number in (1, 2, 3, 5):
+        hits: list[list[float]] = [[] for _ in metrics]
+        small = []
+        for world in range(worlds):
+            random = np.random.default_rng((seed, world, 10))
+            unit = patients(random, 261)
+            confidence, y = off_by(random, unit, 0.1, True)
+            shifts = spread * random.standard_normal((2, number))
+            mine, other = (tuple(sample_of(unit, confidence + s, y) for s in of_method) for of_method in shifts)
+            wanted = [(sample, m) for sample in (*mine, *other) for m in metrics]
+            estimates = Estimates(wanted, 261, replicates, world)
+            for into, metric, truth in zip(hits, metrics, truths, strict=True):
+                into.append(covered(estimates.of(mine, metric), truth))
+            small.append(rejected(estimates.test(mine, other, Brier()).p))
+        row(str(number), *map(share, hits), share(small))
+
+
+TABLES = (cover, null, level, scales, few, errors, bands, kinds, gaps, seeds)
 
 
 def main() -> None:

@@ -308,7 +308,7 @@ def test_methods_that_disagree_about_a_cluster_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["percentile", "basic", "bca"])
 def test_the_kind_of_interval_is_said_and_keeps_the_values(kind: str) -> None:
-    frames = frame("conrad"), frame("verbalized")
+    frames = frame("conrad", n=240), frame("verbalized", n=240)
     usual, board = board_of(*frames), board_of(*frames, interval=kind)
     a, b = (row_of(each, "conrad")["metrics"] for each in (usual, board))
     assert {name: x["value"] for name, x in a.items()} == {name: x["value"] for name, x in b.items()}
@@ -317,4 +317,6 @@ def test_the_kind_of_interval_is_said_and_keeps_the_values(kind: str) -> None:
     assert (a["brier"] == b["brier"]) == (kind == "percentile")
     pairs = (each["tasks"][TASK]["comparisons"]["pairs"] for each in (usual, board))
     assert next(pairs) == next(pairs)
+    few = [row_of(board_of(frame("conrad"), interval=each), "conrad") for each in ("percentile", kind)]
+    assert few[0]["metrics"] == few[1]["metrics"]
     assert {"percentile": "95 % percentile", "basic": "95 % basic", "bca": "95 % BCa"}[kind] in markdown(board)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,10 +11,10 @@ import numpy as np
 
 from conrad_bench.leaderboards.board import flagging, tokens
 from conrad_bench.leaderboards.board.flagging import Threshold
-from conrad_bench.leaderboards.board.samples import Records, fitting, numbered, qualities, samples_of, shared
+from conrad_bench.leaderboards.board.samples import Records, fitting, joined, numbered, qualities, samples_of, shared
 from conrad_bench.leaderboards.board.tokens import Tokens
 from conrad_bench.leaderboards.inference.bootstrap import FEW_UNITS, LEAST_UNITS, Estimates
-from conrad_bench.leaderboards.inference.comparisons import Samples, comparisons
+from conrad_bench.leaderboards.inference.comparisons import Pair, Runs, Samples, comparisons, of
 from conrad_bench.leaderboards.inference.null_band import null_band
 from conrad_bench.leaderboards.metrics.base import (
     CORRECTNESS,
@@ -72,30 +72,39 @@ def task_rows(
     All intervals come from one set of bootstrap weights over the task's units (clusters, or claims), those of unparsed
     claims included. Raises DataError where two methods disagree about an example's cluster.
     """
-    records, clusters = numbered(task, frames, context.unit)
+    apart, clusters = numbered(task, frames, context.unit)
     quality, sentences = task in context.quality, context.granularities.get(task) == "sentence"
+    seeds = by_seed(frames, context.seeds)
+    records = {method: joined([apart[name] for name in names.values()]) for method, names in seeds.items()}
     cells = {method: _cell(found, quality, sentences) for method, found in records.items()}
+    runs: dict[str, Runs] = {
+        method: [samples_of(apart[name], quality) for name in names.values()]
+        if len(names) > 1
+        else [cells[method].samples]
+        for method, names in seeds.items()
+    }
     units = next(iter(records.values())).units
     metrics = [metric for metric in context.metrics if not metric.binary or _is_binary(cells)]
     headline = [metric for metric in metrics if metric.headline]
     bases = {method: baseline_of(method, context.baseline, cells) for method in cells}
     pairs = {
-        (a, b): shared(cells[a].samples, cells[b].samples)
+        (a, b): shared(runs[a], runs[b])
         for a, b in combinations(cells, 2)
         if compared or bases[a] == b or bases[b] == a
     }
     wanted: dict[tuple[Sample, Metric], None] = {}  # a dictionary, to keep their order and drop what occurs twice
+    for samples in (samples for each in runs.values() for samples in each):
+        wanted.update(((samples[metric.per], metric), None) for metric in fitting(metrics, samples))
     for cell in cells.values():
-        wanted.update(((cell.samples[metric.per], metric), None) for metric in fitting(metrics, cell.samples))
         wanted.update(((sample, CORRECTNESS), None) for sample in cell.means())
-    for samples in (samples for sides in pairs.values() for samples in sides):
+    for samples in (samples for sides in pairs.values() for side in sides for samples in side):
         wanted.update(((samples[metric.per], metric), None) for metric in fitting(headline, samples))
     estimates = Estimates(wanted, units, context.replicates, context.seed, context.interval)
     rows = []
     for method, cell in cells.items():
-        ok, of = cell.samples["claim"], records[method]
-        sizes = np.bincount(of.cluster[of.ok]).astype(np.float64)
-        unparsed = of.frame["status"][~of.ok].value_counts()
+        ok, about = cell.samples["claim"], records[method]
+        sizes = np.bincount(about.cluster[about.ok]).astype(np.float64)
+        unparsed = about.frame["status"][~about.ok].value_counts()
         row: dict[str, Any] = {
             "task": task,
             "method": method,
@@ -103,15 +112,23 @@ def task_rows(
             "n_clusters": int(np.count_nonzero(sizes)),
             "effective_clusters": effective_number(sizes),
             "warning": _few(effective_number(sizes), context.unit),
-            "claims": len(of.ok),
+            "claims": len(about.ok),
             "unparsed": {str(status): int(n) for status, n in unparsed.items()},
-            "unparsed_rate": (len(of.ok) - len(ok)) / len(of.ok),
-            "metrics": {m.name: estimates.of(cell.samples[m.per], m) for m in fitting(metrics, cell.samples)},
+            "unparsed_rate": (len(about.ok) - len(ok)) / len(about.ok),
+            "metrics": {m.name: estimates.of(of(runs[method], m), m) for m in _fitting_all(metrics, runs[method])},
         }
-        row.update(_written(of))
+        if len(seeds[method]) > 1:
+            row["seeds"] = {
+                "seeds": list(seeds[method]),
+                "metrics": {
+                    m.name: [estimates.of(each, m)["value"] for each in of(runs[method], m)]
+                    for m in _fitting_all(headline, runs[method])
+                },
+            }
+        row.update(_written(about))
         if row["unparsed_rate"] > WORST_CASE_ABOVE:
             wanted_worst = [metric for metric in fitting(metrics, {"claim": ok}) if metric.worst_case]
-            row["worst_case"] = _worst_case(of, ok, wanted_worst)
+            row["worst_case"] = _worst_case(about, ok, wanted_worst)
         if cell.points:
             row.update(_confidences(ok, cell.points, estimates))
             band = null_band(ok, context.replicates, context.seed)
@@ -134,7 +151,7 @@ def task_rows(
     }
     return rows, {
         "n_clusters": clusters,
-        "missing": _missing(records),
+        "missing": _missing({method: apart[next(iter(names.values()))] for method, names in seeds.items()}),
         "comparisons": comparisons(pairs if compared else {}, headline, values, estimates),
     }
 
@@ -160,7 +177,7 @@ def _confidences(ok: Sample, points: Mapping[int, Sample], estimates: Estimates)
 
 
 def _difference(
-    pairs: Mapping[tuple[str, str], tuple[Samples, Samples]],
+    pairs: Mapping[Pair, tuple[Runs, Runs]],
     method: str,
     baseline: str,
     metrics: Sequence[Metric],
@@ -170,12 +187,28 @@ def _difference(
     mine, base = pairs[method, baseline] if (method, baseline) in pairs else pairs[baseline, method][::-1]
     return {
         "baseline": baseline,
-        "n_units": int(np.count_nonzero(mine["claim"].counts)),
+        "n_units": int(np.count_nonzero(mine[0]["claim"].counts)),
         "metrics": {
-            metric.name: estimates.difference(mine[metric.per], base[metric.per], metric)
-            for metric in fitting(fitting(metrics, mine), base)
+            metric.name: estimates.difference(of(mine, metric), of(base, metric), metric)
+            for metric in _fitting_all(metrics, [*mine, *base])
         },
     }
+
+
+def by_seed(frames: Iterable[str], seeds: Mapping[str, tuple[str, int]]) -> dict[str, dict[int, str]]:
+    """Return each row's records by training seed, in rising order; a method that was run once has the seed 0 here."""
+    rows: dict[str, dict[int, str]] = {}
+    for name in frames:
+        method, seed = seeds.get(name, (name, 0))
+        rows.setdefault(method, {})[seed] = name
+    return {method: dict(sorted(names.items())) for method, names in rows.items()}
+
+
+def _fitting_all(metrics: Sequence[Metric], runs: Runs) -> list[Metric]:
+    """Return the metrics that have their samples in all of these."""
+    for samples in runs:
+        metrics = fitting(metrics, samples)
+    return list(metrics)
 
 
 def _missing(records: Mapping[str, Records]) -> dict[str, int]:

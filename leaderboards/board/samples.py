@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.inference.comparisons import Samples
+from conrad_bench.leaderboards.inference.comparisons import Runs, Samples
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Metric, Sample
 from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY, READING, THOUGHTS
 
@@ -120,16 +120,35 @@ def samples_of(records: Records, quality: bool) -> Samples:
     return samples if whole is None else {**samples, "example": whole}
 
 
-def shared(mine: Samples, other: Samples) -> tuple[Samples, Samples]:
-    """Return both methods' samples, each on the examples that both have in it."""
-    pairs = {}
-    for per in (per for per in mine if per in other):
-        a, b = (np.asarray(side[per].example) for side in (mine, other))
-        known = [np.zeros(1 + max(a.max(initial=0), b.max(initial=0)), bool) for _ in range(2)]
-        known[0][a] = known[1][b] = True
-        both = known[0] & known[1]
-        pairs[per] = mine[per].take(both[a]), other[per].take(both[b])
-    return {per: pair[0] for per, pair in pairs.items()}, {per: pair[1] for per, pair in pairs.items()}
+def shared(mine: Runs, other: Runs) -> tuple[Runs, Runs]:
+    """Return both methods' samples, of each training seed, on the examples that all of them have."""
+    everything = [*mine, *other]
+    found: list[Samples] = [{} for _ in everything]
+    for per in (per for per in mine[0] if all(per in samples for samples in everything)):
+        examples = [np.asarray(samples[per].example) for samples in everything]
+        both = np.ones(1 + max(int(example.max(initial=0)) for example in examples), bool)
+        for example in examples:
+            known = np.zeros(len(both), bool)
+            known[example] = True
+            both &= known
+        for into, samples, example in zip(found, everything, examples, strict=True):
+            into[per] = samples[per].take(both[example])
+    return found[: len(mine)], found[len(mine) :]
+
+
+def joined(runs: Sequence[Records]) -> Records:
+    """Return the records of a method's training seeds as if each had its own examples; of one seed, its records."""
+    if len(runs) == 1:
+        return runs[0]
+    import pandas as pd
+
+    example = np.concatenate([len(runs) * of.example + seed for seed, of in enumerate(runs)])
+    order = np.argsort(example, kind="stable")
+    cluster, unit, place = (
+        np.concatenate([getattr(of, name) for of in runs])[order] for name in ("cluster", "unit", "order")
+    )
+    frame = pd.concat([of.frame for of in runs], ignore_index=True).iloc[order]
+    return Records(frame, example[order], cluster, unit, runs[0].units, place)
 
 
 def qualities(records: Records) -> dict[str, Sample]:

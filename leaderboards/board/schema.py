@@ -160,6 +160,14 @@ class Null(_Part):
     p: float
 
 
+class Seeds(_Part):
+    """The training seeds whose mean a row is."""
+
+    seeds: list[int]
+    metrics: dict[str, list[float | None]]
+    """The headline metrics of each seed."""
+
+
 class Subgroup(_Part):
     """The claims that a row of `subgroups` is restricted to."""
 
@@ -183,6 +191,8 @@ class Row(_Part):
     unparsed: dict[str, int]
     unparsed_rate: float = Field(ge=0, le=1)
     metrics: dict[str, Interval]
+    """With `seeds`: means over them, and intervals that know how they differ."""
+    seeds: Seeds | None = None
     readings: dict[str, int] | None = None
     thoughts: int | None = Field(default=None, ge=0)
     worst_case: dict[str, float | None] | None = None
@@ -252,6 +262,10 @@ class Board(_Part):
     notes: list[str] = []
     methods: dict[str, str]
     variants: dict[str, str] = {}
+    seeds: dict[str, tuple[str, int]] = {}
+    """Name of records -> the row's name, and the training seed."""
+    random: list[str] = []
+    """Methods that learn or sample."""
     metrics: list[MetricInfo]
     tasks: dict[str, TaskInfo]
     rows: list[Row]

@@ -15,12 +15,12 @@ import numpy as np
 
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.board.rounding import rounded
-from conrad_bench.leaderboards.board.rows import task_rows
+from conrad_bench.leaderboards.board.rows import by_seed, task_rows
 from conrad_bench.leaderboards.board.samples import fitting, numbered, samples_of
-from conrad_bench.leaderboards.inference.bootstrap import LEAST_UNITS, Estimates
-from conrad_bench.leaderboards.inference.comparisons import holm
+from conrad_bench.leaderboards.inference.bootstrap import LEAST_UNITS, Estimates, Seeds
+from conrad_bench.leaderboards.inference.comparisons import holm, of
 from conrad_bench.leaderboards.inference.gaps import widest_gap
-from conrad_bench.leaderboards.metrics.base import Metric, Sample, signed_root, signed_square
+from conrad_bench.leaderboards.metrics.base import Metric, signed_root
 from conrad_bench.records import RESERVED
 
 if TYPE_CHECKING:
@@ -76,32 +76,38 @@ def _gaps(
     metric for the number of methods.
     """
     records, _ = numbered(task, frames, context.unit)
+    quality = task in context.quality
     parts = {
-        (method, name): samples_of(of.where(bands[method][of.order] == name), task in context.quality)
-        for method, of in records.items()
+        (method, name): [
+            samples_of(records[each].where(bands[each][records[each].order] == name), quality)
+            for each in names_of.values()
+        ]
+        for method, names_of in by_seed(frames, context.seeds).items()
         for name in names
         if name != MISSING
     }
-    enough = {
-        (*key, metric): samples[metric.per]
-        for key, samples in parts.items()
-        for metric in fitting([metric for metric in context.metrics if metric.headline and metric.interval], samples)
-        if samples[metric.per].effective >= LEAST_UNITS
+    binary = all(
+        bool(np.isin(samples["claim"].correctness, (0.0, 1.0)).all()) for runs in parts.values() for samples in runs
+    )
+    metrics = [m for m in context.metrics if m.headline and m.interval and (binary or not m.binary)]
+    wanted = {
+        (*key, metric): of(runs, metric)
+        for key, runs in parts.items()
+        for metric in metrics
+        if all(metric in fitting([metric], samples) for samples in runs)
+        and min(sample.effective for sample in of(runs, metric)) >= LEAST_UNITS
     }
-    binary = all(bool(np.isin(samples["claim"].correctness, (0.0, 1.0)).all()) for samples in parts.values())
-    wanted = {key: sample for key, sample in enough.items() if binary or not key[2].binary}
-    units = next(iter(records.values())).units
     estimates = Estimates(
-        dict.fromkeys((sample, metric) for (_, _, metric), sample in wanted.items()),
-        units,
+        dict.fromkeys((sample, metric) for (_, _, metric), samples in wanted.items() for sample in samples),
+        next(iter(records.values())).units,
         context.replicates,
         context.seed,
     )
-    for metric in dict.fromkeys(metric for _, _, metric in wanted):
+    for metric in metrics:
         found: list[dict[str, Any]] = []
-        for method in records:
+        for method in dict.fromkeys(method for method, _ in parts):
             of_method = {n: s for (m, n, by), s in wanted.items() if (m, by) == (method, metric)}
-            values = {name: estimates.of(sample, metric)["value"] for name, sample in of_method.items()}
+            values = {name: estimates.of(samples, metric)["value"] for name, samples in of_method.items()}
             known = [name for name, value in values.items() if not np.isnan(value)]
             if len(known) > 1:
                 found.append({"method": method, "metric": metric.name, **_gap(metric, known, of_method, estimates)})
@@ -109,14 +115,17 @@ def _gaps(
             yield {**gap, "p_holm": adjusted}
 
 
-def _gap(metric: Metric, names: list[str], samples: Mapping[str, Sample], estimates: Estimates) -> dict[str, Any]:
-    """Return one method's gap in one metric; of a root of a squared error, the root of the difference of squares."""
-    values = np.array([estimates.of(samples[name], metric)["value"] for name in names])
+def _gap(metric: Metric, names: list[str], samples: Mapping[str, Seeds], estimates: Estimates) -> dict[str, Any]:
+    """Return one method's gap in one metric; of a root of a squared error, the root of the difference of squares.
+
+    Of several training seeds it is that of their means; how seeds differ is not in it.
+    """
+    values = np.array([estimates.mean(samples[name], metric) for name in names])
     drawn = np.stack([estimates.replicates(samples[name], metric) for name in names])
-    squared = metric.squared
-    gap = widest_gap(signed_square(values) if squared else values, drawn, [samples[name].effective for name in names])
+    effective = [min(sample.effective for sample in samples[name]) for name in names]
+    gap = widest_gap(values, drawn, effective)
     ends = np.array([gap.value, gap.low, gap.high])
-    value, low, high = (float(end) for end in (signed_root(ends) if squared else ends))
+    value, low, high = (float(end) for end in (signed_root(ends) if metric.squared else ends))
     best, worst = (gap.highest, gap.lowest) if metric.better == "higher" else (gap.lowest, gap.highest)
     return {
         "best": names[best],

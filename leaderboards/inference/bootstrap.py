@@ -46,6 +46,10 @@ FEW_UNITS = 30
 """Below this effective number of units (`Sample.effective`) a reader is warned."""
 LEAST_UNITS = 8
 """Below this effective number of units there is no interval and no p value: they would be far too small."""
+_MANY_UNITS = 50
+"""From this effective number of units on, basic and BCa intervals hold what they promise; below, percentiles do."""
+Seeds = tuple[Sample, ...]
+"""The samples of one method's training seeds, over the same units."""
 Estimate = dict[str, float]
 """A value with its interval: `value`, `low`, `high`; NaN where undefined."""
 
@@ -181,12 +185,15 @@ class Difference:
     error: float
     """The standard error."""
     p: float
-    freedom: int
+    freedom: float
     """Degrees of freedom of t."""
 
 
-def t_test(value: float, replicates: FloatArray, units: int) -> Difference:
+def t_test(value: float, replicates: FloatArray, units: int, seeds: Sequence[tuple[float, int]] = ()) -> Difference:
     """Return the test of a value against 0 by the standard error of its replicates (B,), t with `units` - 1.
+
+    `seeds` has the variance of each mean over training seeds that is in the value, and their number: it is added to the
+    squared standard error, and the degrees of freedom are those of such a sum (Satterthwaite 1946).
 
     Nothing is known where fewer than half of the replicates are defined, or where they are all the same without being
     0: data in which nothing varies do not say by how much the truth may lie elsewhere.
@@ -198,12 +205,14 @@ def t_test(value: float, replicates: FloatArray, units: int) -> Difference:
     defined = replicates[~np.isnan(replicates)]
     if math.isnan(value) or units < 2 or len(defined) < 2 or 2 * len(defined) < len(replicates):
         return nothing
-    error = float(defined.std(ddof=1))
+    parts = [(float(defined.var(ddof=1)), units), *seeds]
+    error = math.sqrt(sum(part for part, _ in parts))
     if error <= _ROUNDING:
         return Difference(0.0, 0.0, 0.0, 0.0, 1.0, units - 1) if abs(value) <= _ROUNDING else nothing
-    half = float(stdtrit(units - 1, (1 + LEVEL) / 2)) * error
-    p = 2 * float(stdtr(units - 1, -abs(value) / error))
-    return Difference(value, value - half, value + half, error, p, units - 1)
+    freedom = error**4 / sum(part**2 / (n - 1) for part, n in parts)
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    return Difference(value, value - half, value + half, error, p, freedom)
 
 
 class Estimates:
@@ -229,46 +238,64 @@ class Estimates:
             smooth = {key: statistic for key, statistic in resampled.items() if key[1].smooth and key[1].interval}
             self._left_out = {key: jackknife(statistic, units) for key, statistic in smooth.items()}
 
-    def of(self, sample: Sample, metric: Metric = CORRECTNESS) -> Estimate:
-        """Return a metric's value with its interval; few units say too little of how units vary."""
-        key = sample, metric
-        value, low, high = self._values[key], float("nan"), float("nan")
-        if metric.interval and not math.isnan(value) and sample.effective >= LEAST_UNITS:
-            if metric.squared:
-                low, high = _ends(t_test(*_squares(value, self._drawn[key]), _units(sample)))
+    def of(self, samples: Sample | Seeds, metric: Metric = CORRECTNESS) -> Estimate:
+        """Return a metric's value with its interval; few units say too little of how units vary.
+
+        Of several training seeds, it is the mean of their values, and the interval knows how seeds differ.
+        """
+        seeds = (samples,) if isinstance(samples, Sample) else samples
+        key = seeds[0], metric
+        value, low, high = self.mean(seeds, metric), float("nan"), float("nan")
+        value = float(signed_root(np.array(value))) if metric.squared else value
+        if metric.interval and not math.isnan(value) and min(each.effective for each in seeds) >= LEAST_UNITS:
+            if metric.squared or len(seeds) > 1:
+                found = self._test([(1.0, seeds)], metric)
+                least, most = metric.range
+                value, low, high = found.value, max(found.low, least), min(found.high, most)
             else:
-                kind = self._kind if metric.smooth else "percentile"
-                low, high = interval(self._drawn[key], kind, value, self._left_out.get(key), sample.effective)
+                kind = self._kind if metric.smooth and seeds[0].effective >= _MANY_UNITS else "percentile"
+                low, high = interval(self._drawn[key], kind, value, self._left_out.get(key), seeds[0].effective)
         return {"value": value, "low": low, "high": high}
 
-    def test(self, mine: Sample, other: Sample, metric: Metric = CORRECTNESS) -> Difference:
-        """Return the first value minus the second, with interval and p value, under shared weights.
+    def test(self, mine: Sample | Seeds, other: Sample | Seeds, metric: Metric = CORRECTNESS) -> Difference:
+        """Return the first value (or mean over training seeds) less the second, with interval and p value.
 
         For a metric that is the root of a squared error, it is the signed root of the difference of the squared errors,
         and `error` is that of the difference of the squares.
         """
-        a, b = (mine, metric), (other, metric)
-        values, drawn = (self._values[a], self._values[b]), (self._drawn[a], self._drawn[b])
-        if metric.squared:
-            (value, first), (less, second) = (_squares(*side) for side in zip(values, drawn, strict=True))
-            value, replicates = value - less, first - second
-        else:
-            value, replicates = values[0] - values[1], drawn[0] - drawn[1]
-        if min(mine.effective, other.effective) < LEAST_UNITS:
-            replicates = np.full(len(replicates), np.nan)
-        found = t_test(value, replicates, min(_units(mine), _units(other)))
+        sides = [(side,) if isinstance(side, Sample) else side for side in (mine, other)]
+        return self._test([(1.0, sides[0]), (-1.0, sides[1])], metric)
+
+    def _test(self, sides: Sequence[tuple[float, Seeds]], metric: Metric) -> Difference:
+        """Return the test of a sum of means over seeds, each times 1 or -1."""
+        value, replicates, seeds = 0.0, np.zeros(()), []
+        everything = [each for _, samples in sides for each in samples]
+        for sign, samples in sides:
+            value += sign * self.mean(samples, metric)
+            replicates = replicates + sign * self.replicates(samples, metric)
+            if len(samples) > 1:
+                spread = float(np.var([self.mean((each,), metric) for each in samples], ddof=1))
+                seeds.append((spread / len(samples), len(samples)))
+        if min(each.effective for each in everything) < LEAST_UNITS:
+            replicates = np.full(replicates.shape, np.nan)
+        found = t_test(value, replicates, min(map(_units, everything)), seeds)
         if not metric.squared:
             return found
         value, low, high = (float(signed_root(np.array(end))) for end in (found.value, found.low, found.high))
         return Difference(value, low, high, found.error, found.p, found.freedom)
 
-    def replicates(self, sample: Sample, metric: Metric) -> FloatArray:
-        """Return the replicates of a metric (replicates,), of its signed square where it is a root of one."""
-        drawn = self._drawn[sample, metric]
-        return signed_square(drawn) if metric.squared else drawn
+    def mean(self, samples: Seeds, metric: Metric) -> float:
+        """Return the mean over training seeds, of squares where a metric is a root of one."""
+        values = np.array([self._values[each, metric] for each in samples])
+        return float((signed_square(values) if metric.squared else values).mean())
 
-    def difference(self, mine: Sample, other: Sample, metric: Metric = CORRECTNESS) -> Estimate:
-        """Return the first value minus the second, with the interval of `test`."""
+    def replicates(self, samples: Seeds, metric: Metric) -> FloatArray:
+        """Return the replicates of a mean over training seeds (replicates,), of squares where it is a root of one."""
+        drawn = np.stack([self._drawn[each, metric] for each in samples])
+        return np.asarray((signed_square(drawn) if metric.squared else drawn).mean(axis=0))
+
+    def difference(self, mine: Sample | Seeds, other: Sample | Seeds, metric: Metric = CORRECTNESS) -> Estimate:
+        """Return the first value less the second, with the interval of `test`."""
         found = self.test(mine, other, metric)
         return {"value": found.value, "low": found.low, "high": found.high}
 
@@ -276,12 +303,3 @@ class Estimates:
 def _units(sample: Sample) -> int:
     """Return the number of units that have claims."""
     return int(np.count_nonzero(sample.counts))
-
-
-def _squares(value: float, replicates: FloatArray) -> tuple[float, FloatArray]:
-    return float(signed_square(np.array(value))), signed_square(replicates)
-
-
-def _ends(test: Difference) -> tuple[float, float]:
-    """Return the ends of an interval of a square as those of its root."""
-    return float(signed_root(np.array(test.low))), float(signed_root(np.array(test.high)))

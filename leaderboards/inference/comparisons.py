@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from conrad_bench.leaderboards.inference.bootstrap import Difference, Estimates
+from conrad_bench.leaderboards.inference.bootstrap import Difference, Estimates, Seeds
 from conrad_bench.leaderboards.metrics.base import Metric, Sample
 
 LEVEL = 0.05
@@ -26,10 +26,12 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 Pair = tuple[str, str]
 Samples = dict[str, Sample]
 """The samples of a method, by what a row of them is ("claim" or "example")."""
+Runs = Sequence[Samples]
+"""Those of each of its training seeds; of one, for most methods."""
 
 
 def comparisons(
-    pairs: Mapping[Pair, tuple[Samples, Samples]],
+    pairs: Mapping[Pair, tuple[Runs, Runs]],
     metrics: Sequence[Metric],
     values: Mapping[str, Mapping[str, float]],
     estimates: Estimates,
@@ -47,9 +49,9 @@ def comparisons(
         sign = 1 if metric.better == "lower" else -1
         known = sorted(values.get(metric.name, {}), key=lambda m: (sign * values[metric.name][m], m))
         sides = {
-            pair: (a[metric.per], b[metric.per])
+            pair: (of(a, metric), of(b, metric))
             for pair, (a, b) in pairs.items()
-            if set(pair) <= set(known) and metric.per in a and metric.per in b and len(a[metric.per])
+            if set(pair) <= set(known) and metric.per in a[0] and metric.per in b[0] and len(a[0][metric.per])
         }
         if not sides:
             continue
@@ -59,7 +61,7 @@ def comparisons(
                 "metric": metric.name,
                 "a": first,
                 "b": second,
-                "n_units": int(np.count_nonzero(mine.counts)),
+                "n_units": int(np.count_nonzero(mine[0].counts)),
                 "value": test.value,
                 "low": test.low,
                 "high": test.high,
@@ -82,6 +84,11 @@ def comparisons(
         if metric.name == "ece":
             power = detectable(tests)
     return {"metrics": list(ranks), "pairs": found, "ranks": ranks, "letters": letters, "power": power}
+
+
+def of(runs: Runs, metric: Metric) -> Seeds:
+    """Return the samples of a metric, one for each training seed."""
+    return tuple(samples[metric.per] for samples in runs)
 
 
 def holm(p: Sequence[float]) -> list[float]:

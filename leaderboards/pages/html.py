@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from conrad_bench.leaderboards.pages import plots, wording
+from conrad_bench.leaderboards.pages.html_subgroups import subgroup_tables
 from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
 from conrad_bench.text import html as escape
 from conrad_bench.types import STATUSES
@@ -85,7 +86,7 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
     yield "</p>"
     metrics = wording.columns(board, rows, headline=True)
     yield _scores(board, task, rows, metrics)
-    for note in wording.few_notes(rows):
+    for note in (*wording.few_notes(rows), *wording.seed_notes(board, task, rows)):
         yield f'<p class="small">{escape(note)}</p>'
     yield from _more(board, task, rows)
     if any("difference" in row for row in rows):
@@ -97,7 +98,7 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
         )
         yield f'<div class="wide">{"".join(_forest(board, task, rows, metric) for metric in metrics)}</div>'
     yield from _comparisons(board, task)
-    yield from _subgroups(board, task)
+    yield from subgroup_tables(board, task)
     curves = [row for row in rows if row.get("risk_coverage")]
     if curves:
         yield f"<h3>Risk and coverage on {escape(task)}</h3>"
@@ -170,29 +171,42 @@ def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Itera
 
 def _forest(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], metric: str) -> str:
     found = [
-        (row["method"], row["difference"]["baseline"], row["difference"]["metrics"][metric])
+        (row["method"], row["difference"]["baseline"], row["difference"]["metrics"][metric], _seed_dots(row, metric))
         for row in rows
         if metric in row.get("difference", {}).get("metrics", {})
     ]
-    ends = [e[end] for _, _, e in found for end in ("value", "low", "high") if e[end] is not None]
+    ends = [e[end] for _, _, e, _ in found for end in ("value", "low", "high") if e[end] is not None]
     if not ends:
         return ""
+    ends += [value for *_, seeds in found for value in seeds]
     low, high = min(0.0, *ends), max(0.0, *ends)
     if high - low < 1e-9:
         low, high = -0.01, 0.01
     lower = wording.metric_info(board, metric)["better"] == "lower"
     lines = []
-    for method, _, estimate in found:
+    for method, _, estimate, seeds in found:
         good = None
         if estimate["low"] is not None and estimate["high"] is not None:
             sides = (estimate["high"] < 0, estimate["low"] > 0)
             good = None if not any(sides) else sides[0] == lower
         cell = estimate_cell(estimate, signed=True)
-        lines.append((method, [cell, Cell(plots.strip(estimate, low, high, good), None, "strip-cell")]))
-    bases = ", ".join(sorted({base for _, base, _ in found}))
+        lines.append((method, [cell, Cell(plots.strip(estimate, low, high, good, seeds), None, "strip-cell")]))
+    bases = ", ".join(sorted({base for _, base, _, _ in found}))
     header = [("method", "text"), ("difference", ""), (plots.strip_axis(low, high), "plot")]
     caption = f"{wording.column_title(board, task, metric)}: difference to {bases}"
     return table(caption, header, lines, "forest")
+
+
+def _seed_dots(row: dict[str, Any], metric: str) -> list[float]:
+    """Return where a row's training seeds stand around its difference: as far as they are from their mean.
+
+    None for the root of a squared error, whose differences do not add up.
+    """
+    values = row.get("seeds", {}).get("metrics", {}).get(metric, [])
+    middle, mean = row["difference"]["metrics"][metric]["value"], row["metrics"][metric]["value"]
+    if metric == "ece_debiased" or None in (middle, mean, *values):
+        return []
+    return [middle + value - mean for value in values]
 
 
 def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
@@ -220,48 +234,6 @@ def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
     yield f"<details><summary>All {len(pairs):,} paired comparisons on {escape(task)}</summary>"
     yield table(caption, header, lines, "pairs", filtered=False)
     yield "</details>"
-
-
-def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
-    rows = [row for row in board.get("subgroups", []) if row["task"] == task]
-    if not rows:
-        return
-    metrics = wording.columns(board, rows, headline=True)
-    column = rows[0]["subgroup"]["column"]
-    header = [
-        ("method", "text"),
-        (column, "text"),
-        *((wording.column_title(board, task, metric), "") for metric in metrics),
-    ]
-    header += [("n", ""), ("clusters (effective)", ""), ("warning", "text")]
-    lines = []
-    for row in rows:
-        about = row["subgroup"]
-        cells = [Cell(escape(about["value"]), about["value"], "text")]
-        cells += [estimate_cell(row["metrics"].get(metric)) for metric in metrics]
-        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(wording.clusters_text(row), row["n_clusters"])]
-        cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text prose"))
-        lines.append((row["method"], cells))
-    yield f"<h3>By {escape(column)} on {escape(task)}</h3>"
-    yield table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
-    yield from _gaps(board, task)
-
-
-def _gaps(board: dict[str, Any], task: str) -> Iterator[str]:
-    gaps = [gap for gap in board.get("subgroup_gaps", []) if gap["task"] == task]
-    if not gaps:
-        return
-    for note in wording.gap_notes(board, task):
-        yield f'<p class="small">{escape(note)}</p>'
-    header = [("method", "text"), ("metric", "text"), ("best", "text"), ("worst", "text"), ("gap", "")]
-    header += [("p", ""), ("p, Holm", "")]
-    lines = []
-    for gap in gaps:
-        label = wording.column_title(board, task, gap["metric"])
-        names = [Cell(escape(text), text, "text") for text in (label, gap["best"], gap["worst"])]
-        tests = [Cell(escape(wording.p_text(gap[key])), gap[key]) for key in ("p", "p_holm")]
-        lines.append((gap["method"], [*names, estimate_cell(gap), *tests]))
-    yield table(f"{task}: the best against the worst {gaps[0]['column']}", header, lines, "gaps")
 
 
 def _reliability(row: dict[str, Any], label: str) -> str:

@@ -20,6 +20,7 @@ from conrad_bench.leaderboards.pages.wording import (
     phantom_note,
     ranked,
     run_text,
+    seed_notes,
     threshold_text,
     variants_of,
     worst_text,
@@ -349,6 +350,7 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
     yield from written_notes(rows)
     yield from few_notes(rows)
+    yield from seed_notes(board, task, rows)
     for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
         links = [link(row["method"], row[key]) for row in rows if key in row]
         if links:

@@ -15,8 +15,8 @@ MEASURES = {
 }
 _KINDS = {
     "percentile": "percentile",
-    "basic": "basic (percentile where a metric is not smooth)",
-    "bca": "BCa (percentile where a metric is not smooth)",
+    "basic": "basic (percentile where a metric is not smooth, and below 50 effective clusters)",
+    "bca": "BCa (percentile where a metric is not smooth, and below 50 effective clusters)",
 }
 
 _EMBEDDED = "phantom-gemma3"
@@ -114,6 +114,25 @@ def few_notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 said.setdefault(row[key], []).append(row["method"])
         if said:
             yield f"{start}: " + "; ".join(f"{', '.join(methods)}: {text}" for text, methods in said.items()) + "."
+
+
+def seed_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield which rows are means over training seeds, with each seed's values, and which are of one training run."""
+    several = [row for row in rows if row.get("seeds")]
+    for row in several:
+        found = row["seeds"]
+        said = "; ".join(
+            f"{column_label(board, task, name)} " + ", ".join("–" if v is None else f"{v:z.3f}" for v in values)
+            for name in columns(board, rows, headline=True)
+            if (values := found["metrics"].get(name))
+        )
+        seeds = ", ".join(map(str, found["seeds"]))
+        yield f"{row['method']}: mean over the training seeds {seeds}, and counts of all of them. Each seed: {said}."
+    if several:
+        yield "Intervals and tests of these include how the seeds differ."
+    alone = [row["method"] for row in rows if row["method"] in board.get("random", []) and not row.get("seeds")]
+    if alone:
+        yield f"One training run each, whose randomness is not in the intervals: {', '.join(alone)}."
 
 
 def worst_text(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
