@@ -93,7 +93,7 @@ def inference(frames: Frames, metrics: tuple[Metric, ...]) -> tuple[Array, Array
     """Return our values and standard errors of all pairs in these metrics, each (metrics, pairs)."""
     records, _ = numbered(TASK, {method: frame for (_, method), frame in frames.items()}, "cluster")
     samples = {method: samples_of(found, quality=False) for method, found in records.items()}
-    pairs = {(a, b): shared(samples[a], samples[b]) for a, b in combinations(samples, 2)}
+    pairs = {(a, b): shared([samples[a]], [samples[b]]) for a, b in combinations(samples, 2)}
     wanted = [(each["claim"], metric) for each in samples.values() for metric in metrics]
     estimates = Estimates(wanted, next(iter(records.values())).units, REPLICATES, 0)
     values = {
