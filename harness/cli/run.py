@@ -64,7 +64,7 @@ def run(
     if ray != "off" and resolved.engine == "vllm" and gpus_per_replica > 1:
         settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
         resolved = common.resolve(
-            registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, settings
+            registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, settings
         )
     folder = out or common.default_out(resolved.methods, resolved.tasks)
 
