@@ -1,13 +1,16 @@
-"""Seconds, memory and agreement of the leaderboard's intervals and comparisons, beside scipy around scikit-learn.
+"""Seconds, memory and agreement of the leaderboard's intervals and comparisons, beside what one would write oneself.
 
     python benchmarks/bootstrap.py [--repeats 3] [--resamples 20] [--scaling] [--figure docs/figures/cost.svg]
 
 Eight methods about 2,347 studies of 289 patients, four with stated confidences (tenths) and four with continuous ones;
-10,000 replicates. The peer resamples patients with scipy.stats.bootstrap around scikit-learn's and scipy's functions
-for all methods at once, which gives it their differences too; its seconds are extrapolated from `--resamples`.
-Seconds are CPU seconds of one process. "All" covers every metric with intervals, null bands, and all 28 paired
-differences by every headline metric with permutation tests; "the same" only the metrics that those packages have, with
-the tests of the headline metrics among them, which is what the peer is timed for.
+10,000 replicates. Seconds are CPU seconds of one process, medians. Two others compute what ours is timed for, values,
+intervals and the standard errors of all 28 paired differences:
+
+- numpy: sums by patient once, one product with all weights, formulas on the sums (`plain`); for AUROC, the claims in
+  the order of confidence once, and running sums under each replicate's weights (`plain_auroc`)
+- the obvious loop: scipy.stats.bootstrap over patients around scikit-learn's and scipy's functions; its seconds are
+  extrapolated from `--resamples`
+
 `--scaling` times 200 replicates for up to a million claims, and up to 16 methods, and draws the figure.
 """
 
@@ -19,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +31,14 @@ import pandas as pd
 
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
-from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
-from conrad_bench.leaderboards.metrics.base import Metric, Sample
+from conrad_bench.leaderboards.board.samples import numbered, samples_of, shared
+from conrad_bench.leaderboards.inference.bootstrap import Estimates
+from conrad_bench.leaderboards.inference.comparisons import comparisons
+from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 
 STUDIES, PATIENTS, METHODS, REPLICATES = 2_347, 289, 8, 10_000
 TASK = "task"
-HEADLINE = ("pearson", "brier", "auroc", "correctness")
 Frames = dict[tuple[str, str], pd.DataFrame]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -84,34 +89,108 @@ def ours(frames: Frames, repeats: int, metrics: tuple[Metric, ...] = BUILT_IN) -
     return statistics.median(seconds(board) for _ in range(repeats))
 
 
-def peer_functions(binary: bool) -> dict[str, Callable[[Array, Array], float]]:
-    """Return the functions of confidence and correctness that scikit-learn and scipy have, by our metric's name."""
-    from scipy.stats import kendalltau, pearsonr, spearmanr
+def inference(frames: Frames, metrics: tuple[Metric, ...]) -> tuple[Array, Array]:
+    """Return our values and standard errors of all pairs in these metrics, each (metrics, pairs)."""
+    records, _ = numbered(TASK, {method: frame for (_, method), frame in frames.items()}, "cluster")
+    samples = {method: samples_of(found, quality=False) for method, found in records.items()}
+    pairs = {(a, b): shared([samples[a]], [samples[b]]) for a, b in combinations(samples, 2)}
+    wanted = [(each["claim"], metric) for each in samples.values() for metric in metrics]
+    estimates = Estimates(wanted, next(iter(records.values())).units, REPLICATES, 0)
+    values = {
+        metric.name: {method: estimates.of(each["claim"], metric)["value"] for method, each in samples.items()}
+        for metric in metrics
+    }
+    found = comparisons(pairs, metrics, values, estimates)["pairs"]
+    by = {(pair["metric"], pair["a"], pair["b"]): pair for pair in found}
+    table = np.array([[[by[m.name, *pair][key] for pair in pairs] for m in metrics] for key in ("value", "se")])
+    return table[0], table[1]
+
+
+def drawn_weights(patients: int) -> Array:
+    """Return the weights of all replicates (REPLICATES, patients), as numpy draws them."""
+    return np.random.default_rng(0).multinomial(patients, np.full(patients, 1 / patients), REPLICATES).astype(float)
+
+
+def pairwise(values: Array, replicates: Array) -> tuple[Array, Array]:
+    """Return the differences of all pairs of methods, and their standard errors; intervals are made and dropped.
+
+    From values (metrics, methods) and replicates (metrics, REPLICATES, methods).
+    """
+    np.quantile(replicates, (0.025, 0.975), axis=1)
+    pairs = list(combinations(range(values.shape[1]), 2))
+    errors = [(replicates[:, :, a] - replicates[:, :, b]).std(axis=1, ddof=1) for a, b in pairs]
+    return np.stack([values[:, a] - values[:, b] for a, b in pairs], 1), np.stack(errors, 1)
+
+
+def plain(frames: Frames) -> tuple[Array, Array]:
+    """Return the same of Pearson r, Brier and mean correctness, in the fewest lines of numpy."""
+    methods = list(frames.values())
+    unit = methods[0]["cluster"].astype("category").cat.codes.to_numpy()
+    patients = int(unit.max()) + 1
+    columns = []
+    for frame in methods:
+        c, y = frame["confidence"].to_numpy(), frame["correctness"].to_numpy()
+        columns += [np.ones(len(c)), c, y, c * c, y * y, c * y, (c - y) ** 2]
+    terms = np.stack([np.bincount(unit, column, patients) for column in columns], axis=1)
+
+    def metrics(sums: Array) -> Array:
+        n, c, y, cc, yy, cy, squares = np.moveaxis(sums.reshape(len(sums), len(methods), 7), 2, 0)
+        r = (cy - c * y / n) / np.sqrt((cc - c * c / n) * (yy - y * y / n))
+        return np.stack([r, squares / n, y / n])
+
+    return pairwise(metrics(terms.sum(axis=0)[None])[:, 0], metrics(drawn_weights(patients) @ terms))
+
+
+def plain_auroc(frames: Frames) -> tuple[Array, Array]:
+    """Return the same of AUROC, from running sums in the order of confidence."""
+    methods = list(frames.values())
+    unit = methods[0]["cluster"].astype("category").cat.codes.to_numpy()
+    weights = drawn_weights(int(unit.max()) + 1)
+    values, replicates = [], []
+    for frame in methods:
+        c, y = frame["confidence"].to_numpy(), frame["correctness"].to_numpy()
+        order = np.argsort(c)
+        of, right = unit[order], y[order]
+        starts = np.flatnonzero(np.diff(c[order], prepend=-1.0))
+
+        def auroc(w: Array, of: Any = of, right: Any = right, starts: Any = starts) -> Array:
+            each = w[:, of]
+            good = np.add.reduceat(each * right, starts, axis=1)
+            bad = np.add.reduceat(each * (1 - right), starts, axis=1)
+            below = np.cumsum(bad, axis=1) - bad / 2
+            return np.asarray((good * below).sum(axis=1) / (good.sum(axis=1) * bad.sum(axis=1)))
+
+        values.append(auroc(np.ones((1, weights.shape[1])))[0])
+        replicates.append(np.concatenate([auroc(weights[start : start + 100]) for start in range(0, REPLICATES, 100)]))
+    return pairwise(np.array(values)[None], np.stack(replicates, axis=1)[None])
+
+
+def loop_functions(binary: bool) -> dict[str, Callable[[Array, Array], float]]:
+    """Return the functions of confidence and correctness that scikit-learn and scipy have, by our metric's name.
+
+    Kendall's tau is not among them: ours has linearised replicates, other numbers.
+    """
+    from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
     found: dict[str, Callable[[Array, Array], float]] = {
         "pearson": lambda c, y: pearsonr(c, y).statistic,
         "spearman": lambda c, y: spearmanr(c, y).statistic,
-        "kendall": lambda c, y: kendalltau(c, y).statistic,
         "correctness": lambda c, y: float(np.mean(y)),
     }
     if binary:
-        found |= {
+        return found | {
             "auroc": lambda c, y: roc_auc_score(y, c),
             "auprc": lambda c, y: average_precision_score(y, c),
             "brier": lambda c, y: brier_score_loss(y, c),
             "log_score": lambda c, y: log_loss(y, np.clip(c, 0.01, 0.99)),
         }
-    else:
-        found |= {
-            # No somersd: its contingency table would be n by n.
-            "brier": lambda c, y: float(np.mean((c - y) ** 2)),
-        }
-    return found
+    # No somersd: its contingency table would be n by n.
+    return found | {"brier": lambda c, y: float(np.mean((c - y) ** 2))}
 
 
-def peer(frames: Frames, functions: dict[str, Callable[[Array, Array], float]], resamples: int) -> Any:
-    """Return scipy's bootstrap over patients of every function of every method."""
+def loop(frames: Frames, functions: dict[str, Callable[[Array, Array], float]], resamples: int) -> Any:
+    """Resample patients around the functions for all methods at once, which gives their differences too."""
     from scipy.stats import bootstrap as scipy_bootstrap
 
     first = next(iter(frames.values()))
@@ -129,35 +208,11 @@ def peer(frames: Frames, functions: dict[str, Callable[[Array, Array], float]], 
     return scipy_bootstrap(data, statistic, n_resamples=resamples, method="percentile", vectorized=False, rng=0)
 
 
-def peer_swaps(frames: Frames, functions: dict[str, Callable[[Array, Array], float]], resamples: int) -> None:
-    """Evaluate the functions for one side of one pair's permutation test of `resamples` swaps."""
-    frame = next(iter(frames.values()))
-    confidence, correctness = frame["confidence"].to_numpy(), frame["correctness"].to_numpy()
-    for _ in range(resamples):
-        for f in functions.values():
-            f(confidence, correctness)
-
-
-def agreement(frames: Frames, binary: bool) -> str:
-    """Compare the intervals of cheap and exact metrics at 4,000 resamples, in Monte-Carlo standard errors."""
-    some = {name: f for name, f in peer_functions(binary).items() if name in ("pearson", "brier", "correctness")}
-    few = dict(list(frames.items())[:2])
-    theirs = peer(few, some, 4_000)
-    low, high = theirs.confidence_interval
-    first = next(iter(frames.values()))
-    unit = first["cluster"].astype("category").cat.codes.to_numpy(np.int64)
-    metrics = {metric.name: metric for metric in BUILT_IN}
-    worst, k = 0.0, 0
-    for frame in few.values():
-        sample = Sample(frame["confidence"].to_numpy(), frame["correctness"].to_numpy(), unit, int(unit.max()) + 1)
-        for name in some:
-            drawn = bootstrap([metrics[name].statistic(sample)], sample.units, 4_000, 1)[0]
-            # An end is a quantile of 4,000 draws: its standard error is about 2.7 of theirs over sqrt(4,000).
-            error = 2.7 * np.std(drawn) / np.sqrt(4_000) * np.sqrt(2)
-            for mine, other in zip(interval(drawn), (low[k], high[k]), strict=True):
-                worst = max(worst, abs(mine - other) / error)
-            k += 1
-    return f"largest difference of an interval's end: {worst:.1f} Monte-Carlo standard errors"
+def agreement(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> str:
+    """Compare values, and standard errors in terms of what two draws of all replicates differ by."""
+    values = float(np.abs(ours[0] - theirs[0]).max())
+    spread = np.abs(ours[1] / np.where(theirs[1] > 0, theirs[1], np.nan) - 1) * np.sqrt(REPLICATES)
+    return f"values differ by at most {values:.0e}, standard errors by {np.nanmax(spread):.1f} Monte-Carlo errors"
 
 
 def scaling(figure: Path | None) -> None:
@@ -201,34 +256,39 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def medians(work: Callable[[], object], repeats: int) -> float:
+    """Return the median CPU seconds of a call, after one that is not counted."""
+    work()
+    return statistics.median(seconds(work) for _ in range(repeats))
+
+
 def main() -> None:
-    """Time both, compare them, and print medians and ratios."""
-    parser = argparse.ArgumentParser(description="Cost of the leaderboard's intervals, beside scipy and scikit-learn.")
+    """Time all, compare them, and print medians."""
+    parser = argparse.ArgumentParser(description="Cost of the intervals, beside numpy, scipy and scikit-learn.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--resamples", type=int, default=20)
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
+    named = {metric.name: metric for metric in BUILT_IN}
     for binary in (False, True):
         frames = world(STUDIES, PATIENTS, METHODS, binary)
-        own = ours(frames, arguments.repeats)
-        functions = peer_functions(binary)
-        memory = peak()
-        peer(frames, functions, 2)  # imports, and first calls
-        each = seconds(partial(peer, frames, functions, arguments.resamples)) / arguments.resamples
-        swapped = {name: f for name, f in functions.items() if name in HEADLINE}
-        swap = 2 * seconds(partial(peer_swaps, frames, swapped, arguments.resamples)) / arguments.resamples
-        pairs = METHODS * (METHODS - 1) // 2
-        theirs = (each + pairs * swap) * REPLICATES
-        print(f"{'binary' if binary else 'continuous'} correctness, {METHODS} methods, {STUDIES} claims, ", end="")
-        print(f"{REPLICATES} replicates and swaps")
-        same = ours(frames, arguments.repeats, tuple(metric for metric in BUILT_IN if metric.name in functions))
-        print(f"  ours, all: {own:.1f} s, {memory:.2f} GiB; the same: {same:.1f} s (medians of {arguments.repeats})")
-        print(f"  peer, {', '.join(functions)}: {each * REPLICATES:.0f} s; ", end="")
-        print(
-            f"and swaps of {', '.join(swapped)}: {pairs * swap * REPLICATES:.0f} s; {theirs / same:.0f} times the same"
-        )
-        print(f"  {agreement(frames, binary)}", flush=True)
+        print(f"{'binary' if binary else 'continuous'} correctness, {METHODS} methods, {STUDIES} claims")
+        board = ours(frames, arguments.repeats)
+        print(f"  a board, all metrics: {board:.2f} s, {peak():.2f} GiB")
+        linear = tuple(named[name] for name in ("pearson", "brier", "correctness"))
+        some = partial(inference, frames, linear)
+        others = [("Pearson, Brier, correctness", some, partial(plain, frames))]
+        if binary:
+            others.append(("AUROC", partial(inference, frames, (named["auroc"],)), partial(plain_auroc, frames)))
+        for what, mine, theirs in others:
+            print(f"  {what}: ours {medians(mine, arguments.repeats):.3f} s, ", end="")
+            print(f"numpy {medians(theirs, arguments.repeats):.3f} s; {agreement(mine(), theirs())}", flush=True)
+        functions = loop_functions(binary)
+        loop(frames, functions, 2)  # imports, and first calls
+        each = seconds(partial(loop, frames, functions, arguments.resamples)) / arguments.resamples
+        same = medians(partial(inference, frames, tuple(named[name] for name in functions)), arguments.repeats)
+        print(f"  {', '.join(functions)}: ours {same:.2f} s, the obvious loop {each * REPLICATES:.0f} s", flush=True)
     if arguments.scaling:
         scaling(arguments.figure)
 

@@ -19,7 +19,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -88,15 +88,18 @@ class RunConfig(BaseModel):
     """Number of test examples per task (None: all)."""
     seed: int = Field(default=0, ge=0, le=MOST_SEED)
     """Seed of what is drawn in the run: samples, fits, the bootstrap."""
+    seeds: list[Annotated[int, Field(ge=0)]] = []
+    """Training seeds: every method that learns or samples is run once with each of them, and they make one row; empty:
+    with `seed` alone."""
     options: Options = {}
     """Options by section: the name of a method, task, scorer (variants included) or engine, or one of `SECTIONS`."""
 
-    @field_validator("methods", "tasks")
+    @field_validator("methods", "tasks", "seeds")
     @classmethod
-    def _distinct(cls, names: list[str]) -> list[str]:
+    def _distinct(cls, names: list[Any]) -> list[Any]:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"named twice: {', '.join(twice)}")
+            raise ValueError(f"named twice: {', '.join(map(str, twice))}")
         return names
 
     @field_validator("model")

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom, try_engine
+from conrad_bench.seeds import row_name, seed_of
 from conrad_bench.storage import read_json
+from conrad_bench.types import CHANCE
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
@@ -115,7 +117,15 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
             name: (plan.qualities[name].name, plan.qualities[name].label) for name in tasks if tasks[name].quality
         },
         granularities={name: task.granularity for name, task in tasks.items()},
-        methods={name: _said(plan, name, method) for name, method in plan.methods.items()},
+        methods={row_name(name, plan.config): _said(plan, name, method) for name, method in plan.methods.items()},
+        seeds={name: found for name in plan.methods if (found := seed_of(name, plan.config))},
+        random=sorted(
+            {
+                row_name(name, plan.config)
+                for name, method in plan.methods.items()
+                if learner(method).requirements() & CHANCE
+            }
+        ),
         variants=_variants(plan),
         version=conrad_bench.__version__,
         commit=git_commit(),
@@ -139,8 +149,9 @@ def engine_notes(plan: Plan, data: dict[str, Loaded], out: Path) -> list[str]:
 
 def _said(plan: Plan, name: str, method: Method) -> str:
     """Return one line about a method, with what sets a variant apart."""
-    learns = learner(method)
-    apart = _set_apart(plan, learns, {"seed": plan.config.seed}) if plugin_name(name) != learner_name(name) else ""
+    learns, row = learner(method), row_name(name, plan.config)
+    seed = learns.seed if row != name else plan.config.seed
+    apart = _set_apart(plan, learns, {"seed": seed}) if plugin_name(row) != learner_name(row) else ""
     mapped = f"{method.recalibrator} recalibration on validation claims" if isinstance(method, Recalibrated) else ""
     return "; ".join(filter(None, (learns.summary, apart, mapped)))
 

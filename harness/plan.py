@@ -18,12 +18,13 @@ from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
+from conrad_bench.seeds import with_seeds
 from conrad_bench.storage import cache_folder, working_folder
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
-from conrad_bench.types import TRAINING, Example, Split
+from conrad_bench.types import CHANCE, TRAINING, Example, Split
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     )
     if model == PHANTOM_MODEL:
         config = with_phantom_profile(config, registry)
+    by_chance = [n for n in config.methods if learner(make_method(n, config, registry)).requirements() & CHANCE]
+    config = with_seeds(config, by_chance)
     methods = {name: make_method(name, config, registry) for name in config.methods}
     scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}
     qualities = {name: make_scorer(task.quality, config, registry) for name, task in tasks.items() if task.quality}

@@ -44,6 +44,8 @@ TRAINING = "training"
 SAMPLING = "sampling"
 """Several sampled responses to one prompt."""
 
+CHANCE = frozenset({TRAINING, SAMPLING})
+"""Needs of methods whose confidences depend on a seed."""
 NEEDS = (LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING)
 
 

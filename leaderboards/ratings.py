@@ -176,9 +176,9 @@ def ratings_table(run: Path, ratings: Path) -> dict[str, Any]:
 
     items = np.array(given.groupby(["response", "sentence"]).ngroup(), np.int64)
     alpha = agreement(items, given["rating"].to_numpy(np.int64), units(given["response"]), len(names))
-    wanted: list[tuple[dict[str, Any], str, Statistic, int]] = []
+    wanted: list[tuple[dict[str, Any], str, Statistic, bool]] = []
     top: dict[str, Any] = {}
-    wanted.append((top, "agreement", alpha, len(names)))
+    wanted.append((top, "agreement", alpha, len(names) > 1))
     rows: list[dict[str, Any]] = []
     for aggregation in AGGREGATIONS:
         for (task, method), frame in frames.items():
@@ -192,12 +192,14 @@ def ratings_table(run: Path, ratings: Path) -> dict[str, Any]:
                 target = targets["above_median" if (aggregation, name) == ("mean", "auroc") else aggregation]
                 correctness = np.array([target[response] for response in ok["response"]])
                 sample = Sample(ok["confidence"].to_numpy(float), correctness, unit, len(names))
-                wanted.append((rows[-1]["metrics"], name, metric.statistic(sample), len(np.unique(unit))))
+                wanted.append(
+                    (rows[-1]["metrics"], name, metric.statistic(sample), metric.interval and sample.varies())
+                )
     if not rows:
         raise DataError(f"{run}: no method of this run states a confidence for the rated reports")
     drawn = bootstrap([item[2] for item in wanted], len(names), board["replicates"], board["seed"], len(rated))
-    for (where, name, statistic, several), replicates in zip(wanted, drawn, strict=True):
-        where[name] = _estimate(float(statistic(np.ones((1, len(names))))[0]), replicates, several > 1)
+    for (where, name, statistic, has_interval), replicates in zip(wanted, drawn, strict=True):
+        where[name] = _estimate(float(statistic(np.ones((1, len(names))))[0]), replicates, has_interval)
     return {
         "format": FORMAT,
         **board,

@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from conrad_bench.errors import DataError, StorageError
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, Sample
-from conrad_bench.leaderboards.metrics.calibration import ECE
+from conrad_bench.leaderboards.metrics.calibration import ECE, Brier
 from conrad_bench.leaderboards.metrics.discrimination import Pearson
 from conrad_bench.leaderboards.pages.outputs import write_leaderboard
 from conrad_bench.leaderboards.pages.tables import markdown, table_for_console
 from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY_ABOVE, read_records, records_path, write_records
 
-ece, pearson, mean_correctness = ECE().statistic, Pearson().statistic, CORRECTNESS.statistic
+ece, brier, pearson = ECE().statistic, Brier().statistic, Pearson().statistic
+mean_correctness = CORRECTNESS.statistic
 
 CONTEXT = BoardContext(
     model="tiny",
@@ -105,12 +107,14 @@ def test_values_and_intervals_are_those_of_the_metrics() -> None:
     conrad, verbalized = frame("conrad"), frame("verbalized")
     row = row_of(board_of(conrad, verbalized), "conrad")
     a, b = sample_of(conrad), sample_of(verbalized)
-    replicates = bootstrap([ece(a), ece(b)], a.units, 300, 0)
-    low, high = interval(replicates[0])
-    assert row["metrics"]["ece"] == pytest.approx({"value": a.value(ece(a)), "low": low, "high": high}, abs=1e-8)
-    low, high = interval(replicates[0] - replicates[1])
-    expected = {"value": a.value(ece(a)) - b.value(ece(b)), "low": low, "high": high}
-    assert row["difference"]["metrics"]["ece"] == pytest.approx(expected, abs=1e-8)
+    replicates = bootstrap([brier(a), brier(b)], a.units, 300, 0)
+    low, high = interval(replicates[0], effective=20)
+    assert row["metrics"]["brier"] == pytest.approx({"value": a.value(brier(a)), "low": low, "high": high}, abs=1e-8)
+    value = a.value(brier(a)) - b.value(brier(b))
+    half = t.ppf(0.975, 19) * np.std(replicates[0] - replicates[1], ddof=1)
+    expected = {"value": value, "low": value - half, "high": value + half}
+    assert row["difference"]["metrics"]["brier"] == pytest.approx(expected, abs=1e-8)
+    assert row["metrics"]["ece"] == {"value": pytest.approx(a.value(ece(a)), abs=1e-8), "low": None, "high": None}
     assert (row["n"], row["n_clusters"], row["claims"], row["unparsed_rate"]) == (80, 20, 80, 0.0)
     assert row["difference"]["baseline"] == "verbalized"
     assert "worst_case" not in row
@@ -164,7 +168,7 @@ def test_quality_intervals_resample_patients() -> None:
     quality = row_of(board_of(data, **SENTENCES), "conrad", "mimic_sentence")["metrics"]["quality"]
     each = data.drop_duplicates("example")
     alone = each.assign(confidence=0.5, correctness=each["quality"])
-    low, high = interval(bootstrap([mean_correctness(sample_of(alone))], 10, 300, 0)[0])
+    low, high = interval(bootstrap([mean_correctness(sample_of(alone))], 10, 300, 0)[0], effective=10)
     assert (quality["low"], quality["high"]) == pytest.approx((low, high), abs=1e-8)
 
 
@@ -186,8 +190,8 @@ def test_the_base_model_shows_dashes_for_calibration() -> None:
     assert not {"flagging", "tokens", "figure", "before_after", "token_figure"} & set(row)
     line = next(line for line in markdown(board).splitlines() if line.startswith("| base"))
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
-    assert cells[:4] == ["–"] * 4
-    assert [cell.startswith("0.") for cell in cells[4:6]] == [True, True]
+    assert cells[:5] == ["–"] * 5
+    assert [cell.startswith("0.") for cell in cells[5:7]] == [True, True]
 
 
 def test_the_page_has_tables_of_flagging_and_answers() -> None:
@@ -201,7 +205,7 @@ def test_the_page_has_tables_of_flagging_and_answers() -> None:
     for line, point in zip(rows, row_of(board, "conrad", "mimic_sentence")["flagging"]["thresholds"], strict=True):
         assert line[3] == str(point["n"])
         value = point["precision"]["value"]
-        assert line[5].startswith(f"{value:.3f} [" if point["n"] else "–")
+        assert line[5].startswith(f"{value:.3f}" if point["n"] else "–")
     words = {"rises": "yes", "falls": "no, it falls"}
     trend = row_of(board, "conrad", "mimic_sentence")["flagging"]["trend"]
     assert f"`conrad` {words[trend]}" in page
@@ -221,6 +225,61 @@ def test_unparsed_claims_are_counted_and_in_the_worst_case() -> None:
     assert row["worst_case"]["correctness"] == pytest.approx(ok["correctness"].sum() / 80)
     assert row["worst_case"]["ece"] > row["metrics"]["ece"]["value"]
     assert "pearson" not in row["worst_case"]
+
+
+def test_the_worst_case_is_never_better_than_the_case() -> None:
+    """Underconfident claims near 1, where wrong claims stated with 1 would balance the gap; and the other end."""
+    random = np.random.default_rng(0)
+    for at, rest in ((0.94, 1.0), (0.06, 0.0)):
+        data = frame("conrad", n=200, unparsed=12).assign(correctness=rest)
+        data["confidence"] = np.where(data["status"] == "ok", at + 0.05 * random.uniform(-1, 1, 200), np.nan)
+        row = row_of(board_of(data), "conrad")
+        ok = sample_of(data[12:])
+        value = row["metrics"]["ece"]["value"]
+        fills = []
+        for confidence, correctness in ((1.0, 0.0), (0.0, 1.0)):
+            parsed = data["status"] == "ok"
+            filled = data.assign(
+                confidence=data["confidence"].where(parsed, confidence),
+                correctness=data["correctness"].where(parsed, correctness),
+            )
+            fills.append(sample_of(filled).value(ece(sample_of(filled))))
+        assert value == pytest.approx(ok.value(ece(ok)), abs=1e-8)
+        assert min(fills) < value < max(fills)
+        assert row["worst_case"]["ece"] == pytest.approx(max(fills), abs=1e-8)
+
+
+def test_effective_clusters_are_said_and_few_of_them_warned_of() -> None:
+    sizes = [30, 20, 10, 5, 5, 5, 5]
+    cluster = np.repeat([f"p{i}" for i in range(7)], sizes)
+    row = row_of(board_of(frame("conrad").assign(cluster=cluster)), "conrad")
+    assert row["effective_clusters"] == pytest.approx(80**2 / sum(size**2 for size in sizes), abs=1e-8)
+    assert row["warning"] == "4.3 effective clusters, fewer than 8: too few for intervals and p values"
+    assert all(estimate["low"] is None for estimate in row["metrics"].values())
+    usual = row_of(board_of(frame("conrad")), "conrad")
+    assert usual["warning"] == "20.0 effective clusters, fewer than 30: intervals and p values are rough"
+    assert usual["metrics"]["brier"]["low"] is not None
+    assert usual["ece_null"] is None
+    assert usual["ece_null_reason"] == "20.0 effective clusters, fewer than 30"
+    many = row_of(board_of(frame("conrad", n=160)), "conrad")
+    assert (many["effective_clusters"], many["warning"]) == (40.0, None)
+    page = markdown(board_of(frame("conrad"), frame("verbalized")))
+    assert "Few clusters: conrad, verbalized: 20.0 effective clusters, fewer than 30" in page
+    assert re.search(r"\| +20 \(20\.0\) +\|", page)
+    # One patient with half of the claims: as many as four of equal size.
+    half = frame("conrad").assign(cluster=["p0"] * 40 + [f"q{i}" for i in range(40)])
+    assert row_of(board_of(half), "conrad")["effective_clusters"] == pytest.approx(80**2 / (40**2 + 40), abs=1e-8)
+
+
+def test_what_does_not_vary_has_no_interval() -> None:
+    """Every answer right says little about how many would be wrong: [1, 1] would claim that none ever is."""
+    row = row_of(board_of(frame("conrad", n=160).assign(correctness=1.0)), "conrad")
+    assert row["metrics"]["correctness"] == {"value": 1.0, "low": None, "high": None}
+    constant = frame("conrad", n=160).assign(correctness=1.0, confidence=0.99)
+    row = row_of(board_of(constant), "conrad")
+    assert row["metrics"]["brier"] == {"value": pytest.approx(0.0001), "low": None, "high": None}
+    assert row["ece_null"] is None
+    assert "too few answers differ" in row["ece_null_reason"]
 
 
 def test_one_percent_unparsed_is_no_worst_case() -> None:
@@ -271,7 +330,7 @@ def test_claims_as_units_ignore_the_clusters() -> None:
     data = frame("conrad")
     claims = row_of(board_of(data, unit="claim"), "conrad")["metrics"]["pearson"]
     apart = sample_of(data.assign(cluster=data["example"]))
-    low, high = interval(bootstrap([pearson(apart)], 80, 300, 0)[0])
+    low, high = interval(bootstrap([pearson(apart)], 80, 300, 0)[0], effective=80)
     assert (claims["low"], claims["high"]) == pytest.approx((low, high), abs=1e-8)
 
 
@@ -306,7 +365,7 @@ def test_the_run_folder_is_written_and_its_bytes_repeat(tmp_path: Path) -> None:
     assert json.loads(text) == board
     assert markdown(json.loads(text)) == (runs[0] / "leaderboard.md").read_text()
     assert text == json.dumps(board, indent=1, sort_keys=True) + "\n"
-    assert board["format"] == 2
+    assert board["format"] == 3
     for link in figures[1::2]:
         assert f"]({link})" in (runs[0] / "leaderboard.md").read_text()
 
@@ -340,8 +399,9 @@ def test_the_page_says_what_it_must() -> None:
     assert len(body) == 4  # in the main table, and among the ranks
     assert "25.0%" in body[1]
     row = row_of(board_of(frame("conrad"), frame("verbalized", unparsed=20)), "conrad")
-    value = row["metrics"]["ece"]
+    value = row["metrics"]["ece_debiased"]
     assert f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in page
+    assert re.search(rf"\| +{row['metrics']['ece']['value']:.3f} +\|", page)
     for words in ("300 replicates", "20 clusters", "Seed 0", "commit abc1234", "0.1.0", "no findings section (12)"):
         assert words in page
     assert "nan" not in page.lower()

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from test_board import CONTEXT
 
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.flagging import above, trend
 from conrad_bench.leaderboards.board.rows import task_rows
+from conrad_bench.leaderboards.inference.bootstrap import interval
 from conrad_bench.records import QUALITY_ABOVE
 
 LEAST = (None, 0.6, 0.8, 1.0)
@@ -86,8 +88,9 @@ def test_values_agree_with_a_loop_over_the_rows(seed: int) -> None:
 
 def test_intervals_agree_with_a_loop_over_resampled_patients() -> None:
     """All thresholds see the same draws, so that gains are paired."""
-    frame, replicates = sentences(examples=24), 60
+    frame, replicates = sentences(examples=42), 60
     parts = [part for _, part in frame.groupby("cluster")]  # sorted by cluster, as the units are
+    ok, each = frame[frame["status"] == "ok"], frame.drop_duplicates("example")
     generator = np.random.default_rng(3)
     drawn = []
     for _ in range(replicates):
@@ -96,11 +99,18 @@ def test_intervals_agree_with_a_loop_over_resampled_patients() -> None:
         drawn.append([slow(again, least) for least in LEAST])
     for t, point in enumerate(flagged(frame, replicates=replicates)["thresholds"]):
         series = {name: np.array([d[t][name] for d in drawn]) for name in ("share", "precision", "quality")}
-        if t:
-            series["gain"] = series["precision"] - np.array([d[0]["precision"] for d in drawn])
         for name, values in series.items():
-            expected = np.nanquantile(values, (0.025, 0.975))
-            assert (point[name]["low"], point[name]["high"]) == pytest.approx(expected, abs=1e-12), name
+            sizes = {"share": ok, "precision": ok[ok["confidence"] > (LEAST[t] or 0) - 1e-9], "quality": each}[name]
+            n = sizes.groupby("cluster").size().to_numpy(float)
+            effective = n.sum() ** 2 / (n**2).sum()
+            expected = interval(values, effective=effective) if effective >= 8 else (np.nan, np.nan)
+            found = point[name]["low"], point[name]["high"]
+            assert found == pytest.approx(expected, abs=1e-12, nan_ok=True), name
+        if t and not np.isnan(point["gain"]["low"]):
+            gains = series["precision"] - np.array([d[0]["precision"] for d in drawn])
+            half = (point["gain"]["high"] - point["gain"]["low"]) / 2
+            kept = ok[ok["confidence"] > (LEAST[t] or 0) - 1e-9]["cluster"].nunique()
+            assert half == pytest.approx(stats.t.ppf(0.975, kept - 1) * np.nanstd(gains, ddof=1), abs=1e-12)
 
 
 def test_single_claims_as_units_give_every_response_a_unit() -> None:

@@ -318,8 +318,8 @@ def test_the_table_for_latex_has_its_cells_and_escapes() -> None:
     board = board_of(frame("conrad"), frame("verbalized+iso_100%"))
     text = tex(board)
     assert r"verbalized+iso\_100\%" in text
-    ece = next(row for row in board["rows"] if row["method"] == "conrad")["metrics"]["ece"]
-    assert f"{ece['value']:.3f} {{\\scriptsize[{ece['low']:.3f}, {ece['high']:.3f}]}}" in text
+    brier = next(row for row in board["rows"] if row["method"] == "conrad")["metrics"]["brier"]
+    assert f"{brier['value']:.3f} {{\\scriptsize[{brier['low']:.3f}, {brier['high']:.3f}]}}" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({len(re.findall(r"(?<!\\)&", line)) for line in body}) == 1
     for begin, end in ((r"\begin{", r"\end{"), (r"\toprule", r"\bottomrule")):

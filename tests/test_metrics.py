@@ -48,7 +48,7 @@ def slow_ece(rows: Rows) -> float:
     members: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for c, y, _ in rows:
         level = round(c * 10**9)
-        key = level if len(levels) <= 21 else max(1, math.ceil(Fraction(level, 10**8)))
+        key = level if len(levels) <= 21 and 2 * len(levels) <= len(rows) else max(1, math.ceil(Fraction(level, 10**8)))
         members[key].append((c, y))
     return sum(
         len(m) / len(rows) * abs(sum(c for c, _ in m) / len(m) - sum(y for _, y in m) / len(m))
@@ -125,8 +125,8 @@ def test_a_weight_is_a_number_of_copies(rows: Rows, copies: list[int]) -> None:
     """A statistic under weights is the metric of the sample with each unit's rows repeated."""
     repeated = [row for row in rows for _ in range(copies[row[2]])]
     assume(repeated)
-    assume(len({round(c * 1e9) for c, _, _ in rows}) <= 21 or len({round(c * 1e9) for c, _, _ in repeated}) > 21)
     data = sample(rows)
+    assume(by_level(data.stated()) == by_level(sample(repeated).stated()))
     binary = {y for _, y, _ in rows} <= {0.0, 1.0}
     for metric in METRICS:
         if (metric.binary and not binary) or metric.name in UNLIKE_COPIES:
@@ -154,11 +154,25 @@ def test_bins_are_closed_on_the_right() -> None:
 
 
 def test_up_to_21_distinct_confidences_are_levels() -> None:
-    twenties = np.arange(21) / 20
+    twenties = np.repeat(np.arange(21) / 20, 2)
     assert by_level(twenties)
-    assert groups(twenties).tolist() == list(range(21))
-    assert not by_level(np.append(twenties, 0.51))
+    assert groups(twenties).tolist() == np.repeat(np.arange(21), 2).tolist()
+    assert not by_level(np.append(twenties, [0.51, 0.51]))
     assert groups(np.array([0.3, 0.1 * 3])).tolist() == [0, 0]
+
+
+def test_values_that_do_not_repeat_are_no_levels() -> None:
+    """Each claim its own group would make an error of every claim; and one claim more would make another number."""
+    random = np.random.default_rng(0)
+    confidence, right = random.uniform(0.4, 0.9, 60), (random.random(60) < 0.65).astype(float)
+    found = []
+    for n in (20, 21, 22, 23):
+        data = Sample(confidence[:n], right[:n], np.arange(n), n)
+        assert not by_level(data.stated())
+        found.append(data.value(BY_NAME["ece"].statistic(data)))
+    assert max(np.abs(np.diff(found))) < 0.06
+    assert not by_level(np.append(confidence[:20], confidence[0]))
+    assert by_level(np.tile(confidence[:20], 2))
 
 
 def test_one_claim_and_no_claim() -> None:
@@ -209,7 +223,7 @@ def test_the_built_in_metrics_come_through_the_same_door() -> None:
         assert metric.range[0] < metric.range[1]
         assert type(metric).__doc__
     headline = [metric.name for metric in BUILT_IN if metric.headline]
-    assert headline == ["ece", "pearson", "brier", "auroc", "correctness", "quality"]
+    assert headline == ["ece", "ece_debiased", "pearson", "brier", "auroc", "correctness", "quality"]
 
 
 def test_nan_is_refused() -> None:

@@ -293,6 +293,18 @@ def test_a_difference_ends_the_command_with_1(copied: Path) -> None:
     assert re.fullmatch(rf"error: {re.escape(str(copied))}: [14] difference\(s\)\n", done.stderr)
 
 
+def test_a_bundle_is_published_anew_with_the_same_records(bundle: Path, tmp_path: Path) -> None:
+    """Where a later version computes something in another way; here nothing is, so that all is as it was."""
+    again = publish(bundle, tmp_path / "again")
+    assert verify(again).differences == []
+    for path in (path for path in bundle.rglob("*") if path.is_file()):
+        name = path.relative_to(bundle)
+        if path.suffix == ".parquet":
+            assert read_records(again / name).equals(read_records(path))
+        else:
+            assert (again / name).read_bytes() == path.read_bytes() or name.name == "bundle.json", name
+
+
 def test_what_cannot_be_published_is_an_error(run: Path, bundle: Path, tmp_path: Path) -> None:
     assert "holds no run" in refused(conrad_bench("publish", str(tmp_path), "--out", "b", cwd=tmp_path))
     with pytest.raises(ConfigError, match="not an empty folder"):
@@ -307,8 +319,6 @@ def test_what_cannot_be_published_is_an_error(run: Path, bundle: Path, tmp_path:
     with pytest.raises(DataError, match="is not finished"):
         publish(run, tmp_path / "b")
     (run / "manifest.json").write_bytes(manifest)
-    with pytest.raises(ConfigError, match="is a bundle already"):
-        publish(bundle, tmp_path / "b")
     board, merged = leaderboard([run], tmp_path / "merged")
     assert board["rows"]
     assert [line for line in verify(merged).differences if "has no records of its own" in line]

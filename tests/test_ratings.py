@@ -272,7 +272,7 @@ def test_the_table_agrees_with_independent_computations(run: Path, made: Any, tm
         assert (row["n"], row["unparsed"]) == (20, 0)
         for name, value in zip(("pearson", "auroc", "ece"), expected[row["aggregation"]], strict=True):
             found = row["metrics"][name]
-            assert found["low"] < found["high"]
+            assert found["low"] is None if name == "ece" else found["low"] < found["high"]
             if row["method"] == "conrad":
                 assert found["value"] == pytest.approx(value)
     items = sorted(sentences)

@@ -38,7 +38,8 @@ def publish(
     from conrad_bench.leaderboards.bundles import publish as publishing
 
     tell(f"bundle: {publishing.publish(run_folder, out)}")
-    tell(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
+    if (run_folder / "publish.salt").is_file():
+        tell(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
 
 
 def verify(

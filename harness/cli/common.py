@@ -33,6 +33,10 @@ DataRoots = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Number of test examples per task.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of samples, fits and the bootstrap.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="0,1,2", help="Training seeds: what learns or samples runs once with each."),
+]
 Options = Annotated[
     list[str] | None, typer.Option("-o", metavar="NAME.OPTION=VALUE", help="Option of a plugin. Repeatable.")
 ]
@@ -107,6 +111,7 @@ def resolve(
     data_root: list[str] | None,
     limit: int | None,
     seed: int | None,
+    seeds: str | None,
     settings: list[str],
 ) -> RunConfig:
     """Return the configuration that these options describe, above that of the file `config`. Raises ConfigError."""
@@ -120,6 +125,7 @@ def resolve(
         "engine": engine,
         "limit": limit,
         "seed": seed,
+        "seeds": _names(seeds),
         "data_roots": parse_data_roots(data_root or []) or None,
         "options": parse_options([*settings, *address]) or None,
     }

@@ -21,6 +21,7 @@ def rehearse(
     data_root: common.DataRoots = None,
     limit: common.Limit = None,
     seed: common.Seed = None,
+    seeds: common.Seeds = None,
     option: common.Options = None,
     plugin: common.Plugins = None,
     out: Annotated[
@@ -43,7 +44,7 @@ def rehearse(
 
     registry = Registry(plugin or [])
     resolved = common.resolve(
-        registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, list(option or [])
+        registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, list(option or [])
     )
     if out is not None and (out / "config.yaml").exists():
         raise ConfigError(f"{out} holds a run; a rehearsal keeps out of it: choose another folder with --out")

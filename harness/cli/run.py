@@ -25,6 +25,7 @@ def run(
     data_root: common.DataRoots = None,
     limit: common.Limit = None,
     seed: common.Seed = None,
+    seeds: common.Seeds = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run folder. Default: runs/<methods>-<tasks>.")
     ] = None,
@@ -58,12 +59,12 @@ def run(
         raise ConfigError(f"--train-workers {train_workers} needs Ray: add --ray local, or a cluster's address")
     registry = Registry(plugin or [])
     resolved = common.resolve(
-        registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, settings
+        registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, settings
     )
     if ray != "off" and resolved.engine == "vllm" and gpus_per_replica > 1:
         settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
         resolved = common.resolve(
-            registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, settings
+            registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, settings
         )
     folder = out or common.default_out(resolved.methods, resolved.tasks)
 

@@ -1,17 +1,20 @@
 """The leaderboard of a run: records in, leaderboard.json, leaderboard.md and figures out.
 
-`leaderboard.json` (format 2) has no times in it and is the same bytes for the same records and context: keys sorted,
+`leaderboard.json` (format 3) has no times in it and is the same bytes for the same records and context: keys sorted,
 numbers rounded to 9 significant digits, null where a number is undefined. Its `rows`, one for each task and method:
 
 - `n`, `n_clusters`: claims with status `ok` and their clusters: what `metrics` are computed on
+- `effective_clusters`, `warning`: Kish's effective number of these clusters, and what to bear in mind where it is small
 - `claims`, `unparsed`, `unparsed_rate`: all claims; those of another status, counted by status; their share
-- `metrics`: {metric: {value, low, high}}, the interval being the 95 % bootstrap, or null where the row has one
-  resampling unit only, the metric is undefined in more than half of the replicates, or it is not resampled
-- `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `inference.null_band` draws it
+- `metrics`: {metric: {value, low, high}}, the interval being the 95 % bootstrap, or null where the row has fewer than 8
+  effective units, the metric is undefined in more than half of the replicates or the same in all, or has no interval
+- `ece_null`: mean, middle 95 % and p value of ECE under calibration, as `inference.null_band` draws it; null where
+  too little is known, and then `ece_null_reason` says why
 - `readings` (methods whose responses state confidences): how many claims' confidences were written in which way
 - `thoughts` (where there were some): number of responses with thoughts, which were set aside
-- `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness 0
-  (for mean correctness: as 0). Correlation has no worst case: adding such a claim need not lower it
+- `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness
+  0, or as confidence 0 with correctness 1, whichever is worse (for mean correctness: as 0); no better than the value.
+  Correlation has no worst case: adding such a claim need not lower it
 - `collapse`: number of distinct confidences, entropy in nats, share of the commonest
 - `reliability`, `grouping`: the points of the reliability diagram, by `level` or by `bin`: for each
   group its index, mean confidence, mean correctness with interval, and number of claims
@@ -50,7 +53,7 @@ from conrad_bench.variants import unlabelled
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 2
+FORMAT = 3
 TRAINED_TO_STATE = ("conrad", "conrad_exact", "sft")
 """Methods whose stated confidences (and those of their variants) are drawn beside the baseline's: what training has
 changed (ConRad, Figure 2)."""

@@ -45,6 +45,10 @@ class BoardContext(BaseModel):
     """Kind of the bootstrap intervals; with "bca", metrics that are no smooth functions of means keep "percentile"."""
     metrics: tuple[Metric, ...] = BUILT_IN
     """The metrics, in the order of the tables' columns."""
+    seeds: dict[str, tuple[str, int]] = {}
+    """For records of a method that was run with several training seeds: the name of their row, and the seed."""
+    random: list[str] = []
+    """The methods that learn or sample; of one with a single seed, boards say that this chance is not included."""
     left_out: dict[str, dict[str, int]] = {}
     """For each task: how many items of the data are no examples, by reason."""
     notes: list[str] = []

@@ -63,6 +63,8 @@ class Pair(_Part):
     value: float | None
     low: float | None
     high: float | None
+    se: float | None = None
+    """Standard error; of the difference of squares for the calibration error."""
     p: float | None
     p_holm: float | None
 
@@ -158,6 +160,14 @@ class Null(_Part):
     p: float
 
 
+class Seeds(_Part):
+    """The training seeds whose mean a row is."""
+
+    seeds: list[int]
+    metrics: dict[str, list[float | None]]
+    """The headline metrics of each seed."""
+
+
 class Subgroup(_Part):
     """The claims that a row of `subgroups` is restricted to."""
 
@@ -173,10 +183,16 @@ class Row(_Part):
     method: str
     n: int = Field(ge=0)
     n_clusters: int = Field(ge=0)
+    effective_clusters: float | None = None
+    """Kish's effective number of clusters."""
+    warning: str | None = None
+    """What to bear in mind where these are few."""
     claims: int = Field(ge=1)
     unparsed: dict[str, int]
     unparsed_rate: float = Field(ge=0, le=1)
     metrics: dict[str, Interval]
+    """With `seeds`: means over them, and intervals that know how they differ."""
+    seeds: Seeds | None = None
     readings: dict[str, int] | None = None
     thoughts: int | None = Field(default=None, ge=0)
     worst_case: dict[str, float | None] | None = None
@@ -188,12 +204,33 @@ class Row(_Part):
     tokens: TokenInfo | None = None
     risk_coverage: list[CurvePoint] | None = None
     ece_null: Null | None = None
+    ece_null_reason: str | None = None
+    """Why there is no null band."""
 
 
 class SubgroupRow(Row):
     """One method on a part of one task's examples."""
 
     subgroup: Subgroup
+
+
+class SubgroupGap(_Part):
+    """One method's best subgroup against its worst, in one metric; `value` is never negative."""
+
+    task: str
+    method: str
+    column: str
+    metric: str
+    best: str
+    worst: str
+    n_subgroups: int
+    """Number of subgroups that were compared."""
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    """Adjusted for the number of methods."""
 
 
 class RunInfo(_Part):
@@ -225,10 +262,15 @@ class Board(_Part):
     notes: list[str] = []
     methods: dict[str, str]
     variants: dict[str, str] = {}
+    seeds: dict[str, tuple[str, int]] = {}
+    """Name of records -> the row's name, and the training seed."""
+    random: list[str] = []
+    """Methods that learn or sample."""
     metrics: list[MetricInfo]
     tasks: dict[str, TaskInfo]
     rows: list[Row]
     subgroups: list[SubgroupRow] = []
+    subgroup_gaps: list[SubgroupGap] = []
 
 
 def read_board(path: Path) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 Everything is computed from the records anew, so that methods of different runs on the same examples are compared under
 the same resampling weights. Rows keep the method's name where it belongs to one run, or where all runs that have it
 have the same records for it. Otherwise (seeds, models), all rows of the task are named "method [run]", after the run's
-folder, and each is compared with the baseline of its own run. Seeds are not averaged: their rows stand side by side.
+folder, and each is compared with the baseline of its own run. Runs that differ in the seed alone are the training seeds
+of one row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +112,9 @@ def leaderboard(
             raise ConfigError(f"--by: {unknown('column', by, columns)}")
     board = build(records, context)
     if by is not None:
-        from conrad_bench.leaderboards.board.subgroups import subgroup_rows
+        from conrad_bench.leaderboards.board.subgroups import subgroups
 
-        board["subgroups"] = subgroup_rows(records, context, by)
+        board |= subgroups(records, context, by)
     folder = out or folders[0]
     write_files(folder, board)
     return board, folder
@@ -143,13 +145,24 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
         raise DataError("these runs do not belong on one leaderboard:\n" + "\n".join(f"  - {p}" for p in problems))
     names = dict(zip((run.folder for run in runs), run_names([run.folder for run in runs]), strict=True))
     models = list(dict.fromkeys(run.context.model for run in runs))
+    if _differ_in_seed(runs):
+        return _of_seeds(runs, names)
     records: Records = {}
     for task in sorted({task for run in runs for task, _ in run.records}):
         having = [run for run in runs if any(of == task for of, _ in run.records)]
         other_data = len({run.fingerprints.get(task) for run in having}) > 1
         records |= _merged_task(task, having, names, other_data or len(models) > 1)
+    seeds = {
+        name: (f"{run.context.seeds[method][0]}{name[len(method) :]}", run.context.seeds[method][1])
+        for run in runs
+        for method in run.context.seeds
+        for _, name in records
+        if name in (method, f"{method} [{names[run.folder]}]")
+    }
     context = first.model_copy(
         update={
+            "seeds": seeds,
+            "random": sorted({method for run in runs for method in run.context.random}),
             "model": ", ".join(models),
             "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
             "phantom": any(run.context.phantom for run in runs),
@@ -163,19 +176,67 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
                 field: _lines({names[run.folder]: getattr(run.context, field) for run in runs})
                 for field in ("methods", "variants")
             },
-            "runs": [
-                {
-                    "name": names[run.folder],
-                    "model": run.context.model,
-                    "version": run.context.version,
-                    "commit": run.context.commit,
-                    "finished": run.manifest is not None,
-                }
-                for run in runs
-            ],
+            "runs": _about(runs, names),
         }
     )
     return context, records
+
+
+def _differ_in_seed(runs: Sequence[Finished]) -> bool:
+    """Tell whether runs are one run with several seeds: the same but for the seed, and all finished."""
+
+    def said(run: Finished) -> dict[str, Any]:
+        about = run.context.model_dump(
+            exclude={"seed", "version", "commit", "runs", "caveats", "replicates", "interval"}
+        )
+        methods = run.manifest.get("methods", {}) if run.manifest else {}
+        return {
+            "context": about,
+            "data": run.fingerprints,
+            "records": sorted(run.records),
+            "methods": {name: _without_seed(options) for name, options in methods.items()},
+        }
+
+    first = said(runs[0])
+    seeds = {run.context.seed for run in runs}
+    known = all(run.manifest is not None and not run.context.seeds for run in runs)
+    return known and len(seeds) == len(runs) and all(said(run) == first for run in runs[1:])
+
+
+def _without_seed(options: Any) -> Any:
+    """Return a method's options without its seed, nor that of a method within it."""
+    if not isinstance(options, dict):
+        return options
+    return {key: _without_seed(value) for key, value in options.items() if key != "seed"}
+
+
+def _of_seeds(runs: Sequence[Finished], names: Mapping[Path, str]) -> tuple[BoardContext, Records]:
+    """Return the context and the records of one run with the seeds of all; what all have alike is there once."""
+    records: Records = {}
+    seeds: dict[str, tuple[str, int]] = {}
+    for (task, method), frame in runs[0].records.items():
+        frames = [run.records[task, method] for run in runs]
+        if _same(frames):
+            records[task, method] = frame
+            continue
+        for run, each in zip(runs, frames, strict=True):
+            name = f"{method} [{names[run.folder]}]"
+            records[task, name], seeds[name] = each, (method, run.context.seed)
+    return runs[0].context.model_copy(update={"seeds": seeds, "runs": _about(runs, names)}), records
+
+
+def _about(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """Return what a leaderboard says about the runs that it was made of."""
+    return [
+        {
+            "name": names[run.folder],
+            "model": run.context.model,
+            "version": run.context.version,
+            "commit": run.context.commit,
+            "finished": run.manifest is not None,
+        }
+        for run in runs
+    ]
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
@@ -245,7 +306,24 @@ def _data_problems(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[
         if len({run.fingerprints.get(task) for run in having}) > 1:
             said = ", ".join(f"{names[run.folder]}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
             problems.append(f"task {task!r} had different data (fingerprints {said})")
+        elif runs[0].fingerprints.get(task) and _unlike_ids([run for run in having if _ids(run, task)], task):
+            problems.append(
+                f"task {task!r} had the same data in all of them, but no example in common: their ids were hashed "
+                "under different salts, so each patient would count several times; publish the runs with one "
+                "publish.salt"
+            )
     return problems
+
+
+def _ids(run: Finished, task: str) -> set[str]:
+    """Return the names of a task's examples in a run."""
+    return {name for (of, _), frame in run.records.items() if of == task for name in frame["example"]}
+
+
+def _unlike_ids(runs: Sequence[Finished], task: str) -> bool:
+    """Tell whether some of the runs have no example in common."""
+    ids = [_ids(run, task) for run in runs]
+    return any(not one & other for one, other in combinations(ids, 2))
 
 
 def _union(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -58,34 +58,43 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}\+?")
 def publish(folder: Path, out: Path) -> Path:
     """Write the bundle of a finished run into the new folder `out`, and return it.
 
-    Raises DataError for a run that is not finished, ConfigError for a bundle, or if `out` is not empty.
+    Of a bundle it is the bundle anew: the same records, and the numbers that this version computes from them. Raises
+    DataError for a run that is not finished, ConfigError if `out` is not empty.
     """
-    if (folder / "bundle.json").is_file():
-        raise ConfigError(f"{folder} is a bundle already; publish the run that it was made of")
     run = load_run(folder)
     if run.manifest is None or not (folder / "config.yaml").is_file():
         raise DataError(f"{folder} is not finished (no manifest.json); the same `run` command finishes it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not an empty folder; choose another")
-    code = _code(_salt(folder))
-    attributes = anonymous(run.records)
-    records = {key: published_frame(frame, attributes, code) for key, frame in run.records.items()}
-    texts = PublicTexts(run.context)
-    board = build(records, _public_context(run, texts))
+    if (folder / "bundle.json").is_file():
+        about = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "manifest.json")}
+        records, context = run.records, by_this_version(run.context)
+        format = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["format"]
+    else:
+        code = _code(_salt(folder))
+        attributes = anonymous(run.records)
+        records = {key: published_frame(frame, attributes, code) for key, frame in run.records.items()}
+        texts = PublicTexts(run.context)
+        context, format = _public_context(run, texts), FORMAT
+        manifest = public_manifest(run.manifest, texts)
+        about = {
+            "config.yaml": _public_config(folder / "config.yaml", run.manifest, texts),
+            "manifest.json": json.dumps(manifest, indent=1, sort_keys=True) + "\n",
+        }
+    board = build(records, context)
     for row in board["rows"]:
         for key in ("figure", "before_after", "token_figure"):
             row.pop(key, None)
     Board.model_validate(board)
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
-    write_text(out / "config.yaml", _public_config(folder / "config.yaml", run.manifest, texts))
-    manifest = public_manifest(run.manifest, texts)
-    write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for name, text in about.items():
+        write_text(out / name, text)
     for name in PAGES:
         write_text(out / name, RENDERED[name](board))
     write_text(out / "leaderboard.json", json_text(board))
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    content = {"format": FORMAT, "files": {name: file_sha256(out / name) for name in names}}
+    content = {"format": format, "files": {name: file_sha256(out / name) for name in names}}
     write_text(out / "bundle.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     return out
 

@@ -66,10 +66,9 @@ def verify(folder: Path) -> Findings:
             findings.differences += [f"records/{method}@{task}.parquet: {problem}" for problem in problems(frame)]
         again = build(records, context)
         if board.get("subgroups"):
-            from conrad_bench.leaderboards.board.subgroups import subgroup_rows
+            from conrad_bench.leaderboards.board.subgroups import subgroups
 
-            column = board["subgroups"][0]["subgroup"]["column"]
-            again["subgroups"] = subgroup_rows(records, context, column)
+            again |= subgroups(records, context, board["subgroups"][0]["subgroup"]["column"])
     except ConradBenchError as error:
         findings.differences.append(str(error))
         return findings
@@ -114,6 +113,9 @@ def _by_row(board: dict[str, Any]) -> dict[str, Any]:
     if "subgroups" in board:
         keyed["subgroups"] = {
             f"{row['method']}@{row['task']} ({row['subgroup']['value']})": row for row in board["subgroups"]
+        }
+        keyed["subgroup_gaps"] = {
+            f"{gap['method']}@{gap['task']} ({gap['metric']})": gap for gap in board.get("subgroup_gaps", [])
         }
     return keyed
 

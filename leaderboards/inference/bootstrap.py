@@ -1,19 +1,34 @@
-"""Bootstrap intervals: resample units (clusters, or claims) with replacement, all statistics under the same weights.
+"""Bootstrap intervals and tests: resample units (clusters, or claims) with replacement, all under the same weights.
 
 Drawing as many of C units as there are, with replacement, gives each unit a whole-number weight; a replicate of a
 statistic is its value under those weights. The weights depend on the seed and C alone, so everything that is computed
 over the same units (all metrics of all methods of a task) is paired. Resampling whole patients keeps the dependence
 between studies of a patient, which resampling single claims would lose (Davison & Hinkley 1997, section 3.8).
+
+A difference of two methods has the standard error of its replicates. Its interval and its p value are those of
+Student's t with as many degrees of freedom as there are units, less one; so p is below 0.05 exactly where the interval
+excludes 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from conrad_bench.leaderboards.metrics.base import CORRECTNESS, FloatArray, Metric, Sample, Statistic
+from conrad_bench.leaderboards.metrics.base import (
+    CORRECTNESS,
+    FloatArray,
+    Metric,
+    OfSums,
+    Sample,
+    Statistic,
+    signed_root,
+    signed_square,
+)
 
 LEVEL = 0.95
 IntervalKind = Literal["percentile", "basic", "bca"]
@@ -27,6 +42,14 @@ _FEWEST = 8
 _JACKKNIFE_GROUPS = 1000
 """Up to this many units the jackknife leaves out one at a time, above it that many groups of units."""
 _ROUNDING = 1e-12
+FEW_UNITS = 30
+"""Below this effective number of units (`Sample.effective`) a reader is warned."""
+LEAST_UNITS = 8
+"""Below this effective number of units there is no interval and no p value: they would be far too small."""
+_MANY_UNITS = 50
+"""From this effective number of units on, basic and BCa intervals hold what they promise; below, percentiles do."""
+Seeds = tuple[Sample, ...]
+"""The samples of one method's training seeds, over the same units."""
 Estimate = dict[str, float]
 """A value with its interval: `value`, `low`, `high`; NaN where undefined."""
 
@@ -51,13 +74,23 @@ def bootstrap(statistics: Sequence[Statistic], units: int, replicates: int, seed
     """Return the replicates of each statistic under shared weights, shape (len(statistics), replicates).
 
     `width` is the largest number of claims in any of the samples; it bounds the memory of statistics that spread the
-    weights over claims.
+    weights over claims. Statistics of sums share one product with the weights.
     """
     values = np.empty((len(statistics), replicates))
+    of_sums = [(row, each) for row, each in zip(values, statistics, strict=True) if isinstance(each, OfSums)]
+    others = [(row, each) for row, each in zip(values, statistics, strict=True) if not isinstance(each, OfSums)]
+    terms = np.hstack([each.terms for _, each in of_sums]) if of_sums else np.empty((units, 0))
+    ends = np.cumsum([each.terms.shape[1] for _, each in of_sums])
+    few = block_size(units, width)
     done = 0
-    for weights in weight_blocks(units, replicates, seed, block_size(units, width)):
-        for row, statistic in zip(values, statistics, strict=True):
-            row[done : done + len(weights)] = statistic(weights)
+    for weights in weight_blocks(units, replicates, seed, block_size(units, terms.shape[1])):
+        sums = weights @ terms
+        for (row, statistic), end in zip(of_sums, ends, strict=True):
+            row[done : done + len(weights)] = statistic.value(sums[:, end - statistic.terms.shape[1] : end])
+        for start in range(0, len(weights) if others else 0, few):
+            part = weights[start : start + few]
+            for row, each in others:
+                row[done + start : done + start + len(part)] = each(part)
         done += len(weights)
     return values
 
@@ -80,30 +113,54 @@ def interval(
     kind: IntervalKind = "percentile",
     value: float = float("nan"),
     left_out: FloatArray | None = None,
+    effective: float = math.inf,
 ) -> tuple[float, float]:
     """Return a 95 % interval of replicates (B,), over those that are defined.
 
     "percentile" takes their quantiles. "basic" mirrors these at the `value` on the sample. "bca" moves them for the
     bias of the replicates around `value` and for the skewness of the jackknife values `left_out` (units,) (Efron 1987);
-    without the latter, or where all replicates lie on one side of the value, it is the percentile interval. (NaN, NaN)
-    where fewer than half of the replicates are defined: an interval of a minority would describe other data.
+    without the latter, or where all replicates lie on one side of the value, it is the percentile interval. All kinds
+    are widened for few units, of which there are `effective` (`_tail`). (NaN, NaN) where fewer than half of the
+    replicates are defined, since an interval of a minority would describe other data, and where all are equal: data
+    that do not vary (every answer right) do not say how far the truth may lie from them.
     """
     defined = replicates[~np.isnan(replicates)]
-    if not len(defined) or 2 * len(defined) < len(replicates):
+    if not len(defined) or 2 * len(defined) < len(replicates) or np.ptp(defined) <= _ROUNDING:
         return float("nan"), float("nan")
-    tail = (1 - LEVEL) / 2
+    tail = _tail(effective)
     tails = (tail, 1 - tail)
     if kind == "bca" and left_out is not None:
-        tails = _bca_tails(defined, value, left_out[~np.isnan(left_out)])
+        tails = _bca_tails(defined, value, left_out[~np.isnan(left_out)], tail)
     low, high = (float(end) for end in np.quantile(defined, tails))
     return (2 * value - high, 2 * value - low) if kind == "basic" else (low, high)
 
 
-def _bca_tails(replicates: FloatArray, value: float, left_out: FloatArray) -> tuple[float, float]:
-    """Return the tails of the bias-corrected and accelerated interval."""
+def _tail(units: float) -> float:
+    """Return the tail of a 95 % interval of replicates over so many units.
+
+    Replicates of a mean vary less than the mean does, by the factor n / (n - 1) in their variance, and know nothing of
+    how uncertain that variance is, as t does. A smaller tail makes up for both (Hesterberg 2015: expanded percentiles).
+    """
     from scipy.special import ndtr, ndtri
 
     tail = (1 - LEVEL) / 2
+    return float(ndtr(widening(units) * ndtri(tail)))
+
+
+def widening(units: float) -> float:
+    """Return by how much replicates over so many units must be spread, for 95 % of them to reach as far as t does."""
+    from scipy.special import ndtri, stdtrit
+
+    if math.isinf(units):
+        return 1.0
+    tail = (1 - LEVEL) / 2
+    return math.sqrt(units / (units - 1)) * float(stdtrit(units - 1, tail) / ndtri(tail)) if units > 1 else math.inf
+
+
+def _bca_tails(replicates: FloatArray, value: float, left_out: FloatArray, tail: float) -> tuple[float, float]:
+    """Return the tails of the bias-corrected and accelerated interval."""
+    from scipy.special import ndtr, ndtri
+
     # Ties with the value count one half: statistics of few distinct values have many. Sums in another order differ in
     # their last digits.
     below = float(np.mean(replicates < value - _ROUNDING) + np.mean(replicates <= value + _ROUNDING)) / 2
@@ -118,8 +175,48 @@ def _bca_tails(replicates: FloatArray, value: float, left_out: FloatArray) -> tu
     return low, high
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A difference with its interval and its p value, all from one standard error; NaN where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
+    error: float
+    """The standard error."""
+    p: float
+    freedom: float
+    """Degrees of freedom of t."""
+
+
+def t_test(value: float, replicates: FloatArray, units: int, seeds: Sequence[tuple[float, int]] = ()) -> Difference:
+    """Return the test of a value against 0 by the standard error of its replicates (B,), t with `units` - 1.
+
+    `seeds` has the variance of each mean over training seeds that is in the value, and their number: it is added to the
+    squared standard error, and the degrees of freedom are those of such a sum (Satterthwaite 1946).
+
+    Nothing is known where fewer than half of the replicates are defined, or where they are all the same without being
+    0: data in which nothing varies do not say by how much the truth may lie elsewhere.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    none = float("nan")
+    nothing = Difference(value, none, none, none, none, units - 1)
+    defined = replicates[~np.isnan(replicates)]
+    if math.isnan(value) or units < 2 or len(defined) < 2 or 2 * len(defined) < len(replicates):
+        return nothing
+    parts = [(float(defined.var(ddof=1)), units), *seeds]
+    error = math.sqrt(sum(part for part, _ in parts))
+    if error <= _ROUNDING:
+        return Difference(0.0, 0.0, 0.0, 0.0, 1.0, units - 1) if abs(value) <= _ROUNDING else nothing
+    freedom = error**4 / sum(part**2 / (n - 1) for part, n in parts)
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    return Difference(value, value - half, value + half, error, p, freedom)
+
+
 class Estimates:
-    """Values, and intervals from one set of weights, of metrics on samples over the same units."""
+    """Values, intervals and tests from one set of weights, of metrics on samples over the same units."""
 
     def __init__(
         self,
@@ -132,35 +229,77 @@ class Estimates:
         statistics = {key: key[1].statistic(key[0]) for key in wanted}
         self._kind = kind
         self._values = {key: key[0].value(statistic) for key, statistic in statistics.items()}
-        resampled = {key: statistic for key, statistic in statistics.items() if key[1].interval}
+        resampled = {key: statistic for key, statistic in statistics.items() if key[1].interval or key[1].headline}
         width = max((len(sample) for sample, _ in resampled), default=0)
         drawn = bootstrap(list(resampled.values()), units, replicates, seed, width)
         self._drawn = dict(zip(resampled, drawn, strict=True))
         self._left_out: dict[tuple[Sample, Metric], FloatArray] = {}
         if kind == "bca":
-            smooth = {key: statistic for key, statistic in resampled.items() if key[1].smooth}
+            smooth = {key: statistic for key, statistic in resampled.items() if key[1].smooth and key[1].interval}
             self._left_out = {key: jackknife(statistic, units) for key, statistic in smooth.items()}
 
-    def of(self, sample: Sample, metric: Metric = CORRECTNESS) -> Estimate:
-        """Return a metric's value with its interval; one unit alone says nothing of how units vary."""
-        key = sample, metric
-        return self._estimate(sample, self._values[key], self._drawn.get(key), self._left_out.get(key))
+    def of(self, samples: Sample | Seeds, metric: Metric = CORRECTNESS) -> Estimate:
+        """Return a metric's value with its interval; few units say too little of how units vary.
 
-    def difference(self, mine: Sample, other: Sample, metric: Metric = CORRECTNESS) -> Estimate:
-        """Return the first value minus the second, with the interval of that difference under shared weights."""
-        a, b = (mine, metric), (other, metric)
-        left_out = self._left_out[a] - self._left_out[b] if a in self._left_out else None
-        value = self._values[a] - self._values[b]
-        return self._estimate(mine, value, self.differences(mine, other, metric), left_out)
-
-    def differences(self, mine: Sample, other: Sample, metric: Metric) -> FloatArray:
-        """Return the replicates of a difference, shape (replicates,)."""
-        return np.asarray(self._drawn[mine, metric] - self._drawn[other, metric])
-
-    def _estimate(
-        self, sample: Sample, value: float, replicates: FloatArray | None, left_out: FloatArray | None
-    ) -> Estimate:
-        low, high = float("nan"), float("nan")
-        if replicates is not None and not np.isnan(value) and sample.varies():
-            low, high = interval(replicates, self._kind, value, left_out)
+        Of several training seeds, it is the mean of their values, and the interval knows how seeds differ.
+        """
+        seeds = (samples,) if isinstance(samples, Sample) else samples
+        key = seeds[0], metric
+        value, low, high = self.mean(seeds, metric), float("nan"), float("nan")
+        value = float(signed_root(np.array(value))) if metric.squared else value
+        if metric.interval and not math.isnan(value) and min(each.effective for each in seeds) >= LEAST_UNITS:
+            if metric.squared or len(seeds) > 1:
+                found = self._test([(1.0, seeds)], metric)
+                least, most = metric.range
+                value, low, high = found.value, max(found.low, least), min(found.high, most)
+            else:
+                kind = self._kind if metric.smooth and seeds[0].effective >= _MANY_UNITS else "percentile"
+                low, high = interval(self._drawn[key], kind, value, self._left_out.get(key), seeds[0].effective)
         return {"value": value, "low": low, "high": high}
+
+    def test(self, mine: Sample | Seeds, other: Sample | Seeds, metric: Metric = CORRECTNESS) -> Difference:
+        """Return the first value (or mean over training seeds) less the second, with interval and p value.
+
+        For a metric that is the root of a squared error, it is the signed root of the difference of the squared errors,
+        and `error` is that of the difference of the squares.
+        """
+        sides = [(side,) if isinstance(side, Sample) else side for side in (mine, other)]
+        return self._test([(1.0, sides[0]), (-1.0, sides[1])], metric)
+
+    def _test(self, sides: Sequence[tuple[float, Seeds]], metric: Metric) -> Difference:
+        """Return the test of a sum of means over seeds, each times 1 or -1."""
+        value, replicates, seeds = 0.0, np.zeros(()), []
+        everything = [each for _, samples in sides for each in samples]
+        for sign, samples in sides:
+            value += sign * self.mean(samples, metric)
+            replicates = replicates + sign * self.replicates(samples, metric)
+            if len(samples) > 1:
+                spread = float(np.var([self.mean((each,), metric) for each in samples], ddof=1))
+                seeds.append((spread / len(samples), len(samples)))
+        if min(each.effective for each in everything) < LEAST_UNITS:
+            replicates = np.full(replicates.shape, np.nan)
+        found = t_test(value, replicates, min(map(_units, everything)), seeds)
+        if not metric.squared:
+            return found
+        value, low, high = (float(signed_root(np.array(end))) for end in (found.value, found.low, found.high))
+        return Difference(value, low, high, found.error, found.p, found.freedom)
+
+    def mean(self, samples: Seeds, metric: Metric) -> float:
+        """Return the mean over training seeds, of squares where a metric is a root of one."""
+        values = np.array([self._values[each, metric] for each in samples])
+        return float((signed_square(values) if metric.squared else values).mean())
+
+    def replicates(self, samples: Seeds, metric: Metric) -> FloatArray:
+        """Return the replicates of a mean over training seeds (replicates,), of squares where it is a root of one."""
+        drawn = np.stack([self._drawn[each, metric] for each in samples])
+        return np.asarray((signed_square(drawn) if metric.squared else drawn).mean(axis=0))
+
+    def difference(self, mine: Sample | Seeds, other: Sample | Seeds, metric: Metric = CORRECTNESS) -> Estimate:
+        """Return the first value less the second, with the interval of `test`."""
+        found = self.test(mine, other, metric)
+        return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _units(sample: Sample) -> int:
+    """Return the number of units that have claims."""
+    return int(np.count_nonzero(sample.counts))

@@ -1,43 +1,40 @@
-"""Which methods differ: paired differences, permutation tests, ranks as intervals, letters, and the power of it all.
+"""Which methods differ: paired differences with their tests, ranks as intervals, letters, and the power of it all.
 
-Two methods are compared on the examples for which both have a usable claim. The test swaps the two methods' claims in
-whole clusters at random: where the methods are exchangeable, the difference of a metric is as likely with any swap as
-without. p = (1 + swaps with a difference at least as large) / (1 + swaps) (Phipson & Smyth 2010). Holm's step-down
-adjusts the p values of one metric for the number of pairs. Ranks and letters follow from the pairs that then differ.
+Two methods are compared on the examples for which both have a usable claim. What is tested is the difference that is
+shown: its interval and its p value come from one standard error, that of the paired bootstrap (`bootstrap.t_test`).
+Holm's step-down adjusts the p values of one metric for the number of pairs. Ranks and letters follow from the pairs
+that then differ. A pair without a p value (too few patients, nothing that varies) is not in the family, nor differs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from conrad_bench.leaderboards.inference.bootstrap import Estimates, block_size
-from conrad_bench.leaderboards.metrics.base import FloatArray, Metric, Sample
+from conrad_bench.leaderboards.inference.bootstrap import Difference, Estimates, Seeds
+from conrad_bench.leaderboards.metrics.base import Metric, Sample
 
 LEVEL = 0.05
 """Methods differ where their adjusted p is below this."""
 POWER = 0.8
-_ROUNDING = 1e-12
-_MOST_CELLS = 2**21
-"""Weights of claims that are in memory at one time, where a metric spreads them over claims (16 MiB)."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 Pair = tuple[str, str]
 Samples = dict[str, Sample]
 """The samples of a method, by what a row of them is ("claim" or "example")."""
+Runs = Sequence[Samples]
+"""Those of each of its training seeds; of one, for most methods."""
 
 
 def comparisons(
-    pairs: Mapping[Pair, tuple[Samples, Samples]],
+    pairs: Mapping[Pair, tuple[Runs, Runs]],
     metrics: Sequence[Metric],
     values: Mapping[str, Mapping[str, float]],
     estimates: Estimates,
-    units: int,
-    swaps: int,
-    seed: int,
 ) -> dict[str, Any]:
     """Return what leaderboard.json holds under a task's `comparisons`; docs/formats.md has its keys.
 
@@ -52,24 +49,29 @@ def comparisons(
         sign = 1 if metric.better == "lower" else -1
         known = sorted(values.get(metric.name, {}), key=lambda m: (sign * values[metric.name][m], m))
         sides = {
-            pair: (a[metric.per], b[metric.per])
+            pair: (of(a, metric), of(b, metric))
             for pair, (a, b) in pairs.items()
-            if set(pair) <= set(known) and metric.per in a and metric.per in b and len(a[metric.per])
+            if set(pair) <= set(known) and metric.per in a[0] and metric.per in b[0] and len(a[0][metric.per])
         }
         if not sides:
             continue
-        chances = permutation_p(list(sides.values()), metric, units, swaps, seed)
+        tests = [estimates.test(mine, other, metric) for mine, other in sides.values()]
         family: list[dict[str, Any]] = [
             {
                 "metric": metric.name,
                 "a": first,
                 "b": second,
-                "n_units": int(np.count_nonzero(mine.counts)),
-                **estimates.difference(mine, other, metric),
-                "p": p,
+                "n_units": int(np.count_nonzero(mine[0].counts)),
+                "value": test.value,
+                "low": test.low,
+                "high": test.high,
+                "se": test.error,
+                "p": test.p,
                 "p_holm": adjusted,
             }
-            for ((first, second), (mine, other)), p, adjusted in zip(sides.items(), chances, holm(chances), strict=True)
+            for ((first, second), (mine, _)), test, adjusted in zip(
+                sides.items(), tests, holm([test.p for test in tests]), strict=True
+            )
         ]
         found += family
         beats = {
@@ -80,36 +82,25 @@ def comparisons(
         ranks[metric.name] = rank_intervals(known, beats)
         letters[metric.name] = letter_display(known, beats)
         if metric.name == "ece":
-            power = detectable([estimates.differences(mine, other, metric) for mine, other in sides.values()])
+            power = detectable(tests)
     return {"metrics": list(ranks), "pairs": found, "ranks": ranks, "letters": letters, "power": power}
 
 
-def permutation_p(
-    sides: Sequence[tuple[Sample, Sample]], metric: Metric, units: int, swaps: int, seed: int
-) -> list[float]:
-    """Return the p value of each pair: that a metric differs so much if the two methods' clusters may be swapped.
-
-    All pairs have the same `swaps`. A swap in which the metric is undefined counts as one with a large difference.
-    """
-    differences = [metric.swapped(a, b) for a, b in sides]
-    observed = [float(abs(difference(np.zeros((1, units)))[0])) for difference in differences]
-    reached = np.zeros(len(sides), np.int64)
-    generator = np.random.default_rng((seed, 1))
-    # Most metrics work on units here: blocks are for those, and claims only bound the memory.
-    step = max(2, min(block_size(2 * units), _MOST_CELLS // max(len(a) + len(b) for a, b in sides)))
-    for start in range(0, swaps, step):
-        drawn = generator.integers(2, size=(min(step, swaps - start), units)).astype(np.float64)
-        for i, difference in enumerate(differences):
-            reached[i] += np.sum(~(np.abs(difference(drawn)) < observed[i] - _ROUNDING))
-    return [float(1 + n) / (1 + swaps) for n in reached]
+def of(runs: Runs, metric: Metric) -> Seeds:
+    """Return the samples of a metric, one for each training seed."""
+    return tuple(samples[metric.per] for samples in runs)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number by Holm's step-down method (Holm 1979), in the order given."""
-    adjusted = [0.0] * len(p)
+    """Return p values adjusted for their number by Holm's step-down method (Holm 1979), in the order given.
+
+    One that is NaN is none: it stays so, and is not counted.
+    """
+    adjusted = [float("nan")] * len(p)
+    known = sorted((i for i in range(len(p)) if not math.isnan(p[i])), key=lambda i: p[i])
     largest = 0.0
-    for done, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - done) * p[i]))
+    for done, i in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - done) * p[i]))
         adjusted[i] = largest
     return adjusted
 
@@ -153,25 +144,26 @@ def _letter(index: int) -> str:
     return _LETTERS[place] + (str(turn) if turn else "")
 
 
-def detectable(differences: Sequence[FloatArray]) -> dict[str, Any]:
-    """Say how large a difference in ECE must be to be found, from each pair's bootstrap replicates of it.
+def detectable(tests: Sequence[Difference]) -> dict[str, Any]:
+    """Say how large a difference in ECE must be to be found, from each pair's test of it.
 
     A difference is found with probability 0.8 by a two-sided test at 0.05 / (number of pairs), Holm's strictest step,
-    if it is (z(1 - 0.025 / pairs) + z(0.8)) standard errors. `low`, `difference`, `high`: the smallest, the median and
+    if it is (t(1 - 0.025 / pairs) + t(0.8)) standard errors. `low`, `difference`, `high`: the smallest, the median and
     the largest over the pairs. Empty where no pair has a standard error.
     """
-    from scipy.special import ndtri
+    from scipy.special import stdtrit
 
-    spreads = [float(np.nanstd(each)) for each in differences if not np.isnan(each).all()]
-    if not spreads:
+    known = [test for test in tests if not math.isnan(test.error)]
+    if not known:
         return {}
-    factor = float(ndtri(1 - LEVEL / 2 / len(differences)) + ndtri(POWER))
-    low, middle, high = (factor * float(np.quantile(spreads, q)) for q in (0, 0.5, 1))
+    tail = LEVEL / 2 / len(known)
+    sizes = [test.error * float(stdtrit(test.freedom, 1 - tail) + stdtrit(test.freedom, POWER)) for test in known]
+    low, middle, high = (float(np.quantile(sizes, q)) for q in (0, 0.5, 1))
     return {
         "metric": "ece",
         "level": LEVEL,
         "power": POWER,
-        "comparisons": len(differences),
+        "comparisons": len(known),
         "difference": middle,
         "low": low,
         "high": high,

@@ -12,6 +12,7 @@ with conrad-bench are in `calibration`, `discrimination` and `selective`; `catal
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -25,8 +26,25 @@ from conrad_bench.leaderboards.metrics.ranking import Ranking
 
 Statistic = Callable[[FloatArray], FloatArray]
 
+
+@dataclass(frozen=True, eq=False)
+class OfSums:
+    """A statistic that sees sums over units alone. Those of many such statistics are one product of matrices."""
+
+    terms: FloatArray
+    """What is summed, of each unit (units, k)."""
+    value: Callable[[FloatArray], FloatArray]
+    """From the sums under weights (replicates, k) to values (replicates,)."""
+
+    def __call__(self, weights: FloatArray) -> FloatArray:
+        """Return the values under weights (replicates, units)."""
+        return self.value(weights @ self.terms)
+
+
 MAX_LEVELS = 21
-"""Up to this many distinct confidences, ECE groups by value; above, by bins."""
+"""Up to this many distinct confidences, ECE groups by value, where values repeat; otherwise by bins."""
+_REPEATS = 2
+"""Values repeat where there are at least this many claims for each of them."""
 BINS = 10
 """Number of equal-width bins, closed on the right; the first one holds 0 too."""
 _SCALE = 10**9
@@ -122,6 +140,11 @@ class Sample:
         return np.bincount(self.unit, minlength=self.units).astype(np.float64)
 
     @cached_property
+    def effective(self) -> float:
+        """The effective number of units (`effective_number`)."""
+        return effective_number(self.counts)
+
+    @cached_property
     def groups(self) -> IntArray:
         """The group of ECE of each claim, shape (n,)."""
         return groups(self.stated())
@@ -165,28 +188,15 @@ class Metric(BaseModel):
     worst_case: ClassVar[bool] = False
     """Whether rows show it with each unparsed claim counted as confidence 1 with correctness 0."""
     interval: ClassVar[bool] = True
-    """Whether it is resampled. Not where a replicate's repeated claims would change what it measures."""
+    """Whether it has an interval. Not where its replicates lie to one side of the value."""
     smooth: ClassVar[bool] = True
-    """Whether it is a smooth function of means, so that a BCa interval may be asked for."""
+    """Whether it is a smooth function of means, so that a basic or BCa interval may be asked for."""
+    squared: ClassVar[bool] = False
+    """Whether it is the signed root of a squared error: inference is made on its signed square."""
 
     def statistic(self, sample: Sample) -> Statistic:
         """Return the statistic of a sample: weights (replicates, units) to values (replicates,)."""
         raise NotImplementedError
-
-    def swapped(self, a: Sample, b: Sample) -> Statistic:
-        """Return the difference of two methods as a function of which units swap their claims.
-
-        From swaps (replicates, units), 1 where a unit's claims of `a` and of `b` change places and 0 elsewhere, to the
-        metric of the first side less that of the second, (replicates,). What the metric fixes when it looks at a sample
-        comes from the claims of both together, so that it is the same under every swap.
-        """
-        statistic = self.statistic(beside(a, b))
-
-        def difference(swaps: FloatArray) -> FloatArray:
-            kept = 1 - swaps
-            return np.asarray(statistic(np.hstack([kept, swaps])) - statistic(np.hstack([swaps, kept])))
-
-        return difference
 
 
 class Correctness(Metric):
@@ -234,9 +244,16 @@ def levels(confidence: FloatArray) -> IntArray:
 
 
 def by_level(confidence: FloatArray) -> bool:
-    """Tell whether ECE groups these confidences by distinct value (at most `MAX_LEVELS` of them) or by bins."""
+    """Tell whether ECE groups these confidences by distinct value or by bins.
+
+    By value where there are at most `MAX_LEVELS` of them and they repeat: a group of one claim would have that claim's
+    own error as its gap, however well calibrated the method is.
+    """
     # Most continuous confidences show within the first hundred that they are.
-    return all(len(np.unique(levels(some))) <= MAX_LEVELS for some in (confidence[:100], confidence))
+    if len(np.unique(levels(confidence[:100]))) > MAX_LEVELS:
+        return False
+    distinct = len(np.unique(levels(confidence)))
+    return distinct <= MAX_LEVELS and _REPEATS * distinct <= len(confidence)
 
 
 def groups(confidence: FloatArray) -> IntArray:
@@ -256,18 +273,18 @@ def collapse(confidence: FloatArray) -> dict[str, float]:
     return {"distinct": len(counts), "entropy": entropy, "largest_mass": float(share.max())}
 
 
-def beside(a: Sample, b: Sample) -> Sample:
-    """Return the claims of both samples over twice the units, those of the second behind those of the first."""
-    # Rows are in the order of their units, first of all.
-    confidence = None if a.confidence is None or b.confidence is None else np.concatenate([a.confidence, b.confidence])
-    unit = np.concatenate([a.unit, b.unit + a.units])
-    return Sample.in_order(confidence, np.concatenate([a.correctness, b.correctness]), unit, 2 * a.units)
+def effective_number(counts: FloatArray) -> float:
+    """Return Kish's effective number of units of these sizes: (sum of sizes)^2 / sum of squared sizes, 0 for none.
+
+    As many units of equal size would give a mean as precisely (Kish 1965, section 11.7).
+    """
+    squares = float(counts @ counts)
+    return float(counts.sum()) ** 2 / squares if squares else 0.0
 
 
 def mean_of(sample: Sample, term: FloatArray) -> Statistic:
     """Return the statistic that is the mean of a term (n,) over claims."""
-    sums = sample.totals(term)[:, 0]
-    return lambda weights: ratio(weights @ sums, weights @ sample.counts)
+    return OfSums(sample.totals(term, np.ones(len(sample))), lambda sums: ratio(sums[:, 0], sums[:, 1]))
 
 
 def centred(values: FloatArray) -> FloatArray:
@@ -275,6 +292,16 @@ def centred(values: FloatArray) -> FloatArray:
     if not len(values) or np.ptp(values) < 1 / _SCALE:
         return np.zeros_like(values)
     return np.asarray((values - values.mean()) / np.ptp(values))
+
+
+def signed_root(values: FloatArray) -> FloatArray:
+    """Return the root of each value's size, with its sign."""
+    return np.asarray(np.copysign(np.sqrt(np.abs(values)), values))
+
+
+def signed_square(values: FloatArray) -> FloatArray:
+    """Return what `signed_root` was taken of."""
+    return np.asarray(values * np.abs(values))
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from conrad_bench.leaderboards.metrics.base import (
     FloatArray,
     IntArray,
     Metric,
+    OfSums,
     Sample,
     Statistic,
     by_level,
@@ -24,14 +25,16 @@ from conrad_bench.leaderboards.metrics.base import (
     levels,
     mean_of,
     ratio,
+    signed_root,
 )
 
 
 class ECE(Metric):
     """Expected calibration error: sum over groups of (share of claims) * |mean confidence - mean correctness|.
 
-    Groups are the distinct confidences where there are at most 21 of them, otherwise 10 equal-width bins closed on the
-    right. In [0, 1], lower is better; near 0 biased upwards.
+    Groups are the distinct confidences where there are at most 21 of them and they repeat (two claims each on average),
+    otherwise 10 equal-width bins closed on the right. In [0, 1], lower is better. It is biased upwards, and its
+    replicates more so: the interval to read is that of `DebiasedECE`.
     """
 
     name = "ece"
@@ -39,10 +42,10 @@ class ECE(Metric):
     label = "ECE"
     better = "lower"
     range = (0.0, 1.0)
-    source = "Naeini et al. 2015; groups are the distinct confidences where there are at most 21"
+    source = "Naeini et al. 2015; groups are the distinct confidences where there are at most 21, and they repeat"
     headline = True
     worst_case = True
-    smooth = False
+    interval = False
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals by unit and group."""
@@ -50,7 +53,7 @@ class ECE(Metric):
 
 
 class EqualMassECE(Metric):
-    """ECE over 10 bins of about equally many claims; by distinct confidence where there are at most 21 of them.
+    """ECE over 10 bins of about equally many claims; by distinct confidence where ECE groups so.
 
     Claims with one confidence are in one bin: the bin of the middle of their ranks. In [0, 1], lower is better.
     """
@@ -61,7 +64,7 @@ class EqualMassECE(Metric):
     better = "lower"
     range = (0.0, 1.0)
     source = "Nguyen & O'Connor 2015 (adaptive bins)"
-    smooth = False
+    interval = False
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals by unit and bin."""
@@ -70,34 +73,38 @@ class EqualMassECE(Metric):
 
 
 class DebiasedECE(Metric):
-    """ECE without its bias near 0; it is 0 on average for calibrated confidences, and may be negative.
+    """Calibration error without its bias: the signed root of the mean squared gap, less what chance adds to it.
 
-    In each group, the gap g of mean confidence and mean correctness has the standard error s. A half of the data that
-    is drawn at random gives the sign, the other half the size; averaged over all splits (g normal), |g| becomes
-    g erf(g / (s sqrt 2)) - s sqrt(2 / pi) exp(-g^2 / 2s^2). s^2 is the sum over units of their squared summed
-    residuals, so it knows of the dependence within a patient. In [-1, 1], lower is better.
+    In each group, the squared gap of mean confidence and mean correctness is too large by the variance s^2 of that gap.
+    With the residual sums R_u (confidence - correctness) and claims n_u of its units, (R^2 - sum R_u^2) / (n^2 - sum
+    n_u^2) is free of it: products of different units alone, whatever the dependence within a unit. (With one claim a
+    unit this is gap^2 - s^2 / n.) Groups of one unit are left out. The mean over claims is 0 on average for calibrated
+    confidences, so it may be negative; shown is the root of its size with its sign. In [-1, 1], lower is better.
     """
 
     name = "ece_debiased"
-    summary = "ECE less its upward bias: sign and size of each gap from different halves of the data"
-    label = "ECE (debiased)"
+    summary = "calibration error (root mean square over the groups of ECE) without its upward bias; may be negative"
+    label = "cal. error"
     better = "lower"
     range = (-1.0, 1.0)
-    source = "cross-fitted form of the debiasing of Kumar, Liang & Ma 2019, section 5; docs/statistics.md derives it"
+    source = "Kumar, Liang & Ma 2019, section 5, with units in the place of claims"
+    headline = True
+    squared = True
 
     def statistic(self, sample: Sample) -> Statistic:
-        """Sums of residuals by unit and group, and their squares."""
-        from scipy.special import erf
+        """Sums of residuals and claims by unit and group, and their squares."""
+        residual, claims = sample.residuals, sample.cells(sample.groups, np.ones(len(sample)))
+        known = np.count_nonzero(claims, axis=0) > 1
+        residual, claims = residual[:, known], claims[:, known]
+        terms = np.hstack([residual, claims, residual**2, claims**2])
 
-        squares = sample.residuals**2
+        def value(sums: FloatArray) -> FloatArray:
+            gap, n, squares, pairs = np.split(sums, 4, axis=1)
+            size = n**2 - pairs
+            error = np.divide(n * (gap**2 - squares), size, out=np.zeros_like(size), where=size > 0.5)
+            return signed_root(ratio(error.sum(axis=1), n.sum(axis=1)))
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            gap, error = weights @ sample.residuals, np.sqrt(weights @ squares)
-            z = gap / np.where(error > 0, error, 1.0)
-            part = gap * erf(z / math.sqrt(2)) - error * math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2)
-            return ratio(part.sum(axis=1), weights @ sample.counts)
-
-        return statistic
+        return OfSums(terms, value)
 
 
 class MaximumError(Metric):
@@ -113,7 +120,7 @@ class MaximumError(Metric):
     better = "lower"
     range = (0.0, 1.0)
     source = "Naeini et al. 2015"
-    smooth = False
+    interval = False
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums of residuals and claims by unit and group."""
@@ -140,7 +147,7 @@ class SmoothECE(Metric):
     better = "lower"
     range = (0.0, 1.0)
     source = "Blasiok & Nakkiran 2024, as the package relplot computes it"
-    smooth = False
+    interval = False
 
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by unit of residuals times cosines, in which smoothing is a product."""
@@ -231,11 +238,11 @@ class BrierUncertainty(Metric):
         y = sample.correctness - (sample.correctness.mean() if len(sample) else 0.0)
         terms = sample.totals(y * y, y, np.ones(len(sample)))
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            squares, sums, count = (weights @ terms).T
-            return np.maximum(ratio(squares, count) - ratio(sums, count) ** 2, 0.0)
+        def value(sums: FloatArray) -> FloatArray:
+            squares, total, count = sums.T
+            return np.maximum(ratio(squares, count) - ratio(total, count) ** 2, 0.0)
 
-        return statistic
+        return OfSums(terms, value)
 
 
 class LogScore(Metric):
@@ -287,7 +294,8 @@ def mass_groups(confidence: FloatArray) -> IntArray:
 
 def _grouped_error(sample: Sample, residuals: FloatArray) -> Statistic:
     # The share times the difference of means is the summed residual over n.
-    return lambda weights: ratio(np.abs(weights @ residuals).sum(axis=1), weights @ sample.counts)
+    terms = np.column_stack([residuals, sample.counts])
+    return OfSums(terms, lambda sums: ratio(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1]))
 
 
 def _recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:

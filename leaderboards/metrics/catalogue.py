@@ -23,12 +23,12 @@ from conrad_bench.leaderboards.metrics.selective import AUGRC, AURC, CoverageAtR
 
 BUILT_IN: tuple[Metric, ...] = (
     ECE(),
+    DebiasedECE(),
     Pearson(),
     Brier(),
     AUROC(),
     CORRECTNESS,
     Quality(),
-    DebiasedECE(),
     SmoothECE(),
     EqualMassECE(),
     MaximumError(),

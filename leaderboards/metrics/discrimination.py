@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,12 +10,13 @@ from conrad_bench.leaderboards.metrics.base import (
     FloatArray,
     IntArray,
     Metric,
+    OfSums,
     Sample,
     Statistic,
     centred,
     ratio,
 )
-from conrad_bench.leaderboards.metrics.ranking import Levels, Ranking, by_unit, parts, rank_keys
+from conrad_bench.leaderboards.metrics.ranking import Levels, Ranking, by_unit, parts
 
 
 class Pearson(Metric):
@@ -39,15 +39,15 @@ class Pearson(Metric):
         x, y = centred(sample.stated()), centred(sample.correctness)
         terms = sample.totals(np.ones(len(sample)), x, y, x * x, y * y, x * y)
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            count, *sums = (weights @ terms).T
-            mean_x, mean_y, mean_xx, mean_yy, mean_xy = (ratio(total, count) for total in sums)
+        def value(sums: FloatArray) -> FloatArray:
+            count, *totals = sums.T
+            mean_x, mean_y, mean_xx, mean_yy, mean_xy = (ratio(total, count) for total in totals)
             variance_x, variance_y = mean_xx - mean_x**2, mean_yy - mean_y**2
             defined = (variance_x > 1e-12) & (variance_y > 1e-12)
             scale = np.sqrt(np.where(defined, variance_x * variance_y, np.nan))
             return np.clip((mean_xy - mean_x * mean_y) / scale, -1.0, 1.0)
 
-        return statistic
+        return OfSums(terms, value)
 
 
 class Spearman(Metric):
@@ -152,28 +152,6 @@ class AUROC(Metric):
         sides = sample.totals(sample.correctness, 1 - sample.correctness)
         return lambda weights: ratio(wins(weights), np.prod(weights @ sides, axis=1))
 
-    def swapped(self, a: Sample, b: Sample) -> Statistic:
-        """A quadratic form in the swaps, from the pairs of claims between any two units, where units are few."""
-        if a.units > _FEW_UNITS or (len(a) + len(b)) * a.units > _MOST_CELLS:
-            return super().swapped(a, b)
-        aa, ab, ba, bb = (_wins_by_unit(x, y) for x in (a, b) for y in (a, b))
-        quadratic, one = aa - ab - ba + bb, np.ones(a.units)
-        # With 1 - s for the units that stay: (1 - s) aa (1 - s) + (1 - s) ab s + s ba (1 - s) + s bb s, and its mirror.
-        linear = [one @ ab + ba @ one - aa @ one - one @ aa, ab @ one + one @ ba - bb @ one - one @ bb]
-        constant = aa.sum(), bb.sum()
-        right = [side.totals(side.correctness)[:, 0] for side in (a, b)]
-        wrong = [side.totals(1 - side.correctness)[:, 0] for side in (a, b)]
-
-        def difference(swaps: FloatArray) -> FloatArray:
-            both = np.einsum("ij,ij->i", swaps @ quadratic, swaps)
-            areas = []
-            for i in (0, 1):
-                sums = [own[i].sum() + swaps @ (own[1 - i] - own[i]) for own in (right, wrong)]
-                areas.append(ratio(both + swaps @ linear[i] + constant[i], sums[0] * sums[1]))
-            return np.asarray(areas[0] - areas[1])
-
-        return difference
-
 
 class AUPRC(Metric):
     """Area under the precision-recall curve for binary correctness, as average precision: sum of precision * recall
@@ -207,30 +185,6 @@ def _precision(block: Levels) -> FloatArray:
     # Where no claim is at the level or above it, none is correct.
     precision = block.correct_through / np.maximum(block.through, 1)
     return np.asarray(np.einsum("ij,ij->j", precision, block.correct))
-
-
-_FEW_UNITS = 1_000
-_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
-_MOST_CELLS = 2**24
-
-
-def _wins_by_unit(right: Sample, wrong: Sample) -> FloatArray:
-    """Return how often a unit's correct claims have a higher confidence than a unit's wrong claims in another sample.
-
-    Shape (units, units), ties counted one half.
-    """
-    good, bad = right.correctness == 1.0, wrong.correctness != 1.0
-    confidence = rank_keys(wrong.stated()[bad])
-    order = np.argsort(confidence, kind="stable")
-    # For each number of wrong claims, the lowest ones: how many are in each unit.
-    lowest = np.zeros((len(order) + 1, wrong.units))
-    lowest[np.arange(1, len(order) + 1), wrong.unit[bad][order]] = 1
-    np.cumsum(lowest, axis=0, out=lowest)
-    own = rank_keys(right.stated()[good])
-    below, through = (np.searchsorted(confidence[order], own, side=side) for side in _SIDES)
-    found = np.zeros((right.units, wrong.units))
-    np.add.at(found, right.unit[good], (lowest[below] + lowest[through]) / 2)
-    return found
 
 
 _PAIR_MEANS: WeakKeyDictionary[Sample, tuple[Statistic, Statistic, Statistic]] = WeakKeyDictionary()

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from conrad_bench.leaderboards.pages import plots, wording
+from conrad_bench.leaderboards.pages.html_subgroups import subgroup_tables
 from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
 from conrad_bench.text import html as escape
 from conrad_bench.types import STATUSES
@@ -85,6 +86,8 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
     yield "</p>"
     metrics = wording.columns(board, rows, headline=True)
     yield _scores(board, task, rows, metrics)
+    for note in (*wording.few_notes(rows), *wording.seed_notes(board, task, rows)):
+        yield f'<p class="small">{escape(note)}</p>'
     yield from _more(board, task, rows)
     if any("difference" in row for row in rows):
         yield f"<h3>Differences to a baseline on {escape(task)}</h3>"
@@ -95,7 +98,7 @@ def _task(board: dict[str, Any], task: str, number: int, colours: dict[str, int]
         )
         yield f'<div class="wide">{"".join(_forest(board, task, rows, metric) for metric in metrics)}</div>'
     yield from _comparisons(board, task)
-    yield from _subgroups(board, task)
+    yield from subgroup_tables(board, task)
     curves = [row for row in rows if row.get("risk_coverage")]
     if curves:
         yield f"<h3>Risk and coverage on {escape(task)}</h3>"
@@ -129,7 +132,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
     comparisons = board["tasks"][task].get("comparisons", {})
     ranks, letters = comparisons.get("ranks", {}), comparisons.get("letters", {})
     header = [("method", "text"), *((wording.column_title(board, task, metric), "") for metric in metrics)]
-    header += [("distinct", ""), ("n", ""), ("clusters", ""), ("unparsed", "")]
+    header += [("distinct", ""), ("n", ""), ("clusters (effective)", ""), ("unparsed", "")]
     worst = any(row.get("worst_case") for row in rows)
     header += [("worst case", "text")] if worst else []
     lines = []
@@ -144,7 +147,7 @@ def _scores(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], me
         distinct = f"{collapse['distinct']:,}" if collapse else "–"
         share = f'<span class="ci">largest {collapse["largest_mass"]:.0%}</span>' if collapse else ""
         cells.append(Cell(distinct + share, collapse["distinct"] if collapse else None))
-        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
+        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(wording.clusters_text(row), row["n_clusters"])]
         cells.append(Cell(f"{row['unparsed_rate']:.1%}", row["unparsed_rate"]))
         cells += [Cell(escape(wording.worst_text(board, task, row)), "", "text prose")] if worst else []
         lines.append((row["method"], cells))
@@ -162,35 +165,48 @@ def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Itera
     header = [("method", "text"), *((wording.column_title(board, task, metric), "") for metric in metrics)]
     lines = [(row["method"], [estimate_cell(row["metrics"].get(metric)) for metric in metrics]) for row in rows]
     yield f"<details><summary>{len(metrics)} more metrics on {escape(task)}</summary>"
-    yield table(f"More metrics on {task}; without brackets: not resampled", header, lines, "more")
+    yield table(f"More metrics on {task}; without brackets: no interval", header, lines, "more")
     yield "</details>"
 
 
 def _forest(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]], metric: str) -> str:
     found = [
-        (row["method"], row["difference"]["baseline"], row["difference"]["metrics"][metric])
+        (row["method"], row["difference"]["baseline"], row["difference"]["metrics"][metric], _seed_dots(row, metric))
         for row in rows
         if metric in row.get("difference", {}).get("metrics", {})
     ]
-    ends = [e[end] for _, _, e in found for end in ("value", "low", "high") if e[end] is not None]
+    ends = [e[end] for _, _, e, _ in found for end in ("value", "low", "high") if e[end] is not None]
     if not ends:
         return ""
+    ends += [value for *_, seeds in found for value in seeds]
     low, high = min(0.0, *ends), max(0.0, *ends)
     if high - low < 1e-9:
         low, high = -0.01, 0.01
     lower = wording.metric_info(board, metric)["better"] == "lower"
     lines = []
-    for method, _, estimate in found:
+    for method, _, estimate, seeds in found:
         good = None
         if estimate["low"] is not None and estimate["high"] is not None:
             sides = (estimate["high"] < 0, estimate["low"] > 0)
             good = None if not any(sides) else sides[0] == lower
         cell = estimate_cell(estimate, signed=True)
-        lines.append((method, [cell, Cell(plots.strip(estimate, low, high, good), None, "strip-cell")]))
-    bases = ", ".join(sorted({base for _, base, _ in found}))
+        lines.append((method, [cell, Cell(plots.strip(estimate, low, high, good, seeds), None, "strip-cell")]))
+    bases = ", ".join(sorted({base for _, base, _, _ in found}))
     header = [("method", "text"), ("difference", ""), (plots.strip_axis(low, high), "plot")]
     caption = f"{wording.column_title(board, task, metric)}: difference to {bases}"
     return table(caption, header, lines, "forest")
+
+
+def _seed_dots(row: dict[str, Any], metric: str) -> list[float]:
+    """Return where a row's training seeds stand around its difference: as far as they are from their mean.
+
+    None for the root of a squared error, whose differences do not add up.
+    """
+    values = row.get("seeds", {}).get("metrics", {}).get(metric, [])
+    middle, mean = row["difference"]["metrics"][metric]["value"], row["metrics"][metric]["value"]
+    if metric == "ece_debiased" or None in (middle, mean, *values):
+        return []
+    return [middle + value - mean for value in values]
 
 
 def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
@@ -214,34 +230,10 @@ def _comparisons(board: dict[str, Any], task: str) -> Iterator[str]:
         lines.append(
             (label, [*names, estimate_cell(pair, signed=True), *tests, Cell(f"{pair['n_units']:,}", pair["n_units"])])
         )
-    caption = f"Every two methods of {task} against each other: paired differences, permutation p, Holm-adjusted p"
+    caption = f"Every two methods of {task} against each other: paired differences, p of their t test, Holm-adjusted p"
     yield f"<details><summary>All {len(pairs):,} paired comparisons on {escape(task)}</summary>"
     yield table(caption, header, lines, "pairs", filtered=False)
     yield "</details>"
-
-
-def _subgroups(board: dict[str, Any], task: str) -> Iterator[str]:
-    rows = [row for row in board.get("subgroups", []) if row["task"] == task]
-    if not rows:
-        return
-    metrics = wording.columns(board, rows, headline=True)
-    column = rows[0]["subgroup"]["column"]
-    header = [
-        ("method", "text"),
-        (column, "text"),
-        *((wording.column_title(board, task, metric), "") for metric in metrics),
-    ]
-    header += [("n", ""), ("clusters", ""), ("warning", "text")]
-    lines = []
-    for row in rows:
-        about = row["subgroup"]
-        cells = [Cell(escape(about["value"]), about["value"], "text")]
-        cells += [estimate_cell(row["metrics"].get(metric)) for metric in metrics]
-        cells += [Cell(f"{row['n']:,}", row["n"]), Cell(f"{row['n_clusters']:,}", row["n_clusters"])]
-        cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text prose"))
-        lines.append((row["method"], cells))
-    yield f"<h3>By {escape(column)} on {escape(task)}</h3>"
-    yield table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
 
 
 def _reliability(row: dict[str, Any], label: str) -> str:
@@ -256,9 +248,11 @@ def _reliability(row: dict[str, Any], label: str) -> str:
     if null:
         ends = f"{null['low']:.3f} to {null['high']:.3f}"
         chance = f'<p class="small">If calibrated, ECE would be {ends} (p: {escape(wording.p_text(null["p"]))}).</p>'
+    error = row["metrics"].get("ece_debiased")
+    said = f"ECE {ece}" + (f", cal. error {wording.estimate_text(error)}" if error else "").replace("-", "−")
     return (
         f'<figure class="card" data-method="{escape(row["method"])}"><figcaption><h4>{escape(row["method"])}</h4>'
-        f'<p class="small">ECE {ece}</p>{chance}</figcaption>'
+        f'<p class="small">{said}</p>{chance}</figcaption>'
         f"{plots.reliability(row, label)}<details><summary>Numbers</summary>{numbers}</details></figure>"
     )
 

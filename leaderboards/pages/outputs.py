@@ -65,7 +65,14 @@ def csv_text(board: Mapping[str, Any]) -> str:
     metrics = [metric["name"] for metric in board["metrics"] if any(metric["name"] in row["metrics"] for row in rows)]
     statuses = sorted({status for row in rows for status in row["unparsed"]})
     header = ["task", "method", *(["subgroup", "subgroup_value"] if board.get("subgroups") else [])]
-    header += ["n", "n_clusters", "claims", "unparsed_rate", *(f"unparsed_{status}" for status in statuses)]
+    header += [
+        "n",
+        "n_clusters",
+        "effective_clusters",
+        "claims",
+        "unparsed_rate",
+        *(f"unparsed_{status}" for status in statuses),
+    ]
     header += ["distinct", "entropy", "largest_mass"]
     for metric in metrics:
         header += [metric, f"{metric}_low", f"{metric}_high"]
@@ -74,6 +81,7 @@ def csv_text(board: Mapping[str, Any]) -> str:
     writer.writerow({key: csv_cell(key) for key in header})
     for row in rows:
         line = {key: row[key] for key in ("task", "method", "n", "n_clusters", "claims", "unparsed_rate")}
+        line["effective_clusters"] = row.get("effective_clusters")
         line |= {f"unparsed_{status}": row["unparsed"].get(status, 0) for status in statuses}
         line |= row.get("collapse", {})
         if "subgroup" in row:

@@ -114,8 +114,12 @@ def _style(number: int) -> str:
     return f'class="curve c{number % _COLOURS}" stroke-dasharray="{dash}"'
 
 
-def strip(estimate: dict[str, float | None], low: float, high: float, good: bool | None) -> str:
+def strip(
+    estimate: dict[str, float | None], low: float, high: float, good: bool | None, seeds: Sequence[float] = ()
+) -> str:
     """Return the row of a forest plot: an interval on the axis from `low` to `high`, with a line at zero.
+
+    Each of `seeds`, the values of single training seeds, is a small dot.
 
     `good` says whether the whole interval is on the better side, on the worse one, or (None) neither. The table's cells
     have the numbers, so the strip is hidden from screen readers.
@@ -130,6 +134,7 @@ def strip(estimate: dict[str, float | None], low: float, high: float, good: bool
         parts.append(_line("whisker", x(estimate["low"]), middle, x(estimate["high"]), middle))
     if estimate["value"] is not None:
         parts.append(f'<circle class="dot" cx="{_n(x(estimate["value"]))}" cy="{_n(middle)}" r="4.5"/>')
+    parts += [f'<circle class="seed" cx="{_n(x(value))}" cy="{_n(middle - 8)}" r="2"/>' for value in seeds]
     mood = {True: "better", False: "worse", None: "open"}[good]
     inside = "".join(parts)
     return f'<svg class="strip {mood}" viewBox="0 0 {_n(width)} 24" aria-hidden="true" focusable="false">{inside}</svg>'

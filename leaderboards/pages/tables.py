@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.leaderboards.pages.wording import (
     CAVEATS,
     MEASURES,
+    clusters_text,
     column_title,
     columns,
     estimate_text,
+    few_notes,
     footnotes,
+    gap_notes,
     interval_note,
     p_text,
     phantom_note,
     ranked,
     run_text,
+    seed_notes,
     threshold_text,
     variants_of,
     worst_text,
@@ -56,6 +60,7 @@ def markdown(board: dict[str, Any]) -> str:
         parts = [row for row in board.get("subgroups", []) if row["task"] == task]
         if parts:
             lines += [f"### By {parts[0]['subgroup']['column']} on {task}", "", _subgroups(board, task, parts), ""]
+            lines += [*(line for note in gap_notes(board, task) for line in (note, "")), *_gaps(board, task)]
         flagged = [row for row in rows if "flagging" in row]
         if flagged:
             lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
@@ -83,7 +88,7 @@ def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str
     ranks = board["tasks"][task]["comparisons"]["ranks"]
     worst = any("worst_case" in row for row in rows)
     header = ["method", *(column_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
-    header += ["n", "clusters", "unparsed", *(["worst case"] if worst else [])]
+    header += ["n", "clusters (effective)", "unparsed", *(["worst case"] if worst else [])]
     body = []
     for row in rows:
         cells = [row["method"]]
@@ -91,7 +96,7 @@ def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str
             clear = ranks.get(metric, {}).get(row["method"]) == [1, 1]
             cells.append(_bold(estimate_text(row["metrics"].get(metric)), clear))
         cells.append(_collapse(row))
-        cells += [f"{row['n']:,}", f"{row['n_clusters']:,}", f"{row['unparsed_rate']:.1%}"]
+        cells += [f"{row['n']:,}", clusters_text(row), f"{row['unparsed_rate']:.1%}"]
         body.append([*cells, worst_text(board, task, row)] if worst else cells)
     return _table(header, body, 1)
 
@@ -132,7 +137,7 @@ def _null(null: dict[str, float] | None, key: str | None) -> str:
 
 def _more_notes(board: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines under a table of more metrics."""
-    yield "`conrad-bench list metrics` says what each metric is. Without brackets: not resampled."
+    yield "`conrad-bench list metrics` says what each metric is. Without brackets: no interval."
     if any(row.get("ece_null") for row in rows):
         yield (
             "ECE if calibrated: mean and middle 95 % of the ECE that a perfectly calibrated method with these "
@@ -161,8 +166,9 @@ def _rank_notes(board: dict[str, Any], task: str) -> Iterator[str]:
     found = about["comparisons"]
     pairs = sum(pair["metric"] == found["metrics"][0] for pair in found["pairs"])
     yield (
-        "Ranks that each method may have: those above it beat it, and it beats those below, by a permutation test "
-        f"that swaps whole clusters, at 0.05 after Holm's adjustment for {pairs} pair{'s' * (pairs > 1)} of methods. "
+        "Ranks that each method may have: those above it beat it, and it beats those below, by a t test of the paired "
+        "difference with its bootstrap standard error over clusters, at 0.05 after Holm's adjustment for "
+        f"{pairs} pair{'s' * (pairs > 1)} of methods. "
         "Methods with a letter in common cannot be told apart. In the first table, a best value is bold where its "
         "rank is clear."
     )
@@ -186,11 +192,26 @@ def _subgroups(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> 
         [
             *(row["method"], row["subgroup"]["value"]),
             *(estimate_text(row["metrics"].get(metric)) for metric in metrics),
-            *(f"{row['n']:,}", f"{row['n_clusters']:,}", row["subgroup"]["warning"] or ""),
+            *(f"{row['n']:,}", clusters_text(row), row["subgroup"]["warning"] or ""),
         ]
         for row in rows
     ]
-    return _table([*header, "n", "clusters", "warning"], body, 2)
+    return _table([*header, "n", "clusters (effective)", "warning"], body, 2)
+
+
+def _gaps(board: dict[str, Any], task: str) -> Iterator[str]:
+    """Yield the table of the gaps between the best and the worst subgroup."""
+    gaps = [gap for gap in board.get("subgroup_gaps", []) if gap["task"] == task]
+    if gaps:
+        header = ["method", "metric", "best", "worst", "gap", "p", "p, Holm"]
+        body = [
+            [
+                *(gap["method"], column_title(board, task, gap["metric"]), gap["best"], gap["worst"]),
+                *(estimate_text(gap), p_text(gap["p"]), p_text(gap["p_holm"])),
+            ]
+            for gap in gaps
+        ]
+        yield from (_table(header, body, 4), "")
 
 
 def _flagging(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
@@ -283,7 +304,7 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
         rows = list(ranked(board, task))
         metrics = columns(board, rows, headline=True)
         table = Table(title=task, title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
-        table.show_edge, table.padding, table.pad_edge = False, (0, 1, 0, 0), False
+        table.show_edge, table.padding, table.pad_edge = False, 0, False
         table.add_column("method", no_wrap=True)
         for metric in metrics:
             title = column_title(board, task, metric).replace("-", "-\n").replace(" ", "\n")
@@ -328,6 +349,8 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
     if about["left_out"]:
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
     yield from written_notes(rows)
+    yield from few_notes(rows)
+    yield from seed_notes(board, task, rows)
     for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
         links = [link(row["method"], row[key]) for row in rows if key in row]
         if links:

@@ -13,7 +13,11 @@ MEASURES = {
     "unimodal": "one hump ↑",
     "malformed": "malformed ↓",
 }
-_KINDS = {"percentile": "percentile", "basic": "basic", "bca": "BCa (percentile where a metric is not smooth)"}
+_KINDS = {
+    "percentile": "percentile",
+    "basic": "basic (percentile where a metric is not smooth, and below 50 effective clusters)",
+    "bca": "BCa (percentile where a metric is not smooth, and below 50 effective clusters)",
+}
 
 _EMBEDDED = "phantom-gemma3"
 """How the label of the embedded model begins."""
@@ -95,6 +99,42 @@ def p_text(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def clusters_text(row: Mapping[str, Any]) -> str:
+    """Return the number of a row's clusters, and the effective number in brackets."""
+    effective = row.get("effective_clusters")
+    return f"{row['n_clusters']:,}" + ("" if effective is None else f" ({effective:.1f})")
+
+
+def few_notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what to bear in mind where the clusters of some rows are few, and why some have no null band of ECE."""
+    for key, start in (("warning", "Few clusters"), ("ece_null_reason", "No p of calibration")):
+        said: dict[str, list[str]] = {}
+        for row in rows:
+            if row.get(key):
+                said.setdefault(row[key], []).append(row["method"])
+        if said:
+            yield f"{start}: " + "; ".join(f"{', '.join(methods)}: {text}" for text, methods in said.items()) + "."
+
+
+def seed_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield which rows are means over training seeds, with each seed's values, and which are of one training run."""
+    several = [row for row in rows if row.get("seeds")]
+    for row in several:
+        found = row["seeds"]
+        said = "; ".join(
+            f"{column_label(board, task, name)} " + ", ".join("–" if v is None else f"{v:z.3f}" for v in values)
+            for name in columns(board, rows, headline=True)
+            if (values := found["metrics"].get(name))
+        )
+        seeds = ", ".join(map(str, found["seeds"]))
+        yield f"{row['method']}: mean over the training seeds {seeds}, and counts of all of them. Each seed: {said}."
+    if several:
+        yield "Intervals and tests of these include how the seeds differ."
+    alone = [row["method"] for row in rows if row["method"] in board.get("random", []) and not row.get("seeds")]
+    if alone:
+        yield f"One training run each, whose randomness is not in the intervals: {', '.join(alone)}."
+
+
 def worst_text(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
     """Return a row's worst case on one line, empty where it has none."""
     values = row.get("worst_case", {})
@@ -121,20 +161,40 @@ def interval_note(board: dict[str, Any]) -> str:
     return f"In brackets: 95 % {_KINDS[board['interval']]} bootstrap, {board['replicates']:,} replicates over {unit}."
 
 
+def gap_notes(board: Mapping[str, Any], task: str) -> Iterator[str]:
+    """Yield what the gaps between a task's subgroups are, if it has any."""
+    if any(gap["task"] == task for gap in board.get("subgroup_gaps", [])):
+        yield (
+            "Gap between the best and the worst subgroup. The two were picked by looking: interval and p are those of "
+            "the range of all subgroups' errors, and hold whichever two are picked. Holm's adjustment is for the "
+            "number of methods. Left out: subgroups of fewer than 8 effective clusters, examples without a value, and "
+            "ECE, whose bias grows as subgroups shrink."
+        )
+
+
 def footnotes(board: dict[str, Any]) -> Iterator[str]:
     """Yield the footnotes."""
     yield (
         f"{interval_note(board)} Seed {board['seed']}. All methods of a task share the resampling weights; the paired "
-        "differences of all methods, with intervals and p values, are in leaderboard.json."
+        "differences of all methods, with intervals and p values, are in leaderboard.json. Both come from the "
+        "difference's bootstrap standard error and Student's t, so that p is below 0.05 where the interval excludes 0."
     )
     yield (
-        "ECE groups claims by distinct confidence where a method has at most 21 of them, otherwise into 10 equal-width "
-        "bins closed on the right; the groups are those of all its claims and stay fixed under resampling. ECE is "
-        "never negative, so near 0 it is biased upwards and its interval cannot reach 0."
+        "ECE groups claims by distinct confidence where a method has at most 21 of them and they repeat, else into "
+        "10 equal-width bins closed on the right; the groups are those of all its claims and stay fixed under "
+        "resampling. ECE is never negative, so near 0 it is biased upwards, and so are its replicates: it has no "
+        "interval. Cal. error (calibration error) is the root mean square of the same groups' gaps without that bias; "
+        "it may be negative, and its interval is the one to read. Differences of it are signed roots of differences of "
+        "squares."
+    )
+    yield (
+        "Clusters (effective): number of clusters, and how many of equal size would say as much (Kish). Below 30 there "
+        "is a warning and no p of calibration, below 8 no interval and no p value."
     )
     yield (
         "Unparsed claims (no usable confidence, empty or cut off, or not judged by the scorer) are in no metric. Above "
-        "1 % the worst case counts each as confidence 1 with correctness 0 (correlation has none)."
+        "1 % the worst case counts all of them as confidence 1 with correctness 0, or as confidence 0 with correctness "
+        "1, whichever is worse (correlation has none); it is never better than the value."
     )
     if any("image_unreadable" in row["unparsed"] for row in board["rows"]):
         yield (
