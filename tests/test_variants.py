@@ -291,7 +291,9 @@ def test_a_bundle_keeps_the_names_of_variants(toy: Toy, tmp_path: Path) -> None:
     assert config.options["toy.short"] == {"limit": 4, "scorer": "toy_match.b"}
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["methods"]["mean.b+histogram"]["method_name"] == "mean.b"
-    assert json.loads((bundle / "leaderboard.json").read_text())["variants"]["toy.short"].endswith("limit=4")
+    assert (
+        json.loads((bundle / "leaderboard.json").read_text())["variants"]["toy.short"] == "(left out)"
+    )  # the toy is a file's
     assert verify(bundle).differences == []
 
 

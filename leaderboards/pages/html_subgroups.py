@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 from conrad_bench.leaderboards.pages import wording
 from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
+from conrad_bench.text import html as escape
 
 
 def subgroup_tables(board: dict[str, Any], task: str) -> Iterator[str]:
