@@ -158,7 +158,7 @@ def test_a_killed_worker_costs_its_batch_and_nothing_is_lost_or_doubled(
     assert {text: counts[text] for text in texts[:3]} == dict.fromkeys(texts[:3], 1)  # the store had them
     again = {text for text, count in counts.items() if count > 1}
     assert "die once" in again
-    assert len(again) <= model.engine.batch_size
+    assert len(again) <= 2 * model.engine.batch_size  # what it had just answered may not have arrived
     shards = [path.name for path in store.folder.glob("*.parquet")]
     assert len(store) == len(texts)
     assert len(shards) == 2 + 7  # one for each batch: of 3, then of 13 prompts

@@ -23,6 +23,11 @@ from conrad_bench.cluster.folder import _LONGEST, private_folder
 
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
 
+HEARING = """import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup these tests' processes would not hear it
+from conrad_bench.cli import main
+main()"""
+
 
 @dataclass
 class Slow:
@@ -47,7 +52,7 @@ class Slow:
         arguments += ["--plugin", str(plugin), "--data-root", f"toy={root}", "--out", str(self.folder / "out")]
         arguments += ["--ray", "local", "--replicas", "2"] * self.ray
         return subprocess.Popen(
-            [sys.executable, "-c", "from conrad_bench.cli import main; main()", "run", *arguments]
+            [sys.executable, "-c", HEARING, "run", *arguments]
             + [word for option in options for word in ("-o", option)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
