@@ -258,7 +258,7 @@ def _(world: World) -> str:
     for _ in range(KILLS[0]):
         run = world.empty()
         process, said = world.commands.start(*world.command(run))
-        time.sleep(draw.uniform(0.2, 6))
+        time.sleep(draw.uniform(0.2, 3))
         if os.waitpid(process, os.WNOHANG)[0] == 0:
             os.killpg(process, signal.SIGKILL)
             os.waitpid(process, 0)
