@@ -23,11 +23,6 @@ from conrad_bench.cluster.folder import _LONGEST, private_folder
 
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
 
-HEARING = """import signal
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup these tests' processes would not hear it
-from conrad_bench.cli import main
-main()"""
-
 
 @dataclass
 class Slow:
@@ -52,7 +47,7 @@ class Slow:
         arguments += ["--plugin", str(plugin), "--data-root", f"toy={root}", "--out", str(self.folder / "out")]
         arguments += ["--ray", "local", "--replicas", "2"] * self.ray
         return subprocess.Popen(
-            [sys.executable, "-c", HEARING, "run", *arguments]
+            [sys.executable, "-c", "from conrad_bench.cli import main; main()", "run", *arguments]
             + [word for option in options for word in ("-o", option)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,7 +85,9 @@ class Slow:
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Slow]:
     temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # short, as sockets need it
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the runs would not hear it
     yield Slow(tmp_path, temporary)
+    signal.signal(signal.SIGHUP, before)
     shutil.rmtree(temporary)
 
 
