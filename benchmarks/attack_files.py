@@ -261,10 +261,7 @@ def _(world: World) -> str:
 @row(12, "the run's folder vanishes while it runs", "said; the same command goes on")
 def _(world: World) -> str:
     run = world.empty()
-    process, said = world.commands.start(*world.command(run))
-    until = time.monotonic() + 60
-    while not list(run.glob("rollouts/*.parquet")) and time.monotonic() < until:
-        time.sleep(0.005)
+    process, said = world.begun(run)
     run.rename(world.empty())
     done = world.commands.wait(process, said)
     expect(done.code == 1 and str(run) in done.last, f"exit {done.code}: {done.last}")

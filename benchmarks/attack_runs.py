@@ -298,10 +298,7 @@ def _(world: World) -> str:
 @row(7, "SIGTERM in the middle of a run", "exit 130, and the same command continues")
 def _(world: World) -> str:
     run = world.empty()
-    process, said = world.commands.start(*world.command(run))
-    until = time.monotonic() + 60
-    while not list(run.glob("rollouts/*.parquet")) and time.monotonic() < until:
-        time.sleep(0.005)
+    process, said = world.begun(run)
     os.kill(process, signal.SIGTERM)
     done = world.commands.wait(process, said)
     expect(done.code == 130 and "the same command continues" in done.err, f"exit {done.code}: {done.last}")

@@ -170,6 +170,14 @@ class World:
         self._copies += 1
         return self.folder / f"new-{self._copies}"
 
+    def begun(self, run: Path) -> tuple[int, Path]:
+        """Start a run, and return once it has kept answers: its process, and where it writes what it says."""
+        process, said = self.commands.start(*self.command(run))
+        until = time.monotonic() + 60
+        while not list(run.glob("rollouts/*.parquet")) and time.monotonic() < until:
+            time.sleep(0.005)
+        return process, said
+
     def test_study(self) -> Path:
         """Return the report of the first study that the run is evaluated on."""
         frame = records(self.reference, "verbalized")

@@ -65,7 +65,7 @@ def rehearse(
     with storage_errors(beside), TemporaryDirectory(prefix=".rehearsal-", dir=beside) as folder:
         counted = preview(plan, Path(folder) / "none", reporter, data)
         with RolloutStore(Path(folder) / "rollouts") as store:
-            model = Model(plan.engine, store, reporter)
+            model = Model(plan.engine, store, reporter, beside=tuple(plan.judges.values()))
             stage = _Stage(plan, data, model, reporter, Path(folder), examples or plan.engine.batch_size, steps)
             stage.play()
     return report(plan, stage.played, counted, stage.examples)

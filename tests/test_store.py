@@ -143,23 +143,27 @@ while True:
 """
 
 
+def killed(script: str, folder: Path, pause: float) -> int:
+    """Let a script write rows, kill it, and return how many it says that it had written."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    time.sleep(pause)
+    process.send_signal(signal.SIGKILL)
+    rest = process.stdout.read()
+    process.wait()
+    process.stdout.close()
+    return int([line for line in (first + rest).splitlines() if line][-1])
+
+
 def test_completed_appends_outlive_a_kill(folder: Path) -> None:
-    completed = 0
     for pause in (0.02, 0.15, 0.05):
-        process = subprocess.Popen(
-            [sys.executable, "-c", APPEND_FOR_EVER, str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        )
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read()
-        process.wait()
-        process.stdout.close()
-        completed = int([line for line in (first + rest).splitlines() if line][-1])
+        completed = killed(APPEND_FOR_EVER, folder, pause)
         with RolloutStore(folder) as store:
             assert completed <= len(store) <= completed + 2
             assert store.damaged == []
@@ -174,22 +178,8 @@ NOTE_FOR_EVER = NOTE_FOR_EVER.replace("number += 2", "number += 1")
 
 def test_what_was_noted_outlives_a_kill(folder: Path) -> None:
     """Row for row, whether it had come into a shard or not."""
-    completed = 0
     for pause in (0.02, 0.15, 0.05):
-        process = subprocess.Popen(
-            [sys.executable, "-c", NOTE_FOR_EVER, str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        )
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read()
-        process.wait()
-        process.stdout.close()
-        completed = int([line for line in (first + rest).splitlines() if line][-1])
+        completed = killed(NOTE_FOR_EVER, folder, pause)
         with RolloutStore(folder) as store:
             assert completed <= len(store) <= completed + 1
             assert store.damaged == []

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -86,7 +85,7 @@ class VLLMEngine(VLLMOptions):
         """
         if self._needs_transformers(adapter):
             return self._aside(jobs, lambda part: self._beside.generate(part, sampling, adapter))
-        return self._answered([Call("generate", ([job], sampling, adapter)) for job in jobs], adapter)
+        return self._answered([Call("generate", ([job], sampling, adapter)) for job in jobs])
 
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], adapter: Path | None
@@ -102,7 +101,7 @@ class VLLMEngine(VLLMOptions):
                 items, lambda part: self._beside.score([p for p, _ in part], [c for _, c in part], adapter)
             )
         calls = [Call("score", ([p], [texts], adapter)) for p, texts in zip(prompts, continuations, strict=True)]
-        return self._answered(calls, adapter)
+        return self._answered(calls)
 
     def at_once(self, method: str, adapter: Path | None) -> int:
         """Return the number of requests under way at once, or 0 for what the transformers engine does in batches."""
@@ -118,22 +117,27 @@ class VLLMEngine(VLLMOptions):
                 yield ticket, call.run(self)
                 taken = take(True)
                 continue
+            served = self._serve(adapter)
             ahead, others = deque([taken]), deque[tuple[Ticket, Call]]()
 
             def following(
-                wait: bool, adapter: Path | None = adapter, ahead: deque[Any] = ahead, others: deque[Any] = others
+                wait: bool,
+                served: Served = served,
+                adapter: Path | None = adapter,
+                ahead: deque[Any] = ahead,
+                others: deque[Any] = others,
             ) -> tuple[Ticket, Asked | ImageError] | None:
                 while len(ahead) < _AHEAD and not others:
                     got = take(wait and not ahead)
                     if got is None:
                         break
-                    same = self.at_once(got[1].method, adapter) > 0 and got[1].adapter == adapter
+                    same = got[1].method != "hidden" and got[1].adapter == adapter
                     (ahead if same else others).append(got)
-                    if same:
-                        self._open_ahead(got[1])
-                return None if not ahead else (ahead[0][0], self._asked(ahead.popleft()[1]))
+                    if same and served.pictures is not None:
+                        served.pictures.ahead(path for prompt in got[1].prompts() for path in prompt.images)
+                return None if not ahead else (ahead[0][0], _asked(served, ahead.popleft()[1]))
 
-            for done, result in self._flow(following, adapter):
+            for done, result in self._flow(served, following, adapter):
                 yield done, Answered([result] if isinstance(result, ImageError) else result)
             taken = others.popleft() if others else None
 
@@ -205,28 +209,18 @@ class VLLMEngine(VLLMOptions):
             self._served = start(self, rank)
         return self._served
 
-    def _answered(self, calls: Sequence[Call], adapter: Path | None) -> list[Any]:
+    def _answered(self, calls: Sequence[Call]) -> list[Any]:
         """Return the answers to calls of one prompt each. Raises ImageError for the first image that cannot be read."""
-        left = deque(enumerate(calls))
-        self._serve(adapter)
+        left = iter(enumerate(calls))
+        results = dict(self.stream(lambda _wait: next(left, None)))
+        answers = [results[number].answers[0] for number in range(len(calls))]
+        for answer in answers:
+            if isinstance(answer, ImageError):
+                raise answer
+        return answers
 
-        def take(_wait: bool) -> tuple[int, Asked | ImageError] | None:
-            if not left:
-                return None
-            number, call = left.popleft()
-            for _, soon in islice(left, 1):
-                self._open_ahead(soon)
-            return number, self._asked(call)
-
-        results = dict(self._flow(take, adapter))
-        broken = [result for result in results.values() if isinstance(result, ImageError)]
-        if broken:
-            raise broken[0]
-        return [results[number][0] for number in range(len(calls))]
-
-    def _flow(self, take: Any, adapter: Path | None) -> Iterator[tuple[Any, Any]]:
+    def _flow(self, served: Served, take: Any, adapter: Path | None) -> Iterator[tuple[Any, Any]]:
         """Yield the results of what is taken; see `flow`. Raises EngineError where vLLM fails."""
-        served = self._serve(adapter)
         lora = None if adapter is None else self._adapter(served, adapter)
         try:
             yield from flow(served, take, lora, self.concurrency)
@@ -236,19 +230,6 @@ class VLLMEngine(VLLMOptions):
             self._stop()
             problem = f"vLLM failed ({type(error).__name__})"
             raise EngineError(f"{problem}; set VLLM_LOGGING_LEVEL=ERROR to see why, data included") from error
-
-    def _asked(self, call: Call) -> Asked | ImageError:
-        """Return a call's requests, or the error of an image that cannot be read."""
-        served = self._serve(call.adapter)
-        try:
-            return (writing if call.method == "generate" else scoring)(served, *call.arguments[:2])
-        except ImageError as error:
-            return error.with_traceback(None)  # its frames would hold the images
-
-    def _open_ahead(self, call: Call) -> None:
-        """Let threads open the images of a call that comes soon."""
-        if self._served is not None and self._served.pictures is not None:
-            self._served.pictures.ahead(path for prompt in call.prompts() for path in prompt.images)
 
     def _adapter(self, served: Served, folder: Path) -> Any:
         """Return vLLM's request for an adapter, loaded as the only one. Raises ModelError."""
@@ -324,3 +305,11 @@ def _version() -> str:
     raise MissingExtra(
         'engine vllm needs vLLM: pip install "vllm==0.32.0" on a machine with a GPU; docs/engines.md says how on a CPU'
     )
+
+
+def _asked(served: Served, call: Call) -> Asked | ImageError:
+    """Return a call's requests, or the error of an image that cannot be read."""
+    try:
+        return (writing if call.method == "generate" else scoring)(served, *call.arguments[:2])
+    except ImageError as error:
+        return error.with_traceback(None)  # its frames would hold the images
