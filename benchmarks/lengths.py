@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from conrad_bench import register_engine
 from conrad_bench.engines import vllm
 from conrad_bench.engines.vllm import VLLMEngine
 from conrad_bench.engines.vllm_requests import Asked, writing
@@ -95,6 +96,13 @@ def of_length(served: Any, jobs: Any, sampling: Sampling) -> Asked:
 
 
 vllm.writing = of_length
+
+
+@register_engine
+class RealLengths(VLLMEngine):
+    """The engine by a name of its own: what loads this file as a plugin gets responses of these lengths."""
+
+    name = "real_lengths"
 
 
 class Draining(VLLMEngine):

@@ -1,13 +1,15 @@
 """Throughput of the rollout stage beside the bare library, on the same model and prompts of the same kind.
 
-    python benchmarks/rollouts.py --engine vllm|transformers [--prompts 256] [--rounds 5] [--replicas 2]
+    python benchmarks/rollouts.py --engine vllm|transformers [--prompts 256] [--rounds 5] [--replicas 2 [--lengths]]
 
 The rollout stage is what a run does: prompts of the phantom world's studies (one or two images each) through
 `conrad_bench.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine holds,
 or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
 (nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading the
 model is left out. `--replicas N` measures N replicas on Ray beside one on Ray instead, each from its first answered
-batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy."""
+batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy. `--lengths` lets vLLM write as many tokens as real
+findings have (lengths.py).
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,7 @@ def staged(engine: Engine, folder: Path) -> Callable[[Sequence[Prompt]], int]:
     return lambda prompts: sum(len(response.token_ids) for response in model.generate(prompts, SAMPLING))
 
 
-def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
+def on_ray(engine: Engine, plugins: Sequence[Path], replicas: int, prompts: Sequence[Prompt]) -> float:
     """Return the rate of replicas on Ray, each of which has answered one batch before."""
     from conrad_bench.cluster.cluster import Cluster
 
@@ -102,7 +104,7 @@ def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
     batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     calls = [Call("generate", ([Job(prompt) for prompt in batch], SAMPLING, None)) for batch in batches]
     written = 0
-    with Cluster("local", replicas) as cluster:
+    with Cluster("local", replicas, plugins=plugins) as cluster:
         deque(cluster.run(engine, calls[: first // size]), maxlen=0)
         began = time.perf_counter()
         for _, answered in cluster.run(engine, calls[first // size :]):
@@ -110,13 +112,15 @@ def on_ray(engine: Engine, replicas: int, prompts: Sequence[Prompt]) -> float:
         return written / (time.perf_counter() - began)
 
 
-def compare_replicas(engine: Engine, replicas: int, rounds: int, prompts: Sequence[Prompt]) -> None:
+def compare_replicas(
+    engine: Engine, plugins: Sequence[Path], replicas: int, rounds: int, prompts: Sequence[Prompt]
+) -> None:
     """Print the rates of one replica and of several, in turns."""
     rates: dict[int, list[float]] = {1: [], replicas: []}
     part = len(prompts) // (2 * rounds)
     for turn in range(2 * rounds):
         number = (1, replicas)[turn % 2]
-        rates[number].append(on_ray(engine, number, prompts[turn * part : (turn + 1) * part]))
+        rates[number].append(on_ray(engine, plugins, number, prompts[turn * part : (turn + 1) * part]))
     print("| replicas | tokens a second (each round) | median |\n| --- | --- | --- |")
     for number, found in rates.items():
         print(f"| {number} | {', '.join(f'{rate:,.0f}' for rate in found)} | {statistics.median(found):,.0f} |")
@@ -131,14 +135,16 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=256, help="prompts in each round, on each side")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--replicas", type=int, default=0)
+    parser.add_argument("--lengths", action="store_true", help="responses as long as real findings, with --replicas")
     arguments = parser.parse_args()
-    registry = Registry()
+    plugins = [Path(__file__).with_name("lengths.py")] if arguments.lengths else []
+    registry = Registry(plugins)
     sides = 3 if arguments.engine == "vllm" and not arguments.replicas else 2
     needed = sides * (arguments.rounds * arguments.prompts + 8)
     given = {
         "methods": ["base"],
         "tasks": ["mimic_report"],
-        "engine": arguments.engine,
+        "engine": "real_lengths" if arguments.lengths else arguments.engine,
         "options": {"phantom": {"studies": 2 * needed}},
     }
     plan = make_plan(load_config(None, given, registry), registry)
@@ -147,7 +153,7 @@ def main() -> None:
     if len(prompts) < needed:
         raise SystemExit(f"{needed} prompts are needed, and the phantom world gave {len(prompts)}")
     if arguments.replicas:
-        compare_replicas(plan.engine, arguments.replicas, arguments.rounds, prompts)
+        compare_replicas(plan.engine, plugins, arguments.replicas, arguments.rounds, prompts)
         return
     with tempfile.TemporaryDirectory() as folder:
         runs: dict[str, Callable[[Sequence[Prompt]], int]] = {"rollout stage": staged(plan.engine, Path(folder) / "1")}

@@ -3,7 +3,7 @@
     ConradBenchError              exit code 1: something failed while working
       UserError                   exit code 2: something the user asked for cannot be done as asked
         ConfigError               a config file, an option or a command-line value
-        PluginError               a plugin that does not import, or two with one name
+        PluginError               a plugin that does not import or breaks its contract, or two with one name
         PlanError                 methods, tasks and engine do not fit together (all mismatches listed)
         DataError                 a data root, a file or a line in it
           ImageError              a file that holds no image, or none that can be read; costs its example, not the run

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import file_sha256, read_json
-from conrad_bench.types import TRAINING, Example
+from conrad_bench.types import Example
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def fit_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loaded],
     parts = _common(plan, method, task)
     parts["training examples"] = examples_digest([*loaded.split("train"), *loaded.split("validate")])
     inner = learner_name(name)
-    if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
+    if isinstance(method, Recalibrated) and method.method.learns():
         parts[f"artifact of {inner}"] = artifact_digest(artifact_folder(out, inner, task_name))
     return parts
 
@@ -74,7 +74,7 @@ def record_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loade
     parts["test examples"] = examples_digest(data[task_name].split("test"))
     if task_name in plan.qualities:
         parts["quality scorer"] = _judging(plan, plan.qualities[task_name])
-    if TRAINING in method.needs:
+    if method.learns():
         parts["artifact"] = artifact_digest(artifact_folder(out, name, task.fit_on or task_name))
     return parts
 

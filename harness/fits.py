@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conrad_bench.errors import StorageError, TrainingError
+from conrad_bench.contracts import declared, place
+from conrad_bench.errors import PluginError, StorageError, TrainingError
 from conrad_bench.fingerprints import ARTIFACT, artifact_files, artifact_folder, fit_parts
 from conrad_bench.judging import make_judge
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
 from conrad_bench.storage import read_json, storage_errors, write_text
-from conrad_bench.types import TRAINING
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 BEGUN = ".begun.json"
 """What a fit that has not ended is made from, in its folder: only the same fit goes on from its checkpoints."""
+
+Files = dict[Path, tuple[int, int]]
+"""Size and time of change (ns) by path."""
 
 
 def fit_side_by_side(
@@ -44,7 +47,7 @@ def fit_side_by_side(
         (learner_name(name), plan.tasks[task_name].fit_on or task_name): learns
         for task_name in plan.config.tasks
         for name, method in plan.methods.items()
-        if TRAINING in (learns := learner(method)).needs
+        if (learns := learner(method)).learns()
         and not learns.asks_while_training()
         and not records_path(out, name, task_name).is_file()
     }
@@ -74,7 +77,7 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
     folder = artifact_folder(out, name, task_name)
     inner = learner_name(name)
-    if isinstance(method, Recalibrated) and TRAINING in method.method.needs:
+    if isinstance(method, Recalibrated) and method.method.learns():
         fit(with_inner(plan, name), inner, task_name, data, model, out)
     marker = folder / ARTIFACT
     if marker.is_file():
@@ -89,9 +92,12 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     write_text(begun, json.dumps(parts, indent=1, sort_keys=True) + "\n")
     train, validation = loaded.split("train"), loaded.split("validate")
     met = replace(model, unreadable={})
-    method.fit(task, train, validation, fitting(plan, method, met), make_judge(plan, task, met), folder)
+    asked = declared(fitting(plan, method, met), method)
+    before = finished_files(out)
+    method.fit(task, train, validation, asked, make_judge(plan, task, met), folder)
     model.unreadable.update(met.unreadable)
     model.store.check_there()
+    check_fit(method, out, folder, before)
     check_weights(folder)
     content = {
         "method": name,
@@ -114,6 +120,35 @@ def with_inner(plan: Plan, name: str) -> Plan:
     if inner in plan.methods or not isinstance(method, Recalibrated):
         return plan
     return replace(plan, methods={**plan.methods, inner: method.method})
+
+
+def finished_files(run: Path) -> Files:
+    """Return the files of a run that no fit has any business with: all but the rollouts and fits in the making."""
+    found = {}
+    for top in run.iterdir():
+        making = top.name == "artifacts"
+        for path in () if top.name == "rollouts" else (top, *top.rglob("*")):
+            ours = not making or (top / path.relative_to(top).parts[0] / ARTIFACT).is_file() if path != top else True
+            if ours and path.is_file() and not path.name.endswith(".tmp"):
+                status = path.stat()
+                found[path] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def check_fit(method: Method, run: Path, folder: Path, before: Files) -> None:
+    """Raise PluginError unless a fit left something in its folder, and nothing elsewhere in the run's.
+
+    `before` are the `finished_files` of the time when it began.
+    """
+    where = f"method {method.name!r} ({place(type(learner(method)), 'fit')})"
+    if not any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*")):
+        raise PluginError(f"{where}: fit left nothing in its folder; it must write what it learned into `out`")
+    after = finished_files(run)
+    changed = sorted(path for path in before if after.get(path) != before[path])
+    made = sorted(path for path in after.keys() - before.keys() if path.relative_to(run).parts[0] != "artifacts")
+    if changed or made:
+        what = (changed + made)[0].relative_to(run)
+        raise PluginError(f"{where}: fit wrote outside its folder ({what}); it must write into `out` alone")
 
 
 def check_weights(folder: Path) -> None:

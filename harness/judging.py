@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from conrad_bench.contracts import check_scores
 from conrad_bench.methods.base import Judge
 from conrad_bench.plan import Plan
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
@@ -31,8 +32,9 @@ def scored(
 ) -> list[Score]:
     """Return the scores of claims; a scorer that asks a model gets its engine, behind the same store."""
     if scorer.name not in plan.judges:
-        return scorer.score(pairs, granularity)
-    return scorer.score(pairs, granularity, model.judged_by(plan.judges[scorer.name]))
+        return check_scores(scorer, pairs, scorer.score(pairs, granularity))
+    judge = model.judged_by(plan.judges[scorer.name])
+    return check_scores(scorer, pairs, scorer.score(pairs, granularity, judge))
 
 
 def response_qualities(
@@ -53,7 +55,7 @@ def response_qualities(
         for i, (example, estimate) in enumerate(zip(examples, estimates, strict=True)):
             if least is not None and all(claim.confidence is None for claim in estimate.claims):
                 continue  # nothing was stated that claims could be kept by
-            if estimate.response.finish_reason == "image_unreadable":
+            if estimate.response.finish_reason == "image_unreadable" or estimate.claims[0].status == "method_failed":
                 continue
             kept = [c for c in estimate.claims if least is None or (c.confidence or 0.0) >= least - 1e-9]
             columns[i][column] = 0.0

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
+from conrad_bench.contracts import estimated, said
 from conrad_bench.course import Course, rehearsed
-from conrad_bench.errors import ConfigError, ConradBenchError, DataError, PluginError, StorageError
+from conrad_bench.errors import ConfigError, DataError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import learner
@@ -151,7 +152,7 @@ def _carry_out(
     for note in notes:
         reporter.say(note)
     make_private(out)
-    failures: list[Exception] = []
+    failures: dict[str, tuple[Exception, str]] = {}
     with RolloutStore(out / "rollouts") as store, remembered(out / "digests.json"), cluster or nullcontext():
         for line in check_config(out, plan):  # once more: only now nobody else can write one
             reporter.say(f"goes on with another setting that changes no answer: {line}")
@@ -162,7 +163,7 @@ def _carry_out(
         about = board_context(plan, data, notes)
         write_text(out / "context.json", context_file(about, fingerprints))
         if cluster is not None:
-            training = any(TRAINING in method.needs for method in plan.methods.values())
+            training = any(TRAINING in learner(method).needs for method in plan.methods.values())
             reporter.say(f"on Ray: {cluster.share}" + f"; {cluster.training.of('training worker')}" * training)
         for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
             leftover.unlink(missing_ok=True)
@@ -180,17 +181,17 @@ def _carry_out(
             reporter.say(f"{name} on {task_name} ({course})")
             try:
                 with course.part((name, task_name)):
-                    _evaluate(plan, name, task_name, data, model, out, unfit)
+                    _evaluate(plan, name, task_name, data, model, out, unfit, reporter)
             except StorageError:
                 raise
             except (Exception, SystemExit) as caught:
                 # A plugin that ends the program fails like any other.
                 error = caught if isinstance(caught, Exception) else PluginError(f"{name} tried to end the program")
-                # Other errors' messages could quote a report.
-                said = str(error) if isinstance(error, ConradBenchError) else f"unexpected {type(error).__name__}"
-                reporter.say(f"{name} on {task_name} failed: {said}")
+                log = _write_log(out, name, task_name, "".join(traceback.format_exception(caught)))
+                problem = f"{said(error, plan.methods[name])}; {log}"
+                reporter.say(f"{name} on {task_name} failed: {problem}")
+                failures[f"{name} on {task_name}"] = error, problem
                 traceback.clear_frames(caught.__traceback__)  # they would keep the model of a training that failed
-                failures.append(error)
             if new := list(model.unreadable.values())[told:]:
                 reporter.say(f"images that cannot be read, with their examples left out: {len(new):,}; {new[0]}")
                 told += len(new)
@@ -199,16 +200,29 @@ def _carry_out(
             engine.close()
         rollouts = store.counts()
         store.check_there()
-    if failures and not any((out / "records").glob("*.parquet")):
-        raise failures[0]
+    first = next((error for error, _ in failures.values()), None)
+    if first is not None and not any((out / "records").glob("*.parquet")):
+        raise first
     with reporter.stage("leaderboard", 1) as advance:
         board = write_leaderboard(out, about)
         advance(1)
-    if failures:
-        raise failures[0]
+    if first is not None:
+        reporter.say(
+            f"failed: {len(failures)} of {len(parts)} (the same command tries them again)\n"
+            + "".join(f"  - {part}: {problem}\n" for part, (_, problem) in failures.items())
+            + f"the leaderboard of the others: {out / 'leaderboard.html'}"
+        )
+        raise first
     content = manifest(plan, data, fingerprints, rollouts, result_sums(out), reporter)
     write_text(out / "manifest.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     return board
+
+
+def _write_log(out: Path, name: str, task_name: str, text: str) -> Path:
+    """Write what went wrong with a method on a task into the run's folder, and return the file."""
+    path = out / "logs" / f"{name}@{task_name}.log"
+    write_text(path, f"This may quote reports: look before you pass it on.\n{text}")
+    return path
 
 
 def _evaluate(
@@ -219,6 +233,7 @@ def _evaluate(
     model: Model,
     out: Path,
     unfit: dict[tuple[str, str], Exception],
+    reporter: Reporter,
 ) -> None:
     """Fit a method if it learns, estimate and score the test examples, and write their records.
 
@@ -231,12 +246,19 @@ def _evaluate(
     judge = make_judge(plan, task, model)
     test = data[task_name].split("test")
     artifact = None
-    if TRAINING in method.needs:
+    if method.learns():
         fit_on = task.fit_on or task_name
         if (learner_name(name), fit_on) in unfit:
             raise unfit[learner_name(name), fit_on]
         artifact = fit(plan, name, fit_on, data, model, out)
-    estimates = method.estimate(task, test, model, judge, artifact)
+    found = estimated(method, task, test, model, judge, artifact)
+    estimates = found.estimates
+    if found.failed:
+        lines = [f"{id}: {problem}" for id, problem in found.failed.items()]
+        log = _write_log(out, name, task_name, "\n".join(lines) + "\n")
+        reporter.say(
+            f"{name} on {task_name} failed on {len(lines):,} of {len(test):,} examples, first on {lines[0]}; {log}"
+        )
     if all(estimate.response.finish_reason == "image_unreadable" for estimate in estimates):
         first = next(model.unreadable[p] for e in test for p in e.images if p in model.unreadable)
         raise DataError(f"not one of the {len(test):,} test examples has images that can be read; {first}")

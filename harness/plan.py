@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, with_phantom_profile
+from conrad_bench.contracts import checked_examples
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import ConfigError, DataError, HubUnreachable, PlanError
 from conrad_bench.methods.base import Method
@@ -24,7 +25,7 @@ from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
-from conrad_bench.types import CHANCE, TRAINING, Example, Split
+from conrad_bench.types import CHANCE, FITTING, Split
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     that is no folder, ModelError for a model whose folder is not there or holds none.
     """
     tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
-    learning = any(TRAINING in _class(name, registry).needs or "+" in name for name in config.methods)
+    learning = any(_class(name, registry).learns() or "+" in name for name in config.methods)
     for task in list(tasks.values()) if learning else []:
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
@@ -221,7 +222,7 @@ def _mismatches(
     engine: Engine, methods: dict[str, Method], tasks: dict[str, Task], roots: dict[str, Path | None]
 ) -> Iterable[str]:
     for name, method in methods.items():
-        missing = sorted(method.requirements() - engine.provides)
+        missing = sorted(method.requirements() - engine.provides - {FITTING})
         if missing:
             yield f"method {name!r} needs {', '.join(missing)}, which engine {engine.name!r} does not provide"
         granularities = learner(method).granularities
@@ -274,7 +275,7 @@ def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded]
         root = Path(str(task.hub_id()))
     elif root is None:
         root = phantom_root(str(task.phantom_layout), plan.config.phantom, reporter)
-    read, learns = {} if read is None else read, any(TRAINING in method.needs for method in plan.methods.values())
+    read, learns = {} if read is None else read, any(method.learns() for method in plan.methods.values())
     key = root, task.data_options()
     if key not in read:
         try:
@@ -286,14 +287,13 @@ def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded]
                     "it anew"
                 ) from error
             raise
-    loaded = read[key]
+    loaded = Loaded(examples=checked_examples(task, read[key].examples), left_out=read[key].left_out)
     test = loaded.split("test")
     if not test:
         raise DataError(_lacking(name, root, loaded, "test"))
     limit = task.limit or plan.config.limit
     kept = {example.id for example in test[:limit]}
     examples = [e for e in loaded.examples if e.split != "test" or e.id in kept]
-    _check_splits(name, examples)
     if task.fit_on is None and learns:
         for split in ("train", "validate"):
             if not any(e.split == split for e in examples):
@@ -322,19 +322,6 @@ def _lacking(name: str, root: Path, loaded: Loaded, split: Split) -> str:
     others = "".join(f", but {number:,} {other}" for other, number in there.items())
     reasons = ", ".join(f"{why} ({number:,})" for why, number in loaded.left_out.most_common())
     return f"task {name!r}: {root} holds no {split} examples{others}" + (f": left out: {reasons}" if reasons else "")
-
-
-def _check_splits(name: str, examples: list[Example]) -> None:
-    """Refuse data in which a cluster (patient, image) belongs to two splits: test numbers would not be honest."""
-    splits: dict[str, set[str]] = {}
-    for example in examples:
-        splits.setdefault(example.cluster, set()).add(example.split)
-    shared = sorted(cluster for cluster, found in splits.items() if len(found) > 1)
-    if shared:
-        raise DataError(
-            f"task {name!r}: {len(shared)} patients (or images) are in more than one split, for example {shared[0]} in "
-            f"{' and '.join(sorted(splits[shared[0]]))}; each must be in one split only"
-        )
 
 
 def check_overlap(task: Task, data: Mapping[str, Loaded]) -> None:

@@ -12,7 +12,6 @@ from conrad_bench.engines.base import Engine
 from conrad_bench.engines.opening import check_header, unreadable
 from conrad_bench.fingerprints import artifact_folder
 from conrad_bench.plan import Plan
-from conrad_bench.types import TRAINING
 
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
@@ -37,7 +36,7 @@ def look_at_images(plan: Plan, data: dict[str, Loaded], reporter: Reporter) -> d
     Those of training and validation examples count where a method learns. A file that is whole in its header and torn
     behind it is found when it is decoded. Films take about 0.1 ms each on a local disk.
     """
-    learns = any(TRAINING in method.needs for method in plan.methods.values())
+    learns = any(method.learns() for method in plan.methods.values())
     paths = dict.fromkeys(
         path
         for name, loaded in data.items()

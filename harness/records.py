@@ -31,7 +31,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import ConradBenchError, DataError, StorageError
+from conrad_bench.errors import DataError, StorageError
 from conrad_bench.reading.elicitation import LEVELS
 from conrad_bench.reading.thoughts import thinks
 from conrad_bench.storage import read_regular, write_bytes
@@ -300,8 +300,8 @@ def record_rows(
 ) -> list[dict[str, object]]:
     """Return one record for each claim.
 
-    A claim whose correctness is unknown becomes `scorer_failed`; one without a response, since an image of its example
-    cannot be read, `image_unreadable`.
+    `estimates` are in the order of the examples. A claim whose correctness is unknown becomes `scorer_failed`; one
+    without a response, since an image of its example cannot be read, `image_unreadable`.
     """
     attributes = sorted({name for example in examples for name in example.attributes})
     read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
@@ -310,8 +310,6 @@ def record_rows(
     rows: list[dict[str, object]] = []
     together = zip(examples, estimates, scores, qualities, thoughtful, strict=True)
     for example, estimate, judged, quality, thought in together:
-        if estimate.example_id != example.id:
-            raise ConradBenchError(f"method {method!r} returned its estimates in another order than the examples")
         for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
             status = "scorer_failed" if score.value is None and claim.status == "ok" else claim.status
             if estimate.response.finish_reason == "image_unreadable":
@@ -325,7 +323,7 @@ def record_rows(
                     "cluster": example.cluster,
                     "claim": index,
                     "confidence": claim.confidence,
-                    "correctness": None if status in ("empty", "image_unreadable") else score.value,
+                    "correctness": None if status in ("empty", "image_unreadable", "method_failed") else score.value,
                     "status": status,
                     "response": estimate.response.key,
                     **quality,

@@ -19,11 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.contracts import declared, estimated
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
-from conrad_bench.errors import HubUnreachable, StorageError
+from conrad_bench.errors import HubUnreachable, PluginError, StorageError
 from conrad_bench.fingerprints import artifact_folder
-from conrad_bench.fits import fitting
+from conrad_bench.fits import check_fit, finished_files, fitting
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
@@ -33,7 +34,7 @@ from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.storage import storage_errors
-from conrad_bench.types import TRAINING, Claim, Example, Message, Prompt, Sampling, Score
+from conrad_bench.types import Claim, Example, Message, Prompt, Sampling, Score
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class _Stage:
 
     def _method(self, name: str, method: Method, task: Task) -> None:
         artifact = None
-        if TRAINING in method.needs:
+        if method.learns():
             artifact = self._fit(name, method, task.fit_on or task.name)
             if artifact is None:
                 self.played.append(Played("estimate", task.name, name, why="not played: the fit failed"))
@@ -181,7 +182,10 @@ class _Stage:
         factor = len(everyone) / len(test)
         with self._playing("estimate", task.name, name, factor) as played:
             self._load(self.plan.engine, "")
-            estimates = method.estimate(task, test, self.model, self._judge(task), artifact)
+            found = estimated(method, task, test, self.model, self._judge(task), artifact)
+            if found.failed:
+                raise PluginError(f"method {name!r} failed on an example: {next(iter(found.failed.values()))}")
+            estimates = found.estimates
         if played.failed:
             return
         with self._playing("score", task.name, name, factor):
@@ -194,7 +198,7 @@ class _Stage:
         if (name, task_name) in self._fits:
             return self._fits[name, task_name]
         inner = learner_name(name)
-        if inner != name and TRAINING in learner(method).needs and self._fit(inner, learner(method), task_name) is None:
+        if inner != name and learner(method).learns() and self._fit(inner, learner(method), task_name) is None:
             self.played.append(Played("fit", task_name, name, why="not played: the fit of the method itself failed"))
             self._fits[name, task_name] = None
             return None
@@ -212,7 +216,10 @@ class _Stage:
             # Where more examples do not make more steps, they make longer ones: the epochs of a probe.
             played.steps_factor, played.step_factor = learned, asked if learned == 1 else 1.0
             self._load(self.plan.engine, "")
-            method.fit(task, few, validation, fitting(self.plan, method, self.model), self._judge(task), folder)
+            before = finished_files(self.folder)
+            model = declared(fitting(self.plan, method, self.model), method)
+            method.fit(task, few, validation, model, self._judge(task), folder)
+            check_fit(method, self.folder, folder, before)
         self._fits[name, task_name] = None if played.failed else folder
         return self._fits[name, task_name]
 

@@ -13,7 +13,6 @@ from conrad_bench.fits import with_inner
 from conrad_bench.methods.recalibrated import Recalibrated
 from conrad_bench.records import made_from, records_path
 from conrad_bench.storage import file_sha256, read_json, storage_errors
-from conrad_bench.types import TRAINING
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def stale_results(plan: Plan, data: Mapping[str, Loaded], out: Path) -> Iterator
         for name, method in plan.methods.items():
             fitted_on = plan.tasks[task_name].fit_on or task_name
             fits = [learner_name(name), name] if isinstance(method, Recalibrated) else [name]
-            for fit in fits if TRAINING in method.needs else ():
+            for fit in fits if method.learns() else ():
                 folder = artifact_folder(out, fit, fitted_on)
                 if folder in gone or not (folder / ARTIFACT).is_file():
                     continue

@@ -9,20 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Split = Literal["train", "validate", "test"]
 Granularity = Literal["report", "sentence", "answer"]
 Status = Literal[
-    "ok", "no_confidence", "out_of_range", "no_answer", "empty", "truncated", "scorer_failed", "image_unreadable"
-]
-FinishReason = Literal["stop", "length", "image_unreadable"]
-"""The model ended its response; it was cut off; or there is none, since an image of the prompt cannot be read."""
-
-END = "\x03"
-"""The end of a model's turn, as the last character of a continuation that is scored with it."""
-
-STATUSES: tuple[Status, ...] = (
     "ok",
     "no_confidence",
     "out_of_range",
@@ -31,7 +22,15 @@ STATUSES: tuple[Status, ...] = (
     "truncated",
     "scorer_failed",
     "image_unreadable",
-)
+    "method_failed",
+]
+FinishReason = Literal["stop", "length", "image_unreadable"]
+"""The model ended its response; it was cut off; or there is none, since an image of the prompt cannot be read."""
+
+END = "\x03"
+"""The end of a model's turn, as the last character of a continuation that is scored with it."""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 # What methods need and engines provide.
@@ -39,14 +38,16 @@ LOGPROBS = "logprobs"
 """Log-probabilities of generated or given tokens."""
 HIDDEN_STATES = "hidden_states"
 """Hidden states of a chosen layer at chosen tokens."""
+FITTING = "fitting"
+"""A fit on the task's training and validation examples before anything is estimated. Every engine serves it."""
 TRAINING = "training"
-"""A differentiable torch model, and a fit on the task's training examples."""
+"""A fit that trains a differentiable torch model."""
 SAMPLING = "sampling"
 """Several sampled responses to one prompt."""
 
-CHANCE = frozenset({TRAINING, SAMPLING})
+CHANCE = frozenset({FITTING, TRAINING, SAMPLING})
 """Needs of methods whose confidences depend on a seed."""
-NEEDS = (LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING)
+NEEDS = (LOGPROBS, HIDDEN_STATES, FITTING, TRAINING, SAMPLING)
 
 
 @dataclass(frozen=True, slots=True)

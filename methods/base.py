@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from conrad_bench.types import Claim, Estimate, Example, Granularity, Prompt, Response, Sampling, Score, Status
+from conrad_bench.types import (
+    FITTING,
+    TRAINING,
+    Claim,
+    Estimate,
+    Example,
+    Granularity,
+    Prompt,
+    Response,
+    Sampling,
+    Score,
+    Status,
+)
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -40,9 +52,9 @@ Judge = Callable[[Sequence[Example], Sequence[Sequence[Claim]]], list[list[Score
 class Method(BaseModel):
     """A way to get a confidence in [0, 1] for every claim. Its fields are its options.
 
-    A method that learns lists `TRAINING` in `needs` and implements `fit`; what it learned lies in the folder `out` that
-    `fit` is given, as safetensors or JSON, and is handed to `estimate` as `artifact`. Methods never cache: they ask the
-    model, whose store answers what was generated before.
+    A method that learns lists `FITTING` in `needs`, or `TRAINING` where it trains the model itself, and implements
+    `fit`. What it learned lies in the folder `out` that `fit` is given, as safetensors or JSON, and is handed to
+    `estimate` as `artifact`. Methods never cache: they ask the model, whose store answers what was generated before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +69,11 @@ class Method(BaseModel):
 
     seed: int = 0
     """Seeds every random choice of the method; the run's seed unless set."""
+
+    @classmethod
+    def learns(cls) -> bool:
+        """Return whether the method is fitted before it estimates."""
+        return not cls.needs.isdisjoint({FITTING, TRAINING})
 
     def requirements(self) -> frozenset[str]:
         """Return what the method needs of an engine with these options; `needs` unless an option asks for more."""
@@ -93,8 +110,8 @@ class Method(BaseModel):
     ) -> list[Estimate]:
         """Return one estimate for each example, in the order given.
 
-        `artifact` is what `fit` left, or None. `judge` is for comparing responses with each other; the examples'
-        references are not for `estimate`.
+        `artifact` is what `fit` left, or None. The examples come without their references. `judge` is for comparing
+        responses with each other: give it examples with the response to compare with in the reference's place.
         """
         raise NotImplementedError
 
@@ -137,6 +154,11 @@ def respond(
     prompts = [task.prompt(example, elicit) for example in examples]
     responses = model.generate(prompts, Sampling(max_tokens=max_tokens))
     return Responses(examples, prompts, responses, [task.claims(response, elicit) for response in responses])
+
+
+def without_references(examples: Sequence[Example]) -> list[Example]:
+    """Return examples as a method sees them while it estimates."""
+    return [replace(example, reference="") for example in examples]
 
 
 def drawn(examples: Sequence[Example], number: int, seed: int) -> list[Example]:

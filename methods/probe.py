@@ -13,7 +13,7 @@ from conrad_bench.errors import TrainingError
 from conrad_bench.methods.base import Judge, Method, Responses, Step, drawn, respond
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.settings import Tracker, tracker_problem
-from conrad_bench.types import HIDDEN_STATES, TRAINING, Estimate, Example, Granularity, Sampling
+from conrad_bench.types import FITTING, HIDDEN_STATES, Estimate, Example, Granularity, Sampling
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -26,7 +26,7 @@ class Probe(Method):
     name: ClassVar[str] = "probe"
     summary: ClassVar[str] = "an MLP on hidden states of the claim's tokens, trained to predict its correctness"
     source: ClassVar[str] = "Azaria & Mitchell 2023; ConRad, section 3 (Trained Probe)"
-    needs: ClassVar = frozenset({HIDDEN_STATES, TRAINING})
+    needs: ClassVar = frozenset({HIDDEN_STATES, FITTING})
 
     samples: int = Field(3000, ge=1)
     """Training examples at report and answer level (paper: 3000)."""

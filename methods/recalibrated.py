@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, SerializeAsAny
 
-from conrad_bench.methods.base import Judge, Method, Step, drawn
+from conrad_bench.methods.base import Judge, Method, Step, drawn, without_references
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.recalibrators import Kind, fit_recalibrator, load_recalibrator
-from conrad_bench.types import TRAINING, Estimate, Example, Granularity
+from conrad_bench.types import FITTING, Estimate, Example, Granularity
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -26,7 +26,7 @@ class Recalibrated(Method):
 
     name: ClassVar[str] = "recalibrated"
     summary: ClassVar[str] = "a method's confidence, mapped by a recalibrator"
-    needs: ClassVar = frozenset({TRAINING})
+    needs: ClassVar = frozenset({FITTING})
 
     method: SerializeAsAny[Method]
     method_name: str
@@ -36,7 +36,7 @@ class Recalibrated(Method):
 
     def requirements(self) -> frozenset[str]:
         """The method's own requirements, and validation examples to fit on."""
-        return self.method.requirements() | (self.needs if TRAINING in self.method.needs else frozenset())
+        return self.method.requirements() | self.needs
 
     def problem(self, granularity: Granularity) -> str | None:
         """What stands against the method itself."""
@@ -62,7 +62,7 @@ class Recalibrated(Method):
     ) -> None:
         """Fit the map on the validation examples, with the method as it was fitted before."""
         chosen = drawn(validation, self.samples, self.seed)
-        estimates = self.method.estimate(task, chosen, model, judge, self._inner(out))
+        estimates = self.method.estimate(task, without_references(chosen), model, judge, self._inner(out))
         scores = judge(chosen, [estimate.claims for estimate in estimates])
         pairs = [
             (claim.confidence, score.value)
@@ -74,7 +74,7 @@ class Recalibrated(Method):
 
     def _inner(self, out: Path) -> Path | None:
         """Return the artifact of the method itself, which lies beside this one's."""
-        if TRAINING not in self.method.needs:
+        if not self.method.learns():
             return None
         return out.with_name(f"{self.method_name}@{out.name.rpartition('@')[2]}")
 
