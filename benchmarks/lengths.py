@@ -3,24 +3,29 @@
     python benchmarks/lengths.py [--prompts 512] [--concurrency 128] [--rounds 3]
 
 
-Responses get as many tokens as the findings of real reports have: the lengths are drawn from the quantiles below, of
-the 3425 findings of IU-Xray (Open-i) in the tokens of Gemma 3, the end of the turn included. The model is the embedded
-one, which would write less; so it is not let end before. Both ways go through `conrad_bench.Model` into a store on
-disk, with as many requests at once at most. Rates are generated tokens a CPU second, loading and a first batch left
-out. On a CPU a step takes longer the more requests it has, so waiting for the last ones of a batch costs little where
-the model is tiny; where reading the weights is what takes time, as on a GPU, it costs what it costs there.
+Responses get as many tokens as the findings of real reports have: the lengths are drawn from the quantiles in
+paced.py, of the 3425 findings of IU-Xray (Open-i) in the tokens of Gemma 3, the end of the turn included. The model
+is the embedded one, which would write less; so it is not let end before. Both ways go through `conrad_bench.Model`
+into a store on disk, with as many requests at once at most. Rates are generated tokens a CPU second, loading and a
+first batch left out. On a CPU a step takes longer the more requests it has, so waiting for the last ones of a batch
+costs little where the model is tiny; where reading the weights is what takes time, as on a GPU, it costs what it
+costs there.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # as a plugin, too
+
+from paced import QUANTILES, drawn
 
 from conrad_bench import register_engine
 from conrad_bench.engines import vllm
@@ -30,58 +35,6 @@ from conrad_bench.progress import Reporter
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.types import Message, Prompt, Sampling
-
-QUANTILES = (
-    2,
-    18,
-    20,
-    22,
-    25,
-    26,
-    27,
-    29,
-    30,
-    31,
-    33,
-    34,
-    34,
-    35,
-    36,
-    38,
-    39,
-    39,
-    40,
-    41,
-    42,
-    43,
-    44,
-    45,
-    46,
-    47,
-    49,
-    50,
-    51,
-    53,
-    55,
-    57,
-    59,
-    62,
-    65,
-    67,
-    71,
-    77,
-    83,
-    94,
-    213,
-)
-"""Lengths at 0, 2.5, 5, ... 100 %."""
-
-
-def drawn(seed: int) -> int:
-    """Return a length, by the seed of a response."""
-    place = random.Random(seed).random() * (len(QUANTILES) - 1)
-    low, part = int(place), place % 1
-    return round(QUANTILES[low] * (1 - part) + QUANTILES[low + 1] * part)
 
 
 def of_length(served: Any, jobs: Any, sampling: Sampling) -> Asked:

@@ -1,14 +1,16 @@
 """Throughput of the rollout stage beside the bare library, on the same model and prompts of the same kind.
 
-    python benchmarks/rollouts.py --engine vllm|transformers [--prompts 256] [--rounds 5] [--replicas 2 [--lengths]]
+    python benchmarks/rollouts.py --engine vllm|transformers|paced [--prompts 256] [--rounds 5]
+                                  [--replicas 2 [--lengths]]
 
 The rollout stage is what a run does: prompts of the phantom world's studies (one or two images each) through
-`conrad_bench.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine holds,
-or one batched `generate` after another. Every round gives either side prompts of its own, which neither has seen
-(nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading the
-model is left out. `--replicas N` measures N replicas on Ray beside one on Ray instead, each from its first answered
-batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy. `--lengths` lets vLLM write as many tokens as real
-findings have (lengths.py).
+`conrad_bench.Model` into a store on disk. The bare library is `vllm.LLM.chat` on the very object that the engine
+holds, or one batched `generate` after another. Every round gives either side prompts of its own, which neither has
+seen (nothing comes from a cache), in turns; the rates are medians over rounds, in generated tokens a second. Loading
+the model is left out. `--replicas N` measures N replicas on Ray beside one on Ray instead, each from its first
+answered batch on; with OMP_NUM_THREADS=1 a replica keeps one core busy. `--lengths` lets vLLM write as many tokens as
+real findings have (lengths.py). The engine `paced` (paced.py) takes the time of a GPU in place of the processors', so
+that two of them fit on a machine with two cores.
 """
 
 from __future__ import annotations
@@ -131,13 +133,14 @@ def compare_replicas(
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description="Throughput of the rollout stage beside the bare library.")
-    parser.add_argument("--engine", choices=("vllm", "transformers"), required=True)
+    parser.add_argument("--engine", choices=("vllm", "transformers", "paced"), required=True)
     parser.add_argument("--prompts", type=int, default=256, help="prompts in each round, on each side")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--replicas", type=int, default=0)
     parser.add_argument("--lengths", action="store_true", help="responses as long as real findings, with --replicas")
     arguments = parser.parse_args()
-    plugins = [Path(__file__).with_name("lengths.py")] if arguments.lengths else []
+    own = "lengths.py" if arguments.lengths else "paced.py" if arguments.engine == "paced" else None
+    plugins = [Path(__file__).with_name(own)] if own is not None else []
     registry = Registry(plugins)
     sides = 3 if arguments.engine == "vllm" and not arguments.replicas else 2
     needed = sides * (arguments.rounds * arguments.prompts + 8)
@@ -145,7 +148,8 @@ def main() -> None:
         "methods": ["base"],
         "tasks": ["mimic_report"],
         "engine": "real_lengths" if arguments.lengths else arguments.engine,
-        "options": {"phantom": {"studies": 2 * needed}},
+        "model": "phantom" if arguments.engine != "paced" else "paced",
+        "options": {"phantom": {"studies": 4 * needed}},
     }
     plan = make_plan(load_config(None, given, registry), registry)
     examples = load_task(plan, "mimic_report", Reporter(quiet=True)).examples
