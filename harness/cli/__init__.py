@@ -22,6 +22,7 @@ from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
 from conrad_bench.cli.plugins import doctor, list_plugins
+from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
 from conrad_bench.errors import ConfigError, ConradBenchError
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(rehearse)
 app.command("list")(list_plugins)
+app.command()(evaluate)
 app.command()(leaderboard)
 app.command()(publish)
 app.command()(verify)

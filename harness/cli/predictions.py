@@ -1,0 +1,56 @@
+"""`conrad-bench evaluate`: the leaderboard of predictions that another program made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conrad_bench.cli.common import show, tell
+
+
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="csv, tsv, jsonl or parquet.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the leaderboard; without it the table is shown only.")
+    ] = None,
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="OURS=YOURS", help="A column of yours that is one of ours: confidence=score."),
+    ] = None,
+    wide: Annotated[
+        str | None, typer.Option(metavar="COLUMN,COLUMN", help="Columns that hold one method's confidences each.")
+    ] = None,
+    scale: Annotated[int, typer.Option(metavar="1|10|100", help="What the confidences are out of.")] = 1,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Method that the others are compared with.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of subgroups, such as view or sex.")] = None,
+    model: Annotated[str, typer.Option(help="The model's name, for the title.")] = "an unnamed model",
+    data: Annotated[str, typer.Option(help="The data set's name, for the title.")] = "unnamed data",
+    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap replicates.")] = 2_000,
+) -> None:
+    """Compute the leaderboard of your own predictions: no model, no run.
+
+    Columns: confidence and correctness in [0, 1]; as far as they are there method, task, example, cluster (or patient),
+    claim, status, seed; any other is one of subgroups.
+    """
+    from conrad_bench.leaderboards.pages.tables import table_for_console
+    from conrad_bench.leaderboards.predictions import board as boards
+    from conrad_bench.leaderboards.predictions.columns import check_scale, long_form, names_of, records_of
+    from conrad_bench.leaderboards.predictions.files import read_predictions
+
+    if out is not None:
+        boards.check_folder(out)
+    check_scale(scale)
+    frame = read_predictions(files, names_of(mapped or []))
+    if wide is not None:
+        frame = long_form(frame, wide.split(","))
+    predictions = records_of(frame, scale)
+    context = boards.context_for(predictions, model, data, baseline, replicates)
+    board = boards.evaluated(predictions, context, by)
+    show(table_for_console(board))
+    if out is not None:
+        boards.write_evaluation(predictions, context, board, out)
+        tell(f"leaderboard: {out / 'leaderboard.html'}")
