@@ -102,10 +102,10 @@ def _judging(plan: Plan, scorer: Any) -> str:
 
 def code_digest(cls: type[BaseModel]) -> str:
     """Return a digest of a plugin's code: of its source file; of the package's version for what comes with it."""
-    import conrad_bench
+    from conrad_bench.version import __version__
 
     if cls.__module__.partition(".")[0] == "conrad_bench":
-        return f"conrad-bench {conrad_bench.__version__}"
+        return f"conrad-bench {__version__}"
     try:
         return file_digest(Path(inspect.getfile(cls)))
     except (OSError, TypeError):  # defined in a notebook or at a prompt: there is no file

@@ -98,8 +98,8 @@ def context_file(context: BoardContext, fingerprints: Mapping[str, str]) -> str:
 
 def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()) -> BoardContext:
     """Return what the leaderboard says beside the records, the engine's `notes` among it."""
-    import conrad_bench
     from conrad_bench.leaderboards.board.context import BoardContext
+    from conrad_bench.version import __version__
 
     # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.
     phantom = any(plan.source(name) == PHANTOM_DATA or is_phantom(plan.roots[name]) for name in plan.tasks) or any(
@@ -127,7 +127,7 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
             }
         ),
         variants=_variants(plan),
-        version=conrad_bench.__version__,
+        version=__version__,
         commit=git_commit(),
         seed=plan.config.seed,
         replicates=options.replicates,
@@ -178,11 +178,11 @@ def manifest(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Return the content of manifest.json; `sums` are the SHA-256 of the result files."""
-    import conrad_bench
+    from conrad_bench.version import __version__
 
     return {
         "format": 1,
-        "version": conrad_bench.__version__,
+        "version": __version__,
         "commit": git_commit(),
         "versions": versions(),
         "hardware": hardware(),

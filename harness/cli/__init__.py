@@ -17,7 +17,6 @@ from typing import Annotated
 
 import typer
 
-from conrad_bench import __version__
 from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
@@ -26,6 +25,7 @@ from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
 from conrad_bench.errors import ConfigError, ConradBenchError
+from conrad_bench.version import __version__
 
 app = typer.Typer(
     name="conrad-bench",

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from conrad_bench import __version__
 from conrad_bench.cluster.folder import private_folder
 from conrad_bench.cluster.replicas import Recipe, Replicas
 from conrad_bench.cluster.shares import Share, allot, room
@@ -23,6 +22,7 @@ from conrad_bench.cluster.training import train_on_ray
 from conrad_bench.cluster.turns import Turns
 from conrad_bench.cluster.watch import Watch
 from conrad_bench.errors import ConfigError, EngineError, MissingExtra
+from conrad_bench.version import __version__
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine

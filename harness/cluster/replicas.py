@@ -23,9 +23,9 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Self
 
-from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError, EngineError
 from conrad_bench.registry import Registry
+from conrad_bench.version import __version__
 
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine

@@ -122,10 +122,10 @@ def leaderboard(
 
 def by_this_version(context: BoardContext) -> BoardContext:
     """Return the context of a leaderboard that this version computes from records that another may have made."""
-    import conrad_bench
     from conrad_bench.manifest import git_commit
+    from conrad_bench.version import __version__
 
-    return context.model_copy(update={"version": conrad_bench.__version__, "commit": git_commit()})
+    return context.model_copy(update={"version": __version__, "commit": git_commit()})
 
 
 def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, Records]:

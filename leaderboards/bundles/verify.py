@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conrad_bench import __version__
 from conrad_bench.errors import ConradBenchError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, run_records
 from conrad_bench.leaderboards.board.schema import read_board
@@ -17,6 +16,7 @@ from conrad_bench.leaderboards.bundles.publish import FORMAT as BUNDLE_FORMAT
 from conrad_bench.leaderboards.pages.outputs import RENDERED
 from conrad_bench.manifest import git_commit
 from conrad_bench.storage import file_sha256, load_json
+from conrad_bench.version import __version__
 
 READ = (1, BUNDLE_FORMAT)
 """Formats of bundle.json. Of the first, numbers have all digits, and attributes are not looked at together."""

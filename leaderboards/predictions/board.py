@@ -32,8 +32,8 @@ def context_for(
     metrics: tuple[Metric, ...] = BUILT_IN,
 ) -> BoardContext:
     """Return what the board of predictions says beside them. Raises ConfigError for a baseline that no row has."""
-    import conrad_bench
     from conrad_bench.manifest import git_commit
+    from conrad_bench.version import __version__
 
     tasks = sorted({task for task, _ in predictions.records})
     methods = sorted({predictions.seeds.get(method, (method, 0))[0] for _, method in predictions.records})
@@ -47,7 +47,7 @@ def context_for(
         scorers=dict.fromkeys(tasks, ("given", "Mean correctness")),
         granularities={task: "sentence" if task in predictions.several else "answer" for task in tasks},
         methods=dict.fromkeys(methods, "as given"),
-        version=conrad_bench.__version__,
+        version=__version__,
         commit=git_commit(),
         seed=0,
         replicates=replicates,
