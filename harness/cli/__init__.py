@@ -20,7 +20,7 @@ import typer
 from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
-from conrad_bench.cli.plugins import doctor, list_plugins
+from conrad_bench.cli.plugins import check, doctor, list_plugins
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(rehearse)
 app.command("list")(list_plugins)
+app.command()(check)
 app.command()(evaluate)
 app.command()(leaderboard)
 app.command()(publish)

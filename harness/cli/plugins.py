@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from conrad_bench.cli.common import Harmless, Plugins, say, tell
+from conrad_bench.cli.common import Harmless, Options, Plugins, say, tell
 
 Kind = Literal["methods", "tasks", "scorers", "engines", "metrics"]
 
@@ -36,6 +38,57 @@ def list_plugins(
         print("\n".join(line.rstrip() for line in text.get().splitlines()), end="\n\n")
     for error in registry.failures.values():
         tell(f"unusable: {error}")
+
+
+def check(
+    what: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a plugin, or a file that registers some.")],
+    option: Options = None,
+    plugin: Plugins = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with the data, where a task is checked.")
+    ] = None,
+) -> None:
+    """Check what plugins promise, before a run relies on it; exit code 1 if anything is broken."""
+    from conrad_bench.config import parse_options
+    from conrad_bench.errors import ConfigError, ConradBenchError, MissingExtra, ModelError
+    from conrad_bench.registry import KINDS, Registry
+    from conrad_bench.testing import checks
+
+    own, path = Registry(plugin or []), Path(what)
+    registry = Registry([*(plugin or []), path]) if path.suffix == ".py" else own
+    found = [
+        (kind, name)
+        for kind in KINDS
+        for name in registry.names(kind)
+        if (name not in own.names(kind) if path.suffix == ".py" else name == what)
+    ]
+    if not found:
+        raise ConfigError(f"there is no plugin {what!r}; `conrad-bench list` has the names, a file must end in .py")
+    if data_root is not None and not data_root.is_dir():
+        raise ConfigError(f"--data-root {data_root}: there is no such folder")
+    options = parse_options(option or [])
+    broken = 0
+    for kind, name in found:
+        for each in checks(registry.create(kind, name, options.get(name, {})), data_root):
+            try:
+                each()
+            except (MissingExtra, ModelError):
+                raise
+            except Exception as error:
+                broken += 1
+                said = str(error) if isinstance(error, ConradBenchError) else _raised(error)
+                tell(f"BROKEN  {name}: {each.name}: {said}")
+            else:
+                tell(f"ok      {name}: {each.name}: {each.says}")
+    if broken:
+        say(f"error: {broken} check(s) failed")
+        raise typer.Exit(1)
+
+
+def _raised(error: Exception) -> str:
+    """Say which error a plugin raised, and where; toys have no patients."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 _NOTES = {
