@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from conrad_bench.leaderboards.metrics.base import Metric, Sample, Statistic
     from conrad_bench.leaderboards.results import Board, Picture
     from conrad_bench.methods.base import Judge, Method, Step
+    from conrad_bench.methods.response import ResponseMethod
     from conrad_bench.reading.claims import report_claim
     from conrad_bench.registry import register_engine, register_method, register_metric, register_scorer, register_task
     from conrad_bench.rollouts.model import Model
@@ -102,6 +103,7 @@ _HOMES = {
     ),
     "conrad_bench.leaderboards.results": ("Board", "Picture"),
     "conrad_bench.methods.base": ("Judge", "Method", "Step"),
+    "conrad_bench.methods.response": ("ResponseMethod",),
     "conrad_bench.rollouts.model": ("Model",),
     "conrad_bench.registry": (
         "register_engine",
@@ -152,6 +154,7 @@ __all__ = [
     "Picture",
     "Prompt",
     "Response",
+    "ResponseMethod",
     "Run",
     "Sample",
     "Sampling",

@@ -104,7 +104,9 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     for task in list(tasks.values()) if learning else []:
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
-    roots = {name: resolve_data_root(name, task.root_variable, config) for name, task in tasks.items()}
+    roots = {
+        name: resolve_data_root(name, task.root_variable, config) or task.default_root for name, task in tasks.items()
+    }
     tasks = {
         name: task.on_phantom_data() if _on_phantom_data(task, roots[name]) else task for name, task in tasks.items()
     }

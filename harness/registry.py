@@ -135,6 +135,11 @@ class Registry:
         """
         if not path.is_file():
             raise PluginError(f"plugin file {path}: there is no such file")
+        if path.suffix in (".yaml", ".yml"):
+            from conrad_bench.tasks.csv_task import csv_task
+
+            self._single("tasks", self._add([("tasks", csv_task(path))], str(path))[0])
+            return
         before = list(_registered)
         digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
         module_name = f"conrad_bench_plugin_{path.stem}_{digest}"

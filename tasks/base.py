@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from conrad_bench.reading.claims import answer_claim, report_claim, sentence_claims
 from conrad_bench.types import Claim, Example, Granularity, Prompt, Response, Score, Split
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Task(BaseModel):
     granularity: ClassVar[Granularity]
     root_variable: ClassVar[str]
     """Environment variable that names the data root, for example MIMIC_CXR_ROOT."""
+    default_root: ClassVar[Path | None] = None
+    """The data root where none is configured."""
     phantom_layout: ClassVar[str | None] = None
     """Layout of the phantom data that stands in when no root was configured, or None."""
     phantom_scorers: ClassVar[Mapping[str, str]] = {}
@@ -102,8 +105,13 @@ class Task(BaseModel):
         raise NotImplementedError
 
     def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
-        """Split a response into claims, with the stated confidences where the format has them."""
-        raise NotImplementedError
+        """Split a response into claims, with the stated confidences where the format has them.
+
+        The whole report, each sentence, or the answer, by the task's granularity.
+        """
+        if self.granularity == "sentence":
+            return sentence_claims(response, elicit)
+        return [(report_claim if self.granularity == "report" else answer_claim)(response, elicit)]
 
 
 class Loaded(BaseModel):

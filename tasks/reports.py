@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from conrad_bench.reading.claims import report_claim, sentence_claims
 from conrad_bench.tasks.base import Task
 from conrad_bench.tasks.prompts import report_text
-from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response
+from conrad_bench.types import Example, Granularity, Message, Prompt
 
 
 class ReportTask(Task):
@@ -27,10 +26,6 @@ class ReportTask(Task):
         """
         return Prompt((Message("user", report_text(example.context, elicit)),), images=example.images, elicit=elicit)
 
-    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
-        """Return the report as one claim, with the stated confidence where the format has one."""
-        return [report_claim(response, elicit)]
-
 
 class SentenceTask(ReportTask):
     """Write the findings of a study, each sentence judged by itself, supported by the reference or not."""
@@ -39,7 +34,3 @@ class SentenceTask(ReportTask):
 
     scorer: str = "precision_green"
     quality: str | None = "green"
-
-    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
-        """Return one claim a sentence, with the stated confidences where the format has them."""
-        return sentence_claims(response, elicit)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.reading.claims import answer_claim, report_claim, sentence_claims
 from conrad_bench.reading.elicitation import INSTRUCTIONS, LEVELS
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.types import (
@@ -26,7 +25,6 @@ from conrad_bench.types import (
     Granularity,
     Message,
     Prompt,
-    Response,
     Sampling,
     Score,
     Split,
@@ -207,12 +205,6 @@ class ToyTask(Task):
         """Ask the question."""
         asked = f"{example.context} ({example.split}){INSTRUCTIONS[elicit] if elicit else ''}"
         return Prompt((Message("user", asked),), elicit=elicit)
-
-    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
-        """Cut the response as tasks of this granularity do."""
-        if self.granularity == "sentence":
-            return sentence_claims(response, elicit)
-        return [report_claim(response, elicit) if self.granularity == "report" else answer_claim(response, elicit)]
 
 
 class ToyReports(ToyTask):

@@ -18,12 +18,11 @@ from typing import Any, ClassVar, NamedTuple
 from conrad_bench.engines.opening import check_header, unreadable
 from conrad_bench.errors import DataError
 from conrad_bench.hub import quiet_hub
-from conrad_bench.reading.claims import answer_claim
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import cache_folder, write_bytes
 from conrad_bench.tasks.base import Loaded, Task
 from conrad_bench.tasks.prompts import question_text
-from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Response, Split
+from conrad_bench.types import Example, Granularity, Message, Prompt, Split
 
 ALTERNATIVES = "#"
 """In a reference, it separates answers each of which is right (the notation of VQA-Med 2019)."""
@@ -93,10 +92,6 @@ class VqaTask(Task):
     def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
         """Return the image, the question, and the instruction to answer briefly."""
         return Prompt((Message("user", question_text(example.context, elicit)),), images=example.images, elicit=elicit)
-
-    def claims(self, response: Response, elicit: str | None = None) -> list[Claim]:
-        """Return the answer as one claim, with the stated confidence where the format has one."""
-        return [answer_claim(response, elicit)]
 
 
 def read_rows(path: Path, expected: str) -> list[dict[str, Any]]:
