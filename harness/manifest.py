@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
 from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom, try_engine
 from conrad_bench.seeds import row_name, seed_of
 from conrad_bench.storage import read_json
-from conrad_bench.types import CHANCE
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
@@ -120,11 +119,7 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
         methods={row_name(name, plan.config): _said(plan, name, method) for name, method in plan.methods.items()},
         seeds={name: found for name in plan.methods if (found := seed_of(name, plan.config))},
         random=sorted(
-            {
-                row_name(name, plan.config)
-                for name, method in plan.methods.items()
-                if learner(method).requirements() & CHANCE
-            }
+            {row_name(name, plan.config) for name, method in plan.methods.items() if chance_seed(method) is not None}
         ),
         variants=_variants(plan),
         version=__version__,

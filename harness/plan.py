@@ -16,7 +16,7 @@ from conrad_bench.contracts import checked_examples
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import ConfigError, DataError, HubUnreachable, PlanError
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.seeds import with_seeds
@@ -25,7 +25,7 @@ from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
-from conrad_bench.types import CHANCE, FITTING, Split
+from conrad_bench.types import FITTING, Split
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     )
     if model == PHANTOM_MODEL:
         config = with_phantom_profile(config, registry)
-    by_chance = [n for n in config.methods if learner(make_method(n, config, registry)).requirements() & CHANCE]
+    by_chance = [n for n in config.methods if chance_seed(make_method(n, config, registry)) is not None]
     config = with_seeds(config, by_chance)
     methods = {name: make_method(name, config, registry) for name in config.methods}
     scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}

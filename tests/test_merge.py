@@ -24,7 +24,8 @@ from conrad_bench.errors import ConfigError, DataError, StorageError
 from conrad_bench.leaderboards.board import schema
 from conrad_bench.leaderboards.board.build import build, context_of
 from conrad_bench.leaderboards.board.context import BoardContext
-from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run, merge, run_names
+from conrad_bench.leaderboards.bundles.finished import load_run
+from conrad_bench.leaderboards.bundles.merge import leaderboard, merge, run_names
 from conrad_bench.leaderboards.pages.latex import escape, tex
 from conrad_bench.leaderboards.pages.outputs import csv_text, write_leaderboard
 from conrad_bench.records import records_path, write_records

@@ -31,15 +31,18 @@ def leaderboard(
 
 
 def publish(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folder of a finished run, or folders that differ in the seed alone."),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
 ) -> None:
     """Write a bundle that can be made public: hashed ids, no text, no paths."""
     from conrad_bench.leaderboards.bundles import publish as publishing
 
-    tell(f"bundle: {publishing.publish(run_folder, out)}")
-    if (run_folder / "publish.salt").is_file():
-        tell(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
+    tell(f"bundle: {publishing.publish(runs, out)}")
+    if (runs[0] / "publish.salt").is_file():
+        tell(f"ids are hashed under {runs[0] / 'publish.salt'}: keep that file to yourself")
 
 
 def verify(

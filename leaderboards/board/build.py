@@ -46,7 +46,7 @@ from conrad_bench.leaderboards.board.rounding import rounded
 from conrad_bench.leaderboards.board.rows import baseline_of, task_rows
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
-from conrad_bench.records import read_records, records_path
+from conrad_bench.records import read_records, records_path, training_seed
 from conrad_bench.registry import Registry
 from conrad_bench.variants import unlabelled
 
@@ -62,8 +62,10 @@ changed (ConRad, Figure 2)."""
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
     """Return the content of leaderboard.json from the records of each (task, method).
 
-    The frames are as `read_records` returns them, of tasks that the context names.
+    The frames are as `read_records` returns them, of tasks that the context names. Raises DataError where they do not
+    belong together.
     """
+    _check_seeds(records, context.seeds)
     tasks: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for task in sorted({task for task, _ in records}):
@@ -127,6 +129,17 @@ def run_records(run: Path, tasks: Container[str]) -> dict[tuple[str, str], pd.Da
     if not records:
         raise DataError(f"{run / 'records'} holds no records; run the methods first")
     return records
+
+
+def _check_seeds(records: Mapping[tuple[str, str], pd.DataFrame], seeds: Mapping[str, tuple[str, int]]) -> None:
+    """Raise DataError where records say another training seed than what is said of them."""
+    for (task, name), frame in records.items():
+        said = training_seed(frame)
+        if name in seeds and said is not None and said != seeds[name][1]:
+            raise DataError(
+                f"records of {name}@{task}: their column seed says {said}, and they stand for seed {seeds[name][1]} of "
+                f"{seeds[name][0]}; delete them and run the command again"
+            )
 
 
 def context_of(board: Mapping[str, Any]) -> BoardContext:
