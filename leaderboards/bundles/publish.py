@@ -100,7 +100,10 @@ def publish(folders: Sequence[Path], out: Path) -> Path:
     context, records = contexts[0], runs[0].records
     config, manifest = configs[0], manifests[0]
     if len(runs) > 1:
-        of = [replace(run, context=context) for run, context in zip(runs, contexts, strict=True)]
+        of = [
+            replace(run, context=c.model_copy(update={key: m.get(key, "") for key in ("version", "commit")}))
+            for run, c, m in zip(runs, contexts, manifests, strict=True)
+        ]
         context, records = of_seeds(of, [f"seed {run.context.seed}" for run in runs])
         config, manifest = _of_seeds(context, configs, manifests)
     if format is None:
