@@ -93,30 +93,30 @@ def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
     return in_order(registry.create("metrics", name, config.section(name)) for name in registry.available("metrics"))
 
 
-def make_plan(config: RunConfig, registry: Registry) -> Plan:
+def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | None] | None = None) -> Plan:
     """Resolve the configuration and check that methods, tasks and engine fit together; reads no data, asks no hub.
 
-    Raises PlanError with every mismatch at once, ConfigError for an unknown name or option, DataError for a data root
-    that is no folder, ModelError for a model whose folder is not there or holds none.
+    `known` are the data roots by task of a run that was made elsewhere. Raises PlanError with every mismatch at once,
+    ConfigError for an unknown name or option, DataError for a data root that is no folder, ModelError for a model
+    whose folder is not there or holds none.
     """
     tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
     learning = any(_class(name, registry).learns() or "+" in name for name in config.methods)
     for task in list(tasks.values()) if learning else []:
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
-    roots = {name: resolve_data_root(name, task.root_variable, config) for name, task in tasks.items()}
+    roots = {
+        name: resolve_data_root(name, task.root_variable, config) if known is None else known.get(name)
+        for name, task in tasks.items()
+    }
     tasks = {
         name: task.on_phantom_data() if _on_phantom_data(task, roots[name]) else task for name, task in tasks.items()
     }
     model = config.model or (
         DEFAULT_MODEL if any(roots.values()) or any(t.hub_id() for t in tasks.values()) else PHANTOM_MODEL
     )
-    config = config.model_copy(
-        update={
-            "model": model,
-            "data_roots": {name: root for name, root in roots.items() if root is not None},
-        }
-    )
+    there = {name: root for name, root in roots.items() if root is not None}
+    config = config.model_copy(update={"model": model, "data_roots": there})
     if model == PHANTOM_MODEL:
         config = with_phantom_profile(config, registry)
     by_chance = [n for n in config.methods if chance_seed(make_method(n, config, registry)) is not None]

@@ -72,7 +72,8 @@ _MOST_BYTES = 2**30
 _MOST_LETTERS = 10_000
 """What a records file may have at most. It may come from somebody else, and is measured before it is read."""
 
-_METADATA_KEY = b"conrad_bench.records"
+METADATA_KEY = b"conrad_bench.records"
+"""The key of the format's version in the schema's metadata."""
 _MADE_FROM = b"conrad_bench.made_from"
 _NUMBERS = ("confidence", "correctness")
 _SUM_TOLERANCE = 0.05
@@ -102,7 +103,7 @@ def write_records(
     for column in (str(column) for column in frame.columns if column not in COLUMNS):
         is_number = column not in OPTIONAL and _is_number(frame[column])
         fields.append((column, pa.float64() if is_number else _arrow_type(column)))
-    metadata = {_METADATA_KEY: str(VERSION).encode()}
+    metadata = {METADATA_KEY: str(VERSION).encode()}
     if parts is not None:
         metadata[_MADE_FROM] = json.dumps(dict(parts), sort_keys=True).encode()
     schema = pa.schema(fields, metadata=metadata)
@@ -157,7 +158,7 @@ def read_records(path: Path) -> pd.DataFrame:
         raise StorageError(f"cannot read {path}: missing or damaged; delete it and run the command again") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:  # no checksum guards the names of columns
         raise StorageError(f"{path} is not a whole parquet file; delete it and run the command again") from error
-    version = (table.schema.metadata or {}).get(_METADATA_KEY)
+    version = (table.schema.metadata or {}).get(METADATA_KEY)
     if version is None:
         raise DataError(f"{path} is a parquet file but holds no records of conrad-bench; move it out of the folder")
     if version != str(VERSION).encode():

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from test_board import CONTEXT, SENTENCES, board_of, frame, sentences
@@ -28,7 +29,7 @@ from conrad_bench.leaderboards.bundles.finished import load_run
 from conrad_bench.leaderboards.bundles.merge import leaderboard, merge, run_names
 from conrad_bench.leaderboards.pages.latex import escape, tex
 from conrad_bench.leaderboards.pages.outputs import csv_text, write_leaderboard
-from conrad_bench.records import records_path, write_records
+from conrad_bench.records import read_records, records_path, write_records
 
 
 def a_run(
@@ -53,6 +54,27 @@ def a_run(
     if finished:
         (folder / "manifest.json").write_text(json.dumps({"data": {t: {"fingerprint": f} for t, f in prints.items()}}))
     return folder
+
+
+def finish(run: Path, seed: int = 0, **about: object) -> Path:
+    """Write config.yaml and manifest.json of a run on phantom data by the embedded model, as its records are."""
+    frames = [read_records(path) for path in sorted((run / "records").iterdir())]
+    methods = sorted({frame["method"].iloc[0] for frame in frames})
+    examples = {frame["task"].iloc[0]: frame["example"].nunique() for frame in frames}
+    config = {"methods": methods, "tasks": sorted(examples), "model": "phantom", "seed": seed}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    manifest = {
+        "data": {
+            task: {"fingerprint": "f1" * 8, "root": "phantom (synthetic)", "examples": {"test": n}}
+            for task, n in examples.items()
+        },
+        "methods": {method: {"seed": seed} for method in methods},
+        "model": {"engine": "transformers", "model": "sha256:abc"},
+        "seed": seed,
+        **about,
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return run
 
 
 def other(data: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 from test_board import CONTEXT, SENTENCES, board_of, frame, row_of, sample_of, sentences
-from test_merge import a_run, other
+from test_merge import a_run, finish, other
 
 from conrad_bench.config import RunConfig, load_config
 from conrad_bench.errors import ConfigError, DataError
@@ -117,22 +117,9 @@ def test_runs_that_differ_in_the_seed_alone_make_one_bundle(tmp_path: Path) -> N
     runs = []
     for seed, data in enumerate(data.assign(method="conrad", seed=n) for n, data in enumerate(seeded())):
         context = CONTEXT.model_copy(update={"seed": seed, "model": "phantom-gemma3 (embedded)"})
-        runs.append(a_run(tmp_path / f"run-{seed}", [data, frame("verbalized", n=160)], context))
-        text = f"methods: [conrad, verbalized]\ntasks: [mimic_report]\nmodel: phantom\nseed: {seed}\n"
-        (runs[-1] / "config.yaml").write_text(text)
-        (runs[-1] / "manifest.json").write_text(
-            json.dumps(
-                {
-                    "data": {"mimic_report": {"fingerprint": "f1"}, "yes_no": {"fingerprint": "f1"}},
-                    "methods": {"conrad": {"seed": seed}, "verbalized": {"seed": seed}},
-                    "rollouts": {"generate": 160},
-                    "seconds": {"all": 2.0},
-                    "seed": seed,
-                    "version": "0.1.0",
-                    "commit": f"abc123{seed}",
-                }
-            )
-        )
+        run = a_run(tmp_path / f"run-{seed}", [data, frame("verbalized", n=160)], context, fingerprint="f1" * 8)
+        made = {"version": "0.1.0", "commit": f"abc123{seed}"}
+        runs.append(finish(run, seed, rollouts={"generate": 160}, seconds={"all": 2.0}, **made))
     bundle = publish(runs, tmp_path / "bundle")
     board = json.loads((bundle / "leaderboard.json").read_text())
     assert [row["method"] for row in board["rows"]] == ["conrad", "verbalized"]
@@ -167,9 +154,7 @@ def test_runs_that_differ_in_the_seed_alone_make_one_bundle(tmp_path: Path) -> N
 
 
 def test_other_runs_make_no_bundle_together(tmp_path: Path) -> None:
-    runs = [a_run(tmp_path / name, [frame(name)]) for name in ("conrad", "probe")]
-    for run in runs:
-        (run / "config.yaml").write_text(f"methods: [{run.name}]\ntasks: [mimic_report]\nmodel: phantom\n")
+    runs = [finish(a_run(tmp_path / name, [frame(name)], fingerprint="f1" * 8)) for name in ("conrad", "probe")]
     with pytest.raises(DataError, match="only runs that differ in the seed alone make one bundle"):
         publish(runs, tmp_path / "bundle")
 

@@ -47,7 +47,7 @@ def load_run(folder: Path) -> Finished:
     if not (said.is_file() or old.is_file()):
         raise DataError(f"{folder} holds no run (neither context.json nor leaderboard.json); name a folder of `run`")
     board = read_board(old) if old.is_file() else None
-    manifest = _json(made, _Manifest) if made.is_file() else None
+    manifest = load_manifest(made) if made.is_file() else None
     data = manifest.get("data", {}) if manifest else {}
     fingerprints = {task: str(entry.get("fingerprint")) for task, entry in data.items()}
     try:
@@ -66,6 +66,11 @@ def load_run(folder: Path) -> Finished:
         raise DataError(f"{said} is not as this version writes it; run the same command again") from None
     format = FORMAT if board is None else int(board["format"])
     return Finished(folder, context, run_records(folder, context.scorers), fingerprints, format, manifest)
+
+
+def load_manifest(path: Path) -> dict[str, Any]:
+    """Return the content of a manifest.json. Raises DataError, naming file and key."""
+    return _json(path, _Manifest)
 
 
 class _Said(BaseModel):

@@ -6,10 +6,12 @@ same rule holds for values, for the keys of options that are mappings, and for t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
+import yaml
 from pydantic import BaseModel
 
 from conrad_bench.errors import UserError
@@ -46,6 +48,7 @@ class PublicTexts:
         self._registry = Registry()
         judging = (*context.scorers.values(), *context.quality.values())
         names = (*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging))
+        names += (*context.seeds, *map(learner_name, context.seeds))
         self._names = {*names, *(name for kind in KINDS for name in self._registry.names(kind)), PHANTOM_MODEL}
         self._choices: set[str] = set()
         self._fields: set[str] = set()
@@ -128,6 +131,26 @@ class PublicTexts:
         except UserError:
             return None
         return cls
+
+
+def config_text(config: RunConfig) -> str:
+    """Return the text of a bundle's config.yaml."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude={"data_roots"}), sort_keys=False, width=120)
+
+
+def manifest_text(content: Mapping[str, Any]) -> str:
+    """Return the text of a bundle's manifest.json and bundle.json."""
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def is_version(text: str) -> bool:
+    """Tell whether a text is a version's number."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def is_commit(text: str) -> bool:
+    """Tell whether a text is a commit, changed sources ("+") included."""
+    return _COMMIT.fullmatch(text) is not None
 
 
 def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str, Any]:

@@ -21,27 +21,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from conrad_bench.config import RunConfig, load_config
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
+from conrad_bench.leaderboards.bundles.about import what_to_say
 from conrad_bench.leaderboards.bundles.finished import load_run
 from conrad_bench.leaderboards.bundles.merge import by_this_version, differ_in_seed, merge, of_seeds
 from conrad_bench.leaderboards.bundles.privacy import SUBGROUPS, anonymous, rounded
 from conrad_bench.leaderboards.bundles.public_texts import (
     PublicTexts,
+    config_text,
+    manifest_text,
     public_config,
     public_context,
     public_manifest,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Format of bundle.json. Format 1 had numbers of full precision, and attributes that were rare one by one only."""
 FIGURE = ".svg"
-"""The form of figures in bundles."""
+"""The form of figures in bundles; leaderboard.json names them so."""
 OF_A_RUN = ("seed", "version", "commit", "versions", "hardware", "rollouts", "seconds")
 """What manifest.json says of each run where a bundle was made of several."""
 
@@ -109,11 +109,11 @@ def publish(folders: Sequence[Path], out: Path) -> Path:
     if format is None:
         attributes = anonymous(records)
         records = {key: published_frame(frame, attributes, code) for key, frame in records.items()}
-    board = build(records, by_this_version(context))
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
     write_text(out / "config.yaml", config_text(config))
     write_text(out / "manifest.json", manifest_text(manifest))
+    board = build(records, by_this_version(what_to_say(out, context)[0]))
     write_board(out, board, FORMAT if format is None else format)
     return out
 
@@ -123,8 +123,8 @@ def write_board(folder: Path, board: dict[str, Any], format: int) -> None:
     Board.model_validate(board)
     for name, text in page_texts(board).items():
         write_text(folder / name, text)
-    for name, data in bundle_figures(board):
-        write_bytes(folder / name, data)
+    for path, files in figure_files(board, [FIGURE]):
+        write_bytes(folder / path, files[FIGURE])
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     content = {"format": format, "files": {n: file_sha256(folder / n) for n in names if n != "bundle.json"}}
     write_text(folder / "bundle.json", manifest_text(content))
@@ -133,22 +133,6 @@ def write_board(folder: Path, board: dict[str, Any], format: int) -> None:
 def page_texts(board: dict[str, Any]) -> dict[str, str]:
     """Return the texts that a bundle holds of its leaderboard, by name."""
     return {**{name: render(board) for name, render in RENDERED.items()}, "leaderboard.json": json_text(board)}
-
-
-def bundle_figures(board: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Yield the figures of a bundle by name."""
-    for path, files in figure_files(board):
-        yield path, files[FIGURE]
-
-
-def config_text(config: RunConfig) -> str:
-    """Return the text of a bundle's config.yaml."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude={"data_roots"}), sort_keys=False, width=120)
-
-
-def manifest_text(content: Mapping[str, Any]) -> str:
-    """Return the text of a bundle's manifest.json and bundle.json."""
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def _bundle_format(folder: Path) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,17 @@ RENDERED = {
 """The files that hold text, and what makes them of leaderboard.json; the same board gives the same bytes."""
 
 
-def figure_files(board: dict[str, Any]) -> Iterator[tuple[str, dict[str, bytes]]]:
+def figure_files(
+    board: dict[str, Any], suffixes: Collection[str] = figures.SUFFIXES
+) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the path of each figure that a leaderboard names, and its files by suffix; equal boards, equal bytes."""
     for row in board["rows"]:
         if "figure" in row:
-            yield row["figure"], figures.reliability_diagram(row, board)
+            yield row["figure"], figures.reliability_diagram(row, board, suffixes)
         if "before_after" in row:
             before = before_training(row, board["rows"])
             assert before is not None
-            yield row["before_after"], figures.before_after(board, row["task"], before["method"], row["method"])
+            methods = before["method"], row["method"]
+            yield row["before_after"], figures.before_after(board, row["task"], *methods, suffixes)
         if "token_figure" in row:
-            yield row["token_figure"], figures.token_heat_map(row, board)
+            yield row["token_figure"], figures.token_heat_map(row, board, suffixes)
