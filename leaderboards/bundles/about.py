@@ -8,7 +8,6 @@ them stands as it is, and a note says so.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import yaml
 
 from conrad_bench.config import RunConfig, differences, load_config
-from conrad_bench.engines.base import Engine
 from conrad_bench.errors import DataError, UserError
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.bundles.finished import Records, load_manifest
@@ -32,11 +30,10 @@ from conrad_bench.leaderboards.bundles.public_texts import (
     public_manifest,
 )
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
-from conrad_bench.manifest import board_context
-from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, make_plan
+from conrad_bench.manifest import context_again
+from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
-from conrad_bench.tasks.base import Loaded
 from conrad_bench.variants import learner_name
 
 _BY_NAME = ("scorers", "quality", "granularities", "methods", "variants", "seeds", "left_out")
@@ -151,26 +148,24 @@ def what_to_say(folder: Path, said: BoardContext) -> tuple[BoardContext, list[st
     # Any folder that holds no phantom data will do for a root that is not here. Phantom data may be in one, too.
     phantom = [name for name, entry in data.items() if said.phantom or entry.get("root") == PHANTOM_DATA]
     roots = {name: None if name in phantom else folder for name in data}
+    left_out = {name: entry.get("left_out", {}) for name, entry in data.items()}
     try:
-        plan = make_plan(shown, registry, roots)
-        left_out = {name: Counter(data.get(name, {}).get("left_out", {})) for name in plan.tasks}
-        loaded = {name: Loaded(examples=[], left_out=left_out[name]) for name in plan.tasks}
-        found = public_context(board_context(plan, loaded), manifest, PublicTexts(said))
+        again = context_again(shown, registry, roots, left_out)
     except UserError as error:
         raise DataError(f"config.yaml: {error}") from error
+    found = public_context(again.context, manifest, PublicTexts(said))
     update: dict[str, Any] = {
         name: {**getattr(found, name), **{k: v for k, v in getattr(said, name).items() if k in unknown}}
         for name in _BY_NAME
     }
     update["random"] = sorted({*found.random, *(name for name in said.random if name in unknown)})
-    model = manifest.get("model", {}).get("model")
-    if config.model == PHANTOM_MODEL and plan.engine.identity().get("model") != model:
+    if config.model == PHANTOM_MODEL and again.model != manifest.get("model", {}).get("model"):
         notes.append("manifest.json, model: not the embedded model of this version")
     announced = {metric.name for metric in (*BUILT_IN, *said.metrics)}
     update["metrics"] = tuple(metric for metric in found.metrics if metric.name in announced)
     if len(tasks) < len(config.tasks):
         update |= {"data": said.data, "phantom": said.phantom}
-    if type(plan.engine).notes is not Engine.notes:
+    if again.asks:
         update["notes"] = said.notes
         notes += [f"what engine {config.engine} had to say cannot be asked again: {note}" for note in said.notes]
     runs = [
