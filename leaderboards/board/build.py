@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
+from conrad_bench.leaderboards.board.models import between_models
 from conrad_bench.leaderboards.board.rounding import rounded
 from conrad_bench.leaderboards.board.rows import baseline_of, task_rows
 from conrad_bench.leaderboards.metrics.base import Metric
@@ -107,6 +108,7 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
         ],
         "tasks": tasks,
         "rows": rows,
+        "between_models": list(between_models(records, context)),
     }
     return dict(rounded(board))
 
@@ -177,7 +179,7 @@ def before_training(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -
 
 def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
     """Return the paths of a row's figures in the run folder."""
-    cell = f"{row['method']}@{row['task']}"
+    cell = f"{row['method']}@{row['task']}".replace("/", "_")  # a model of the hub may stand behind a task
     paths = {}
     if "reliability" in row:
         paths["figure"] = f"figures/reliability_{cell}.svg"

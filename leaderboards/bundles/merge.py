@@ -2,9 +2,9 @@
 
 Everything is computed from the records anew, so that methods of different runs on the same examples are compared under
 the same resampling weights. Rows keep the method's name where it belongs to one run, or where all runs that have it
-have the same records for it. Otherwise (seeds, models), all rows of the task are named "method [run]", after the run's
-folder, and each is compared with the baseline of its own run. Runs that differ in the seed alone are the training seeds
-of one row.
+have the same records for it. Otherwise all rows of the task are named "method [run]", after the run's folder, and each
+is compared with the baseline of its own run. Runs that differ in the seed alone are the training seeds of one row.
+Where there are several models, each task has a section for each of them (`board.models`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.models import section
 from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_run
 from conrad_bench.leaderboards.pages.outputs import write_files
 from conrad_bench.records import RESERVED, SEED, training_seed
@@ -25,6 +26,10 @@ from conrad_bench.seeds import seed_variant
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_OF_TASKS = ("scorers", "quality", "granularities", "left_out")
+"""What a context says of each task."""
 
 
 def leaderboard(
@@ -92,14 +97,16 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
     if problems:
         raise DataError("these runs do not belong on one leaderboard:\n" + "\n".join(f"  - {p}" for p in problems))
     names = dict(zip((run.folder for run in runs), run_names([run.folder for run in runs]), strict=True))
-    models = list(dict.fromkeys(run.context.model for run in runs))
     if differ_in_seed(runs):
         return of_seeds(runs, [names[run.folder] for run in runs])
+    models = _by_model(runs)
+    if len(models) > 1:
+        return _of_models(models, names, mixed)
     records: Records = {}
     for task in sorted({task for run in runs for task, _ in run.records}):
         having = [run for run in runs if any(of == task for of, _ in run.records)]
         other_data = len({run.fingerprints.get(task) for run in having}) > 1
-        records |= _merged_task(task, having, names, other_data or len(models) > 1)
+        records |= _merged_task(task, having, names, other_data)
     seeds = {
         name: (f"{run.context.seeds[method][0]}{name[len(method) :]}", run.context.seeds[method][1])
         for run in runs
@@ -107,19 +114,19 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
         for _, name in records
         if name in (method, f"{method} [{names[run.folder]}]")
     }
-    context = first.model_copy(
+    return _together(runs, names).model_copy(update={"seeds": seeds}), records
+
+
+def _together(runs: Sequence[Finished], names: Mapping[Path, str]) -> BoardContext:
+    """Return what a board of several runs says beside their seeds; its settings are those of the first."""
+    return runs[0].context.model_copy(
         update={
-            "seeds": seeds,
             "random": sorted({method for run in runs for method in run.context.random}),
-            "model": ", ".join(models),
             "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
             "phantom": any(run.context.phantom for run in runs),
             "caveats": _data_problems(runs, names),
             "notes": [f"{names[run.folder]}: {note}" for run in runs for note in run.context.notes],
-            **{
-                field: _union([getattr(run.context, field) for run in runs])
-                for field in ("scorers", "quality", "granularities", "left_out")
-            },
+            **{field: _union([getattr(run.context, field) for run in runs]) for field in _OF_TASKS},
             **{
                 field: _lines({names[run.folder]: getattr(run.context, field) for run in runs})
                 for field in ("methods", "variants")
@@ -127,7 +134,51 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
             "runs": _about(runs, names),
         }
     )
-    return context, records
+
+
+def _by_model(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Return the runs of each model, by a name that tells it from the others.
+
+    Models of one name are told apart by what their manifests say; an unfinished run has none, and goes with the first.
+    """
+    groups: dict[str, dict[tuple[str, ...], list[Finished]]] = {}
+    for run in sorted(runs, key=lambda run: run.manifest is None):
+        of = groups.setdefault(run.context.model, {})
+        identity = next(iter(of), ()) if run.manifest is None else _identity(run)
+        of.setdefault(identity, []).append(run)
+    named: dict[str, list[Finished]] = {}
+    for label, of in groups.items():
+        for identity, found in of.items():
+            apart = ", ".join(part.removeprefix("sha256:")[:12] for part in identity if part)
+            named[label if len(of) == 1 else f"{label}, {apart or 'unknown'}"] = found
+    return named
+
+
+def _identity(run: Finished) -> tuple[str, ...]:
+    """Return what tells a model from one of the same name."""
+    model = (run.manifest or {}).get("model", {})
+    return tuple(str(model.get(key) or "") for key in ("model", "revision", "quantization"))
+
+
+def _of_models(
+    models: Mapping[str, Sequence[Finished]], names: Mapping[Path, str], mixed: bool
+) -> tuple[BoardContext, Records]:
+    """Return the context and the records of a board on which each task stands once a model."""
+    records: Records = {}
+    found: dict[str, Any] = {field: {} for field in (*_OF_TASKS, "models", "seeds", "variants")}
+    for model, runs in models.items():
+        context, of_model = merge(runs, mixed)
+        sections = {task: section(task, model) for task in context.scorers}
+        for (task, method), frame in of_model.items():
+            records[sections[task], method] = frame
+        found["models"] |= {sections[task]: (task, model) for task, _ in of_model}
+        found["seeds"] |= context.seeds
+        for field in (*_OF_TASKS, "variants"):
+            said = getattr(context, field)
+            found[field] |= {sections[task]: said[task] for task in sections if task in said}
+    context = _together([run for runs in models.values() for run in runs], names)
+    found["variants"] = {**context.variants, **found["variants"]}
+    return context.model_copy(update={**found, "model": ", ".join(models)}), records
 
 
 def differ_in_seed(runs: Sequence[Finished]) -> bool:
@@ -141,6 +192,7 @@ def differ_in_seed(runs: Sequence[Finished]) -> bool:
         return {
             "context": about,
             "data": run.fingerprints,
+            "model": _identity(run),
             "records": sorted(run.records),
             "methods": {name: _without_seed(options) for name, options in methods.items()},
         }
