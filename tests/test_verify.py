@@ -246,6 +246,14 @@ ATTACKS: dict[str, tuple[Damage, str]] = {
         manifest(lambda m: m["hardware"].update(host=NAME)),
         "manifest.json: hardware: holds what no bundle says",
     ),
+    "a name among the versions": (
+        manifest(lambda m: m["versions"].update({NAME: "1.0"})),
+        "manifest.json: versions: holds what no bundle says",
+    ),
+    "a name among the rollouts": (
+        manifest(lambda m: m["rollouts"].update({"Zebrafinch": 1})),
+        "manifest.json: rollouts: holds what no bundle says",
+    ),
     "a root": (
         manifest(lambda m: m["data"]["mimic_report"].update(root="/data/mimic")),
         "manifest.json: data: holds what no bundle says",
@@ -255,7 +263,14 @@ ATTACKS: dict[str, tuple[Damage, str]] = {
             manifest(lambda m: m["data"]["mimic_report"].update(root="(left out)"))(b),
             board(lambda m: m.update(phantom=False, data="MIMIC-CXR"))(b),
         ),
-        'leaderboard.json, tasks.mimic_report.scorer: "phantom_green", the records give "green"',
+        "leaderboard.json, phantom: false, the records give true",
+    ),
+    "real data, and their scorer": (
+        lambda b: (
+            manifest(lambda m: m["data"]["mimic_report"].update(root="(left out)"))(b),
+            board(lambda m: m["tasks"]["mimic_report"].update(scorer="green", label="GREEN"))(b),
+        ),
+        'leaderboard.json, tasks.mimic_report.scorer: "green", the records give "phantom_green"',
     ),
     "fewer examples": (
         manifest(lambda m: m["data"]["mimic_report"]["examples"].update(test=5000)),

@@ -34,7 +34,7 @@ from conrad_bench.manifest import context_again
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
-from conrad_bench.variants import learner_name
+from conrad_bench.variants import learner_name, plugin_name
 
 _BY_NAME = ("scorers", "quality", "granularities", "methods", "variants", "seeds", "left_out")
 """What a context says of each method or task."""
@@ -146,8 +146,8 @@ def what_to_say(folder: Path, said: BoardContext) -> tuple[BoardContext, list[st
     shown = config.model_copy(update={"methods": methods, "tasks": tasks, "options": options})
     data = manifest.get("data", {})
     # Any folder that holds no phantom data will do for a root that is not here. Phantom data may be in one, too.
-    phantom = [name for name, entry in data.items() if said.phantom or entry.get("root") == PHANTOM_DATA]
-    roots = {name: None if name in phantom else folder for name in data}
+    phantom = said.phantom or any(plugin_name(scorer) == "phantom_green" for scorer, _ in said.scorers.values())
+    roots = {name: None if phantom or of.get("root") == PHANTOM_DATA else folder for name, of in data.items()}
     left_out = {name: entry.get("left_out", {}) for name, entry in data.items()}
     try:
         again = context_again(shown, registry, roots, left_out)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel
 
 from conrad_bench.errors import UserError
+from conrad_bench.manifest import PACKAGES
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
+from conrad_bench.types import Split
 from conrad_bench.variants import choices, learner_name, plugin_name
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ _HARDWARE = {
     "machine": re.compile(r"\w{1,20}"),
 }
 """What is said of a machine, each value as Python shows it."""
+_PACKAGES = {"python", *PACKAGES}
+_SPLITS = get_args(Split)
+_ROLLOUTS = ("generate", "score", "hidden")
 _PRIVATE = re.compile(r"[/\\~]\w|\w[/\\]|://|\w@\w|\d{5,}|\d{4}-\d\d|\d\.\d+\.\d+\.\d")
 """What lines of plugins from elsewhere must not hold: paths, addresses, long numbers, dates."""
 
@@ -170,7 +175,7 @@ def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str
             task: {
                 "root": PHANTOM_DATA if entry.get("root") == PHANTOM_DATA else LEFT_OUT,
                 **{key: entry[key] for key in ("fingerprint",) if _DIGEST.fullmatch(str(entry.get(key)))},
-                **{key: _numbers(entry[key]) for key in ("examples",) if key in entry},
+                **{key: _numbers(entry[key], _SPLITS) for key in ("examples",) if key in entry},
                 "left_out": texts.reasons(task, entry.get("left_out", {})),
             }
             for task, entry in manifest.get("data", {}).items()
@@ -190,17 +195,19 @@ def _of_a_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
             for key, form in (("version", _VERSION), ("commit", _COMMIT))
             if form.fullmatch(str(manifest.get(key)))
         },
-        "versions": {name: text for name, text in versions.items() if _VERSION.fullmatch(str(text))},
+        "versions": {
+            name: text for name, text in versions.items() if name in _PACKAGES and _VERSION.fullmatch(str(text))
+        },
         "hardware": {
             key: hardware[key] for key, form in _HARDWARE.items() if form.fullmatch(str(hardware.get(key, "")))
         },
-        "rollouts": _numbers(manifest.get("rollouts", {})),
+        "rollouts": _numbers(manifest.get("rollouts", {}), _ROLLOUTS),
         "seconds": round(sum(seconds.values()), 3) if isinstance(seconds, Mapping) else seconds,
     }
 
 
-def _numbers(counted: Mapping[str, Any]) -> dict[str, int]:
-    return {name: n for name, n in counted.items() if name.isidentifier() and type(n) is int}
+def _numbers(counted: Mapping[str, Any], names: Collection[str]) -> dict[str, int]:
+    return {name: n for name, n in counted.items() if name in names and type(n) is int}
 
 
 def public_context(context: BoardContext, manifest: Mapping[str, Any], texts: PublicTexts) -> BoardContext:

@@ -171,6 +171,8 @@ def _check_bundle(subject: _Subject, findings: Findings) -> None:
         path = records_path(subject.folder, method, task)
         found = [*problems(frame, full_numbers=subject.format == 1), *hidden(path)]
         findings.last(*(f"{path.relative_to(subject.folder).as_posix()}: {problem}" for problem in found))
+    if subject.format == 1:
+        findings.notes.append("bundle.json: format 1, whose numbers have all digits; rare attributes are not looked at")
     told = about(subject.folder, subject.context, subject.records)
     findings.last(*told.problems)
     findings.notes += told.notes
@@ -288,7 +290,7 @@ def _check_rendered(folder: Path, board: dict[str, Any], bundle: bool, findings:
         if not path.is_file():
             wrong += [f"{name}: missing"] if bundle else []
         elif path.read_bytes() != data:
-            wrong.append(f"{name}: is not what this version makes of leaderboard.json")
+            wrong.append(f"{name}: is not what this version makes of the records")
     present = {p.relative_to(folder).as_posix() for p in (folder / "figures").glob("*")} if bundle else set()
     wrong += [f"{name}: leaderboard.json names no such figure" for name in sorted(present - wanted.keys())]
     findings.differences += wrong
