@@ -9,7 +9,9 @@ import os
 import signal
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attack_tools import PLUGIN, RECORDS, Done, Server, World, board, edit, expect, records, refused, row, same
 
@@ -311,3 +313,65 @@ def _(world: World) -> str:
     expect(done.code == 1, f"exit {done.code}")
     expect("values with more digits" in done.out and "fewer than 5 clusters share" in done.out, done.out[-200:])
     return "exit 1: both are named"
+
+
+def forged(world: World, change: Callable[[Path], object], words: str) -> str:
+    """Change a bundle, write its hashes anew, and expect `verify` to name what was done."""
+    from conrad_bench.storage import file_sha256
+
+    out = world.empty()
+    world.must(world.commands.run("publish", str(world.copy()), "--out", str(out)))
+    change(out)
+    files = {p.relative_to(out).as_posix(): file_sha256(p) for p in out.rglob("*") if p.is_file()}
+    files.pop("bundle.json")
+    (out / "bundle.json").write_text(json.dumps({"files": files, "format": 2}, indent=1, sort_keys=True) + "\n")
+    done = world.commands.run("verify", str(out))
+    expect(done.code == 1 and words in done.out, f"exit {done.code}: {done.last}")
+    return f"exit 1: ...{words}..."
+
+
+def with_metadata(out: Path) -> None:
+    """Write a name into the metadata of a records file, and of one of its columns."""
+    import pyarrow.parquet as pq
+
+    path = out / "records" / "probe@mimic_report.parquet"
+    table = pq.read_table(path)
+    field = table.schema.field("status").with_metadata({"patient": "Zebrafinch"})
+    pq.write_table(table.set_column(table.schema.get_field_index("status"), field, table.column("status")), path)
+
+
+def with_column(out: Path) -> None:
+    """Add a column with names to the records."""
+    from conrad_bench.records import write_records
+
+    path = out / "records" / "probe@mimic_report.parquet"
+    write_records(path, records(out, "probe").assign(patient="Zebrafinch"))
+
+
+def in_board(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Return what changes the leaderboard.json of a bundle."""
+    return lambda out: edit(out / "leaderboard.json", change)
+
+
+for attack, change, words in (
+    (
+        "a script in the page",
+        lambda out: (out / "leaderboard.html").write_text("<script>x()</script>"),
+        "leaderboard.html: is not what this version makes",
+    ),
+    (
+        "another number in the csv",
+        lambda out: (out / "leaderboard.csv").write_text((out / "leaderboard.csv").read_text().replace("0.", "9.", 1)),
+        "leaderboard.csv: is not what this version makes",
+    ),
+    ("another model's name", in_board(lambda b: b.update(model="google/medgemma-4b-it")), "leaderboard.json, model:"),
+    ("phantom: false", in_board(lambda b: b.update(phantom=False)), "leaderboard.json, phantom: false"),
+    ("no comparisons", in_board(lambda b: b["tasks"]["mimic_report"].pop("comparisons")), "comparisons: missing"),
+    ("another manifest", lambda out: (out / "manifest.json").write_text("{}\n"), "manifest.json: another seed than"),
+    ("a column with names", with_column, "columns that no bundle has: patient"),
+    ("text in the metadata of a records file's column", with_metadata, "metadata of columns that no bundle has"),
+):
+
+    @row(13, f"a bundle with {attack}, all hashes written anew", "verify names it")
+    def _(world: World, change: Callable[[Path], object] = change, words: str = words) -> str:
+        return forged(world, change, words)

@@ -9,23 +9,26 @@ import json
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated, learner
-from conrad_bench.plan import PHANTOM_DATA, Plan, is_phantom, try_engine
+from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
+from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, Plan, is_phantom, make_plan, try_engine
 from conrad_bench.seeds import row_name, seed_of
 from conrad_bench.storage import read_json
-from conrad_bench.types import CHANCE
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
+    from conrad_bench.config import RunConfig
     from conrad_bench.leaderboards.board.context import BoardContext
     from conrad_bench.progress import Reporter
+    from conrad_bench.registry import Registry
     from conrad_bench.tasks.base import Loaded, Scorer, Task
 
 CONTEXT_FORMAT = 1
@@ -120,11 +123,7 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
         methods={row_name(name, plan.config): _said(plan, name, method) for name, method in plan.methods.items()},
         seeds={name: found for name in plan.methods if (found := seed_of(name, plan.config))},
         random=sorted(
-            {
-                row_name(name, plan.config)
-                for name, method in plan.methods.items()
-                if learner(method).requirements() & CHANCE
-            }
+            {row_name(name, plan.config) for name, method in plan.methods.items() if chance_seed(method) is not None}
         ),
         variants=_variants(plan),
         version=__version__,
@@ -137,6 +136,37 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
         left_out={name: dict(data[name].left_out) for name in tasks},
         notes=list(notes),
     )
+
+
+@dataclass(frozen=True)
+class Again:
+    """What a run said of itself, from its configuration."""
+
+    context: BoardContext
+    asks: bool
+    """Whether its engine asked somebody for notes on the model, which are no part of this context."""
+    model: str
+    """Hash or hub id of the model."""
+
+
+def context_again(
+    config: RunConfig,
+    registry: Registry,
+    roots: Mapping[str, Path | None],
+    left_out: Mapping[str, Mapping[str, int]],
+) -> Again:
+    """Return what the leaderboard of a run said beside the records, without its data: a run that was made elsewhere.
+
+    `roots` and `left_out` are those of its manifest, by task. Raises what `make_plan` raises.
+    """
+    from conrad_bench.engines.base import Engine
+    from conrad_bench.tasks.base import Loaded
+
+    plan = make_plan(config, registry, roots)
+    data = {name: Loaded(examples=[], left_out=Counter(left_out.get(name, {}))) for name in plan.tasks}
+    asks = type(plan.engine).notes is not Engine.notes
+    embedded = config.model == PHANTOM_MODEL  # others may be far away
+    return Again(board_context(plan, data), asks, plan.engine.identity()["model"] if embedded else plan.engine.model)
 
 
 def engine_notes(plan: Plan, data: dict[str, Loaded], out: Path) -> list[str]:

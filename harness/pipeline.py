@@ -14,7 +14,7 @@ from conrad_bench.course import Course, rehearsed
 from conrad_bench.errors import ConfigError, DataError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
-from conrad_bench.methods.recalibrated import learner
+from conrad_bench.methods.recalibrated import chance_seed, learner
 from conrad_bench.plan import Plan, check_models, make_plan, prepare
 from conrad_bench.registry import Registry
 from conrad_bench.storage import make_private, read_json, write_text
@@ -265,5 +265,5 @@ def _evaluate(
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
     model.store.check_there()
-    rows = record_rows(name, task, test, estimates, scores, qualities)
+    rows = record_rows(name, task, test, estimates, scores, qualities, chance_seed(method))
     write_records(records_path(out, name, task_name), rows, record_parts(plan, name, task_name, data, out))

@@ -16,7 +16,7 @@ from conrad_bench.contracts import checked_examples
 from conrad_bench.engines.base import Engine
 from conrad_bench.errors import ConfigError, DataError, HubUnreachable, PlanError
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
 from conrad_bench.records import RESERVED
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.seeds import with_seeds
@@ -25,7 +25,7 @@ from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
-from conrad_bench.types import CHANCE, FITTING, Split
+from conrad_bench.types import FITTING, Split
 from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
@@ -93,11 +93,12 @@ def make_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
     return in_order(registry.create("metrics", name, config.section(name)) for name in registry.available("metrics"))
 
 
-def make_plan(config: RunConfig, registry: Registry) -> Plan:
+def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | None] | None = None) -> Plan:
     """Resolve the configuration and check that methods, tasks and engine fit together; reads no data, asks no hub.
 
-    Raises PlanError with every mismatch at once, ConfigError for an unknown name or option, DataError for a data root
-    that is no folder, ModelError for a model whose folder is not there or holds none.
+    `known` are the data roots by task of a run that was made elsewhere. Raises PlanError with every mismatch at once,
+    ConfigError for an unknown name or option, DataError for a data root that is no folder, ModelError for a model
+    whose folder is not there or holds none.
     """
     tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
     learning = any(_class(name, registry).learns() or "+" in name for name in config.methods)
@@ -105,7 +106,10 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
     roots = {
-        name: resolve_data_root(name, task.root_variable, config) or task.default_root for name, task in tasks.items()
+        name: (resolve_data_root(name, task.root_variable, config) or task.default_root)
+        if known is None
+        else known.get(name)
+        for name, task in tasks.items()
     }
     tasks = {
         name: task.on_phantom_data() if _on_phantom_data(task, roots[name]) else task for name, task in tasks.items()
@@ -113,15 +117,11 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     model = config.model or (
         DEFAULT_MODEL if any(roots.values()) or any(t.hub_id() for t in tasks.values()) else PHANTOM_MODEL
     )
-    config = config.model_copy(
-        update={
-            "model": model,
-            "data_roots": {name: root for name, root in roots.items() if root is not None},
-        }
-    )
+    there = {name: root for name, root in roots.items() if root is not None}
+    config = config.model_copy(update={"model": model, "data_roots": there})
     if model == PHANTOM_MODEL:
         config = with_phantom_profile(config, registry)
-    by_chance = [n for n in config.methods if learner(make_method(n, config, registry)).requirements() & CHANCE]
+    by_chance = [n for n in config.methods if chance_seed(make_method(n, config, registry)) is not None]
     config = with_seeds(config, by_chance)
     methods = {name: make_method(name, config, registry) for name in config.methods}
     scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}

@@ -17,6 +17,7 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | p_0 ... p_10 | float64 or null | optional, see `LEVEL_PROBABILITIES`; in a row all of them or none |
 | reading | string or null | optional: how the response's confidence was written (`Claim.reading`) |
 | thoughts | float64 or null | optional: 1 where the response held thoughts, which were set aside, else 0 |
+| seed | int64 | optional: the training seed of a method that learns or samples; the same in every row |
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
 
 Behind the first nine, columns may stand in any order. The parquet schema's metadata carries the format's version under
@@ -56,9 +57,11 @@ LEVEL_PROBABILITIES = tuple(f"p_{level}" for level in range(11))
 They sum to at most 1; the rest is the probability of a malformed answer."""
 READING, THOUGHTS = "reading", "thoughts"
 """How the response's confidence was written, null where it states none; whether thoughts were set aside (1, 0)."""
+SEED = "seed"
+"""The training seed of a method that learns or samples; other methods' records, and older ones, lack it."""
 NUMBERS = (*QUALITY, *LEVEL_PROBABILITIES, THOUGHTS)
 """Optional columns with numbers in [0, 1]."""
-OPTIONAL = (*NUMBERS, READING)
+OPTIONAL = (*NUMBERS, READING, SEED)
 """Columns that a records file may have. A file with one of `LEVEL_PROBABILITIES` has all eleven."""
 RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
@@ -69,7 +72,8 @@ _MOST_BYTES = 2**30
 _MOST_LETTERS = 10_000
 """What a records file may have at most. It may come from somebody else, and is measured before it is read."""
 
-_METADATA_KEY = b"conrad_bench.records"
+METADATA_KEY = b"conrad_bench.records"
+"""The key of the format's version in the schema's metadata."""
 _MADE_FROM = b"conrad_bench.made_from"
 _NUMBERS = ("confidence", "correctness")
 _SUM_TOLERANCE = 0.05
@@ -95,16 +99,11 @@ def write_records(
 
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     _check_columns(frame.columns, path)
-    subgroups = [str(column) for column in frame.columns if column not in COLUMNS]
     fields = [(column, _arrow_type(column)) for column in COLUMNS]
-    fields += [
-        (
-            column,
-            pa.float64() if column in NUMBERS or (column != READING and _is_number(frame[column])) else pa.string(),
-        )
-        for column in subgroups
-    ]
-    metadata = {_METADATA_KEY: str(VERSION).encode()}
+    for column in (str(column) for column in frame.columns if column not in COLUMNS):
+        is_number = column not in OPTIONAL and _is_number(frame[column])
+        fields.append((column, pa.float64() if is_number else _arrow_type(column)))
+    metadata = {METADATA_KEY: str(VERSION).encode()}
     if parts is not None:
         metadata[_MADE_FROM] = json.dumps(dict(parts), sort_keys=True).encode()
     schema = pa.schema(fields, metadata=metadata)
@@ -159,7 +158,7 @@ def read_records(path: Path) -> pd.DataFrame:
         raise StorageError(f"cannot read {path}: missing or damaged; delete it and run the command again") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:  # no checksum guards the names of columns
         raise StorageError(f"{path} is not a whole parquet file; delete it and run the command again") from error
-    version = (table.schema.metadata or {}).get(_METADATA_KEY)
+    version = (table.schema.metadata or {}).get(METADATA_KEY)
     if version is None:
         raise DataError(f"{path} is a parquet file but holds no records of conrad-bench; move it out of the folder")
     if version != str(VERSION).encode():
@@ -229,6 +228,11 @@ def _check_texts(name: str, texts: Iterable[pa.Array], rows: int, path: Path) ->
         )
 
 
+def training_seed(frame: pd.DataFrame) -> int | None:
+    """Return the training seed of the method that records are about; None where they do not say."""
+    return int(frame[SEED].iloc[0]) if SEED in frame else None
+
+
 def check_records(frame: pd.DataFrame, path: Path) -> None:
     """Raise DataError, naming `path`, the column and the first wrong row, unless the values follow the format."""
     if frame.empty:
@@ -236,6 +240,9 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
     for column in COLUMNS:
         if column not in _NUMBERS:
             _refuse(frame[column].isna(), path, column, "a value is missing")
+    if SEED in frame:
+        _refuse(frame[SEED] < 0, path, SEED, "a seed is negative")
+        _refuse(frame[SEED] != frame[SEED].iloc[0], path, SEED, "one file holds one seed")
     for column in ("task", "method"):
         _refuse(frame[column] != frame[column].iloc[0], path, column, "one file holds one task and one method")
     optional = [column for column in NUMBERS if column in frame]
@@ -274,7 +281,8 @@ def _check_columns(columns: Any, path: Path) -> None:
 def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
-    return pa.float64() if column in (*_NUMBERS, *NUMBERS) else pa.int64() if column == "claim" else pa.string()
+    whole = column in ("claim", SEED)
+    return pa.float64() if column in (*_NUMBERS, *NUMBERS) else pa.int64() if whole else pa.string()
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -297,8 +305,9 @@ def record_rows(
     estimates: Sequence[Estimate],
     scores: Sequence[Sequence[Score]],
     qualities: Sequence[dict[str, float | None]],
+    seed: int | None = None,
 ) -> list[dict[str, object]]:
-    """Return one record for each claim.
+    """Return one record for each claim; `seed` is the training seed of a method that learns or samples.
 
     `estimates` are in the order of the examples. A claim whose correctness is unknown becomes `scorer_failed`; one
     without a response, since an image of its example cannot be read, `image_unreadable`.
@@ -330,6 +339,7 @@ def record_rows(
                     **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
                     **({READING: claim.reading or None} if written else {}),
                     **({THOUGHTS: float(thought)} if any(thoughtful) else {}),
+                    **({} if seed is None else {SEED: seed}),
                     **{name: example.attributes.get(name) for name in attributes},
                 }
             )

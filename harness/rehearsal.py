@@ -28,7 +28,7 @@ from conrad_bench.fits import check_fit, finished_files, fitting
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
-from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
 from conrad_bench.plan import Plan, check_models, make_plan, prepare, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
@@ -276,7 +276,7 @@ class _Stage:
         """Write records as many as the run will have: those of the few examples, again and again under other ids."""
         from conrad_bench.records import record_rows, records_path, write_records
 
-        rows = record_rows(name, task, test, estimates, scores, qualities)
+        rows = record_rows(name, task, test, estimates, scores, qualities, chance_seed(self.plan.methods[name]))
         copies = range(max(1, round(factor)))
         again = [
             {**row, "example": f"{row['example']}-{i}", "cluster": f"{row['cluster']}-{i}"}

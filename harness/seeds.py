@@ -29,13 +29,19 @@ def with_seeds(config: RunConfig, by_chance: Collection[str]) -> RunConfig:
         if not config.seeds or name not in by_chance or seed_of(name, config) is not None:
             methods.append(name)
             continue
-        learner, plus, recalibrator = name.partition("+")
+        learner = learner_name(name)
         own = config.options.get(learner, {}) if plugin_name(learner) != learner else {}
         for seed in config.seeds:
-            variant = f"{learner}{'-' if '.' in learner else '.'}seed{seed}"
-            methods.append(f"{variant}{plus}{recalibrator}")
-            options[variant] = {**own, "seed": seed}
+            variant = seed_variant(name, seed)
+            methods.append(variant)
+            options[learner_name(variant)] = {**own, "seed": seed}
     return config.model_copy(update={"methods": methods, "options": options})
+
+
+def seed_variant(name: str, seed: int) -> str:
+    """Return the name of the variant that stands for a method with a training seed: "probe.seed1+platt"."""
+    learner, plus, recalibrator = name.partition("+")
+    return f"{learner}{'-' if '.' in learner else '.'}seed{seed}{plus}{recalibrator}"
 
 
 def seed_of(name: str, config: RunConfig) -> tuple[str, int] | None:

@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny
 from conrad_bench.methods.base import Judge, Method, Step, drawn, without_references
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.recalibrators import Kind, fit_recalibrator, load_recalibrator
-from conrad_bench.types import FITTING, Estimate, Example, Granularity
+from conrad_bench.types import CHANCE, FITTING, Estimate, Example, Granularity
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -102,3 +102,9 @@ class Recalibrated(Method):
 def learner(method: Method) -> Method:
     """Return the method itself, without its recalibrator."""
     return method.method if isinstance(method, Recalibrated) else method
+
+
+def chance_seed(method: Method) -> int | None:
+    """Return the training seed of a method that learns or samples; None where its confidences depend on no seed."""
+    learns = learner(method)
+    return learns.seed if learns.requirements() & CHANCE else None

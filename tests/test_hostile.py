@@ -20,7 +20,8 @@ from test_merge import a_run
 
 from conrad_bench.config import load_config, parse_options
 from conrad_bench.errors import ConfigError, ConradBenchError, DataError, StorageError
-from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run
+from conrad_bench.leaderboards.bundles.finished import load_run
+from conrad_bench.leaderboards.bundles.merge import leaderboard
 from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.leaderboards.ratings import read_ratings
 from conrad_bench.records import made_from, read_records, write_records

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from test_board import CONTEXT, SENTENCES, board_of, frame, sentences
@@ -24,10 +25,11 @@ from conrad_bench.errors import ConfigError, DataError, StorageError
 from conrad_bench.leaderboards.board import schema
 from conrad_bench.leaderboards.board.build import build, context_of
 from conrad_bench.leaderboards.board.context import BoardContext
-from conrad_bench.leaderboards.bundles.merge import leaderboard, load_run, merge, run_names
+from conrad_bench.leaderboards.bundles.finished import load_run
+from conrad_bench.leaderboards.bundles.merge import leaderboard, merge, run_names
 from conrad_bench.leaderboards.pages.latex import escape, tex
 from conrad_bench.leaderboards.pages.outputs import csv_text, write_leaderboard
-from conrad_bench.records import records_path, write_records
+from conrad_bench.records import read_records, records_path, write_records
 
 
 def a_run(
@@ -52,6 +54,27 @@ def a_run(
     if finished:
         (folder / "manifest.json").write_text(json.dumps({"data": {t: {"fingerprint": f} for t, f in prints.items()}}))
     return folder
+
+
+def finish(run: Path, seed: int = 0, **about: object) -> Path:
+    """Write config.yaml and manifest.json of a run on phantom data by the embedded model, as its records are."""
+    frames = [read_records(path) for path in sorted((run / "records").iterdir())]
+    methods = sorted({frame["method"].iloc[0] for frame in frames})
+    examples = {frame["task"].iloc[0]: frame["example"].nunique() for frame in frames}
+    config = {"methods": methods, "tasks": sorted(examples), "model": "phantom", "seed": seed}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    manifest = {
+        "data": {
+            task: {"fingerprint": "f1" * 8, "root": "phantom (synthetic)", "examples": {"test": n}}
+            for task, n in examples.items()
+        },
+        "methods": {method: {"seed": seed} for method in methods},
+        "model": {"engine": "transformers", "model": "sha256:abc"},
+        "seed": seed,
+        **about,
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return run
 
 
 def other(data: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -105,12 +128,82 @@ def test_notes_are_those_of_their_runs(tmp_path: Path) -> None:
     assert f"**b: {note}**" in (out / "leaderboard.md").read_text()
 
 
-def test_another_model_labels_every_row(tmp_path: Path) -> None:
-    a = a_run(tmp_path / "a", [frame("conrad")])
-    b = a_run(tmp_path / "b", [frame("probe")], CONTEXT.model_copy(update={"model": "large"}))
-    board, _ = leaderboard([a, b], tmp_path / "out")
-    assert names(board) == ["conrad [a]", "probe [b]"]
-    assert board["title"] == "Confidence of tiny, large on phantom (synthetic)"
+def test_models_have_sections_and_are_compared_method_by_method(tmp_path: Path) -> None:
+    """A section is the board of its model; one method is compared between models, paired by patient."""
+    frames = {"org/large": [frame("conrad"), frame("verbalized")], "tiny": [other(frame("conrad"), 3), frame("probe")]}
+    runs = [
+        a_run(tmp_path / model.replace("/", "-"), data, CONTEXT.model_copy(update={"model": model}))
+        for model, data in frames.items()
+    ]
+    board, out = leaderboard(runs, tmp_path / "out")
+    assert board["title"] == "Confidence of org/large, tiny on phantom (synthetic)"
+    assert {name: tuple(of) for name, of in board["models"].items()} == {
+        f"mimic_report [{model}]": ("mimic_report", model) for model in frames
+    }
+    for model, data in frames.items():
+        alone = board_of(*data)
+        section = f"mimic_report [{model}]"
+        rows = [row for row in board["rows"] if row["task"] == section]
+        assert [row["method"] for row in rows] == [row["method"] for row in alone["rows"]]
+        assert [row["metrics"] for row in rows] == [row["metrics"] for row in alone["rows"]]
+        assert board["tasks"][section]["comparisons"] == alone["tasks"]["mimic_report"]["comparisons"]
+    (between,) = board["between_models"]
+    assert between["task"] == "mimic_report"
+    # As if the two had been methods of one run, but for the other methods.
+    both = board_of(frame("conrad"), other(frame("conrad"), 3).assign(method="zeta"))
+    wanted = {pair["metric"]: pair for pair in both["tasks"]["mimic_report"]["comparisons"]["pairs"]}
+    assert {pair["metric"] for pair in between["pairs"]} == wanted.keys()
+    for pair in between["pairs"]:
+        assert (pair["method"], pair["a"], pair["b"]) == ("conrad", "org/large", "tiny")
+        for key in ("value", "low", "high", "se", "p", "p_holm", "n_units"):
+            assert pair[key] == wanted[pair["metric"]][key], key
+    text = (out / "leaderboard.md").read_text()
+    header, _, *lines = text[text.index("| model") :].splitlines()[:4]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == ["model", "conrad", "probe", "verbalized"]
+    assert [line.split("|")[1].strip() for line in lines] == ["org/large", "tiny"]
+    page = (out / "leaderboard.html").read_text()
+    assert "models in rows, methods in columns" in page
+    assert "One method between two models on mimic_report" in page
+    assert (out / "figures").is_dir()
+    assert all(path.is_file() for path in (out / "figures").iterdir())
+    _, records = merge([load_run(run) for run in runs])
+    assert build(records, context_of(board)) == board
+
+
+def test_models_are_told_apart_by_their_weights_and_have_seeds(tmp_path: Path) -> None:
+    runs = []
+    for weights in ("sha256:abc", "sha256:def"):
+        for seed in (1, 2):
+            data = other(frame("conrad"), seed + len(runs)).assign(seed=seed)
+            run = a_run(tmp_path / f"{weights[-3:]}-{seed}", [data], CONTEXT.model_copy(update={"seed": seed}))
+            manifest = json.loads((run / "manifest.json").read_text())
+            (run / "manifest.json").write_text(json.dumps({**manifest, "model": {"model": weights}}))
+            runs.append(run)
+    runs.append(a_run(tmp_path / "unfinished", [frame("probe")], finished=False))
+    board, _ = leaderboard(runs, tmp_path / "out")
+    found = {(row["task"], row["method"]): row.get("seeds", {}).get("seeds") for row in board["rows"]}
+    # The unfinished run does not say its weights: it goes with the first model, whose runs are then no seeds alone.
+    assert found.keys() >= {("mimic_report [tiny, def]", "conrad")}
+    assert found["mimic_report [tiny, def]", "conrad"] == [1, 2]
+    board, _ = leaderboard(runs[:4], tmp_path / "out")
+    assert [(row["task"], row["method"], row["seeds"]["seeds"]) for row in board["rows"]] == [
+        (f"mimic_report [tiny, {weights}]", "conrad", [1, 2]) for weights in ("abc", "def")
+    ]
+    (between,) = board["between_models"]
+    assert {(pair["method"], pair["a"], pair["b"]) for pair in between["pairs"]} == {
+        ("conrad", "tiny, abc", "tiny, def")
+    }
+
+
+def test_models_on_other_data_are_not_compared(tmp_path: Path) -> None:
+    runs = [
+        a_run(tmp_path / model, [frame("conrad")], CONTEXT.model_copy(update={"model": model}), fingerprint=model)
+        for model in ("tiny", "large")
+    ]
+    board, _ = leaderboard(runs, tmp_path / "out", mixed=True)
+    assert board["caveats"]
+    assert board["between_models"] == []
+    assert len(board["rows"]) == 2
 
 
 def test_a_run_without_its_leaderboard_counts_as_far_as_it_got(tmp_path: Path) -> None:

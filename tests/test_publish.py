@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_board import CONTEXT, SENTENCES, sentences
 from test_cli import conrad_bench, refused
-from test_merge import a_run
+from test_merge import a_run, finish
 from test_run import SAID, Toy
 
 from conrad_bench.errors import ConfigError, DataError
@@ -74,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(run: Path) -> Path:
-    return publish(run, run.parent / "bundle")
+    return publish([run], run.parent / "bundle")
 
 
 @pytest.fixture
@@ -155,25 +155,25 @@ def test_values_are_those_of_the_run_and_verify_agrees(run: Path, bundle: Path) 
 
 def test_sentences_with_their_probabilities_make_a_bundle(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", [sentences("sft"), sentences("verbalized", unparsed=4)], sentence_context())
-    (run / "config.yaml").write_text("methods: [sft, verbalized]\ntasks: [mimic_sentence]\nmodel: phantom\n")
-    found = publish(run, tmp_path / "bundle")
+    found = publish([finish(run)], tmp_path / "bundle")
     checked = verify(found)
-    assert (checked.differences, checked.rows, checked.hashes) == ([], 2, 8)
+    assert (checked.differences, checked.rows, checked.hashes) == ([], 2, 14)
     page = (found / "leaderboard.md").read_text()
     assert "Confidence answers on mimic_sentence" in page
-    assert "](" not in page  # nothing that the bundle lacks is linked
+    linked = re.findall(r"\]\((figures/[^)]+)\)", page)
+    assert {path.name for path in (found / "figures").iterdir()} == {Path(link).name for link in linked}
     assert {path.name for path in found.iterdir()} == {
-        "bundle.json", "config.yaml", "manifest.json", "records",
-        *(f"leaderboard.{suffix}" for suffix in ("csv", "html", "json", "md")),
+        "bundle.json", "config.yaml", "figures", "manifest.json", "records",
+        *(f"leaderboard.{suffix}" for suffix in ("csv", "html", "json", "md", "tex")),
     }  # fmt: skip
 
 
 def test_ids_are_the_same_under_the_same_salt_alone(run: Path, bundle: Path, tmp_path: Path) -> None:
-    again = publish(run, tmp_path / "again")
+    again = publish([run], tmp_path / "again")
     assert everything(again) == everything(bundle)
     salt = (run / "publish.salt").read_bytes()
     (run / "publish.salt").unlink()
-    other = publish(run, tmp_path / "other")
+    other = publish([run], tmp_path / "other")
     (run / "publish.salt").write_bytes(salt)
     ids = [set(read_records(next((b / "records").iterdir()))["cluster"]) for b in (bundle, other)]
     assert len(ids[0]) == len(ids[1])
@@ -190,7 +190,7 @@ def forge(bundle: Path) -> None:
     """Write the hashes of what is there into bundle.json, as somebody would who changes numbers on purpose."""
     content = json.loads((bundle / "bundle.json").read_text())
     content["files"] = {name: file_sha256(bundle / name) for name in content["files"] if (bundle / name).is_file()}
-    (bundle / "bundle.json").write_text(json.dumps(content))
+    (bundle / "bundle.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def with_board(edit: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
@@ -246,8 +246,11 @@ def drop_metric(board: dict[str, Any]) -> None:
         (lambda b: change(b / "manifest.json", '"cpus"', '"gpus"'), "manifest.json: its SHA-256 is not the one"),
         (other_hash, "manifest.json: its SHA-256 is not the one in bundle.json"),
         (with_board(set_ece), "leaderboard.json, rows.stated@toy.metrics.ece.value: 0.4"),
-        (with_board(drop_metric), "leaderboard.json, rows.stated@toy.metrics: brier is missing"),
-        (with_board(lambda board: board["rows"].pop()), "rows: stated@toy is missing; there are records of it"),
+        (with_board(drop_metric), "leaderboard.json, rows.stated@toy.metrics.brier: missing; the records give it"),
+        (
+            with_board(lambda board: board["rows"].pop()),
+            "leaderboard.json, rows.stated@toy: missing; the records give it",
+        ),
         (with_board(lambda board: board["rows"][0].update(n="many")), "leaderboard.json: rows.0.n: "),
         (with_board(lambda board: board.update(format=0)), "leaderboard.json has format 0"),
         (better, "rows.stated@toy.collapse.distinct: 4, the records give 1"),
@@ -289,13 +292,13 @@ def test_a_difference_ends_the_command_with_1(copied: Path) -> None:
     done = conrad_bench("verify", str(copied), cwd=copied.parent)
     assert done.returncode == 1
     assert "differs: leaderboard.json, rows.stated@toy.metrics.ece.value" in done.stdout
-    # Of a clean commit the files that are made from leaderboard.json differ, too.
-    assert re.fullmatch(rf"error: {re.escape(str(copied))}: [14] difference\(s\)\n", done.stderr)
+    # The number, and leaderboard.json, which is not what the records give.
+    assert re.fullmatch(rf"error: {re.escape(str(copied))}: 2 difference\(s\)\n", done.stderr)
 
 
 def test_a_bundle_is_published_anew_with_the_same_records(bundle: Path, tmp_path: Path) -> None:
     """Where a later version computes something in another way; here nothing is, so that all is as it was."""
-    again = publish(bundle, tmp_path / "again")
+    again = publish([bundle], tmp_path / "again")
     assert verify(again).differences == []
     for path in (path for path in bundle.rglob("*") if path.is_file()):
         name = path.relative_to(bundle)
@@ -308,16 +311,16 @@ def test_a_bundle_is_published_anew_with_the_same_records(bundle: Path, tmp_path
 def test_what_cannot_be_published_is_an_error(run: Path, bundle: Path, tmp_path: Path) -> None:
     assert "holds no run" in refused(conrad_bench("publish", str(tmp_path), "--out", "b", cwd=tmp_path))
     with pytest.raises(ConfigError, match="not an empty folder"):
-        publish(run, bundle)
+        publish([run], bundle)
     salt = (run / "publish.salt").read_bytes()
     (run / "publish.salt").write_text("no hex")
     with pytest.raises(DataError, match=r"publish.salt holds no salt"):
-        publish(run, tmp_path / "b")
+        publish([run], tmp_path / "b")
     (run / "publish.salt").write_bytes(salt)
     manifest = (run / "manifest.json").read_bytes()
     (run / "manifest.json").unlink()
     with pytest.raises(DataError, match="is not finished"):
-        publish(run, tmp_path / "b")
+        publish([run], tmp_path / "b")
     (run / "manifest.json").write_bytes(manifest)
     board, merged = leaderboard([run], tmp_path / "merged")
     assert board["rows"]

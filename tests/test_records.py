@@ -73,7 +73,7 @@ def test_what_is_written_is_read(
         | v
         | dict(zip(QUALITY, qualities, strict=True))
         | levels(*(p or [None]))
-        | {"thoughts": 1.0, "reading": view}
+        | {"thoughts": 1.0, "reading": view, "seed": 3}
         for i, (v, view, p) in enumerate(zip(values, views, answers, strict=False))
     ]
     write_records(path, rows)
@@ -113,6 +113,9 @@ def test_the_file_carries_its_version_and_no_text_column(tmp_path: Path) -> None
         ([row(correctness=None)], "no correctness"),
         ([row(), row("e2", confidence=None)], "ok record has no confidence"),
         ([row(example=None)], "'example', row 0: a value is missing"),
+        ([row(seed=0), row("e2", seed=1)], "'seed', row 1: one file holds one seed"),
+        ([row(seed=-1)], "'seed', row 0: a seed is negative"),
+        ([row(seed=0), row("e2", seed=None)], "'seed', row 1: one file holds one seed"),
         ([row(confidence="secret words")], "another type"),
         ([row(quality="secret words")], "another type"),
         ([row(quality_6=1.01)], "'quality_6', row 0: a value is outside"),
@@ -142,7 +145,7 @@ def test_a_method_without_confidences_is_fine(tmp_path: Path) -> None:
 def test_the_reserved_names_are_those_of_the_format() -> None:
     assert QUALITY_ABOVE == {"quality_6": 0.6, "quality_8": 0.8, "quality_10": 1.0}
     levels = tuple(f"p_{c}" for c in range(11))
-    assert ("quality", "quality_6", "quality_8", "quality_10", *levels, "thoughts", "reading") == OPTIONAL
+    assert ("quality", "quality_6", "quality_8", "quality_10", *levels, "thoughts", "reading", "seed") == OPTIONAL
     assert (*COLUMNS, *OPTIONAL) == RESERVED
     assert len(set(RESERVED)) == len(RESERVED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 from test_board import CONTEXT, SENTENCES, board_of, frame, row_of, sample_of, sentences
-from test_merge import a_run, other
+from test_merge import a_run, finish, other
 
 from conrad_bench.config import RunConfig, load_config
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.bundles.merge import leaderboard
+from conrad_bench.leaderboards.bundles.publish import publish
+from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, t_test
 from conrad_bench.leaderboards.metrics.calibration import Brier
 from conrad_bench.leaderboards.pages.html import page
@@ -97,13 +100,73 @@ def test_runs_that_differ_in_the_seed_alone_are_seeds(tmp_path: Path) -> None:
     assert [run["name"] for run in board["runs"]] == ["run-0", "run-1", "run-2"]
 
 
+def test_the_seed_in_records_is_the_one_that_counts(tmp_path: Path) -> None:
+    """Above that of the run: a method's own option may set another. Two runs with one seed are no two seeds."""
+    frames = [data.assign(method="conrad") for data in seeded()[:2]]
+    runs = [a_run(tmp_path / str(seed), [data.assign(seed=seed)]) for seed, data in zip((4, 7), frames, strict=True)]
+    board, _ = leaderboard(runs, tmp_path / "out")
+    assert row_of(board, "conrad")["seeds"]["seeds"] == [4, 7]
+    twice = [a_run(tmp_path / name, [data.assign(seed=4)]) for name, data in zip("ab", frames, strict=True)]
+    board, _ = leaderboard(twice, tmp_path / "twice")
+    assert [row["method"] for row in board["rows"]] == ["conrad [a]", "conrad [b]"]
+    with pytest.raises(DataError, match=r"conrad.seed1@mimic_report: their column seed says 0"):
+        board_of(*(data.assign(seed=0) for data in seeded()), seeds=SEEDS)
+
+
+def test_runs_that_differ_in_the_seed_alone_make_one_bundle(tmp_path: Path) -> None:
+    runs = []
+    for seed, data in enumerate(data.assign(method="conrad", seed=n) for n, data in enumerate(seeded())):
+        context = CONTEXT.model_copy(update={"seed": seed, "model": "phantom-gemma3 (embedded)"})
+        run = a_run(tmp_path / f"run-{seed}", [data, frame("verbalized", n=160)], context, fingerprint="f1" * 8)
+        made = {"version": "0.1.0", "commit": f"abc123{seed}"}
+        runs.append(finish(run, seed, rollouts={"generate": 160}, seconds={"all": 2.0}, **made))
+    bundle = publish(runs, tmp_path / "bundle")
+    board = json.loads((bundle / "leaderboard.json").read_text())
+    assert [row["method"] for row in board["rows"]] == ["conrad", "verbalized"]
+    assert row_of(board, "conrad")["seeds"]["seeds"] == [0, 1, 2]
+    assert [(run["name"], run["commit"]) for run in board["runs"]] == [(f"seed {n}", f"abc123{n}") for n in range(3)]
+    assert board["tasks"]["mimic_report"]["n_clusters"] == frame("conrad", n=160)["cluster"].nunique()
+    assert {path.stem for path in (bundle / "records").iterdir()} == {
+        f"{name}@mimic_report" for name in (*SEEDS, "verbalized")
+    }
+    config = load_config(bundle / "config.yaml")
+    assert config.seeds == [0, 1, 2]
+    assert config.methods == [*SEEDS, "verbalized"]
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert [run["seed"] for run in manifest["runs"]] == [0, 1, 2]
+    assert manifest["methods"]["conrad.seed2"] == {"seed": 2}
+    assert (manifest["seconds"], manifest["rollouts"]) == (6.0, {"generate": 480})
+    assert verify(publish([bundle], tmp_path / "again")).differences == []
+    alone = [publish([run], tmp_path / f"bundle-{n}") for n, run in enumerate(runs)]
+    with pytest.raises(DataError, match="hashed under different salts"):
+        leaderboard(alone, tmp_path / "out")
+    with pytest.raises(DataError, match="hashed under different salts"):
+        publish(alone, tmp_path / "no")
+    for n, run in enumerate(runs):
+        (run / "publish.salt").write_bytes((runs[0] / "publish.salt").read_bytes())
+        alone[n] = publish([run], tmp_path / f"salted-{n}")
+    joint, _ = leaderboard(alone, tmp_path / "out")
+    assert joint["rows"] == board["rows"]
+    again = publish(alone, tmp_path / "joint")
+    assert (again / "leaderboard.json").read_bytes() == (bundle / "leaderboard.json").read_bytes()
+    with pytest.raises(DataError, match="runs and bundles"):
+        publish([runs[0], alone[1]], tmp_path / "mixture")
+
+
+def test_other_runs_make_no_bundle_together(tmp_path: Path) -> None:
+    runs = [finish(a_run(tmp_path / name, [frame(name)], fingerprint="f1" * 8)) for name in ("conrad", "probe")]
+    with pytest.raises(DataError, match="only runs that differ in the seed alone make one bundle"):
+        publish(runs, tmp_path / "bundle")
+
+
 def test_the_same_data_under_other_names_are_not_more_patients(tmp_path: Path) -> None:
     hashed = frame("conrad").assign(**{column: lambda d, c=column: "x" + d[c] for column in ("example", "cluster")})
     runs = [a_run(tmp_path / "a", [frame("conrad")]), a_run(tmp_path / "b", [hashed])]
     with pytest.raises(DataError, match="no example in common: their ids were hashed under different salts"):
         leaderboard(runs, tmp_path / "out")
-    board, _ = leaderboard(runs, tmp_path / "out", mixed=True)
-    assert any("different salts" in caveat for caveat in board["caveats"])
+    with pytest.raises(DataError, match=r"publish them anew with one publish\.salt") as caught:
+        leaderboard(runs, tmp_path / "out", mixed=True)
+    assert "--mixed" not in str(caught.value)
 
 
 def test_a_configuration_with_seeds_has_a_variant_for_each() -> None:

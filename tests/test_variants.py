@@ -286,7 +286,7 @@ def test_the_commands_know_variants(toy: Toy, tmp_path: Path) -> None:
 
 def test_a_bundle_keeps_the_names_of_variants(toy: Toy, tmp_path: Path) -> None:
     toy.run("mean,mean.b,mean.b+histogram", tasks=["toy", "toy.short"], options=VARIED)
-    bundle = publish(toy.out, tmp_path / "bundle")
+    bundle = publish([toy.out], tmp_path / "bundle")
     config = load_config(bundle / "config.yaml")
     assert config.options["toy.short"] == {"limit": 4, "scorer": "toy_match.b"}
     manifest = json.loads((bundle / "manifest.json").read_text())

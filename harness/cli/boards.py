@@ -9,6 +9,9 @@ import typer
 
 from conrad_bench.cli.common import say, show, tell
 
+_SHOWN = 40
+"""So many differences are shown of each folder."""
+
 
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or published bundles.")],
@@ -31,33 +34,47 @@ def leaderboard(
 
 
 def publish(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folder of a finished run, or folders that differ in the seed alone."),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
 ) -> None:
     """Write a bundle that can be made public: hashed ids, no text, no paths."""
     from conrad_bench.leaderboards.bundles import publish as publishing
 
-    tell(f"bundle: {publishing.publish(run_folder, out)}")
-    if (run_folder / "publish.salt").is_file():
-        tell(f"ids are hashed under {run_folder / 'publish.salt'}: keep that file to yourself")
+    tell(f"bundle: {publishing.publish(runs, out)}")
+    if (runs[0] / "publish.salt").is_file():
+        tell(f"ids are hashed under {runs[0] / 'publish.salt'}: keep that file to yourself")
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a bundle or a run.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of bundles or runs.")],
+    render: Annotated[
+        bool, typer.Option("--render", help="Write leaderboard, pages and figures of bundles anew from their records.")
+    ] = False,
 ) -> None:
     """Compute every number of a bundle or run again from its records; exit code 1 if any differs."""
     from conrad_bench.leaderboards.bundles import verify as verifying
 
-    found = verifying.verify(folder)
-    for note in found.notes:
-        tell(f"note: {note}")
-    for difference in found.differences:
-        tell(f"differs: {difference}")
-    if found.differences:
-        say(f"error: {folder}: {len(found.differences)} difference(s)")
+    wrong = False
+    for folder in folders:
+        found = verifying.render(folder) if render else verifying.verify(folder)
+        for difference in found.differences[:_SHOWN]:
+            tell(f"differs: {difference}")
+        if len(found.differences) > _SHOWN:
+            tell(f"and {len(found.differences) - _SHOWN:,} more")
+        for note in found.notes:
+            tell(f"note: {note}")
+        if found.differences:
+            say(f"error: {folder}: {len(found.differences)} difference(s)")
+            wrong = True
+            continue
+        hashes = f", {found.hashes} file hashes" if found.hashes else ""
+        tell(f"{folder}: {found.numbers:,} numbers of {found.rows} rows{hashes}: all agree")
+    tell(f"note: {verifying.UNKNOWN}")
+    if wrong:
         raise typer.Exit(1)
-    hashes = f", {found.hashes} file hashes" if found.hashes else ""
-    tell(f"{folder}: {found.numbers:,} numbers of {found.rows} rows{hashes}: all agree")
 
 
 def ratings(

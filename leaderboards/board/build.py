@@ -42,11 +42,12 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
+from conrad_bench.leaderboards.board.models import between_models
 from conrad_bench.leaderboards.board.rounding import rounded
 from conrad_bench.leaderboards.board.rows import baseline_of, task_rows
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
-from conrad_bench.records import read_records, records_path
+from conrad_bench.records import read_records, records_path, training_seed
 from conrad_bench.registry import Registry
 from conrad_bench.variants import unlabelled
 
@@ -62,8 +63,10 @@ changed (ConRad, Figure 2)."""
 def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext) -> dict[str, Any]:
     """Return the content of leaderboard.json from the records of each (task, method).
 
-    The frames are as `read_records` returns them, of tasks that the context names.
+    The frames are as `read_records` returns them, of tasks that the context names. Raises DataError where they do not
+    belong together.
     """
+    _check_seeds(records, context.seeds)
     tasks: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for task in sorted({task for task, _ in records}):
@@ -105,6 +108,7 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
         ],
         "tasks": tasks,
         "rows": rows,
+        "between_models": list(between_models(records, context)),
     }
     return dict(rounded(board))
 
@@ -127,6 +131,17 @@ def run_records(run: Path, tasks: Container[str]) -> dict[tuple[str, str], pd.Da
     if not records:
         raise DataError(f"{run / 'records'} holds no records; run the methods first")
     return records
+
+
+def _check_seeds(records: Mapping[tuple[str, str], pd.DataFrame], seeds: Mapping[str, tuple[str, int]]) -> None:
+    """Raise DataError where records say another training seed than what is said of them."""
+    for (task, name), frame in records.items():
+        said = training_seed(frame)
+        if name in seeds and said is not None and said != seeds[name][1]:
+            raise DataError(
+                f"records of {name}@{task}: their column seed says {said}, and they stand for seed {seeds[name][1]} of "
+                f"{seeds[name][0]}; delete them and run the command again"
+            )
 
 
 def context_of(board: Mapping[str, Any]) -> BoardContext:
@@ -164,7 +179,7 @@ def before_training(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -
 
 def _figures(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
     """Return the paths of a row's figures in the run folder."""
-    cell = f"{row['method']}@{row['task']}"
+    cell = f"{row['method']}@{row['task']}".replace("/", "_")  # a model of the hub may stand behind a task
     paths = {}
     if "reliability" in row:
         paths["figure"] = f"figures/reliability_{cell}.svg"

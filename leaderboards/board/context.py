@@ -49,6 +49,8 @@ class BoardContext(BaseModel):
     """For records of a method that was run with several training seeds: the name of their row, and the seed."""
     random: list[str] = []
     """The methods that learn or sample; of one with a single seed, boards say that this chance is not included."""
+    models: dict[str, tuple[str, str]] = {}
+    """On a board of several models, for each of its tasks: the task and the model that it stands for."""
     left_out: dict[str, dict[str, int]] = {}
     """For each task: how many items of the data are no examples, by reason."""
     notes: list[str] = []

@@ -233,6 +233,19 @@ class SubgroupGap(_Part):
     """Adjusted for the number of methods."""
 
 
+class BetweenPair(Pair):
+    """A paired difference of one method with two models, a minus b."""
+
+    method: str
+
+
+class BetweenModels(_Part):
+    """One method of several models against each other, on one task."""
+
+    task: str
+    pairs: list[BetweenPair]
+
+
 class RunInfo(_Part):
     """A run that a merged leaderboard was made of."""
 
@@ -266,9 +279,12 @@ class Board(_Part):
     """Name of records -> the row's name, and the training seed."""
     random: list[str] = []
     """Methods that learn or sample."""
+    models: dict[str, tuple[str, str]] = {}
+    """Boards of several models: key of `tasks` -> the task, and the model."""
     metrics: list[MetricInfo]
     tasks: dict[str, TaskInfo]
     rows: list[Row]
+    between_models: list[BetweenModels] = []
     subgroups: list[SubgroupRow] = []
     subgroup_gaps: list[SubgroupGap] = []
 

@@ -2,81 +2,34 @@
 
 Everything is computed from the records anew, so that methods of different runs on the same examples are compared under
 the same resampling weights. Rows keep the method's name where it belongs to one run, or where all runs that have it
-have the same records for it. Otherwise (seeds, models), all rows of the task are named "method [run]", after the run's
-folder, and each is compared with the baseline of its own run. Runs that differ in the seed alone are the training seeds
-of one row.
+have the same records for it. Otherwise all rows of the task are named "method [run]", after the run's folder, and each
+is compared with the baseline of its own run. Runs that differ in the seed alone are the training seeds of one row.
+Where there are several models, each task has a section for each of them (`board.models`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, installed, run_records
+from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
-from conrad_bench.leaderboards.board.schema import read_board
+from conrad_bench.leaderboards.board.models import section
+from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_run
 from conrad_bench.leaderboards.pages.outputs import write_files
-from conrad_bench.manifest import CONTEXT_FORMAT
-from conrad_bench.records import RESERVED
+from conrad_bench.records import RESERVED, SEED, training_seed
 from conrad_bench.registry import unknown
-from conrad_bench.storage import load_json
+from conrad_bench.seeds import seed_variant
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Records = dict[tuple[str, str], "pd.DataFrame"]
 
-
-@dataclass(frozen=True)
-class Finished:
-    """A run folder (or a published bundle) as a leaderboard needs it."""
-
-    folder: Path
-    context: BoardContext
-    records: Records
-    fingerprints: dict[str, str]
-    """Task -> digest of its examples."""
-    format: int
-    """Of its leaderboard.json; the present one where it has none yet."""
-    manifest: dict[str, Any] | None
-    """None where the run did not finish."""
-
-
-def load_run(folder: Path) -> Finished:
-    """Read a run folder or a bundle, finished or not.
-
-    Raises DataError if it holds no run or no records or a file is not as conrad-bench writes it, ConfigError for a
-    metric that is not installed, StorageError for a damaged records file.
-    """
-    said, old, made = (folder / name for name in ("context.json", "leaderboard.json", "manifest.json"))
-    if not (said.is_file() or old.is_file()):
-        raise DataError(f"{folder} holds no run (neither context.json nor leaderboard.json); name a folder of `run`")
-    board = read_board(old) if old.is_file() else None
-    manifest = _json(made, _Manifest) if made.is_file() else None
-    data = manifest.get("data", {}) if manifest else {}
-    fingerprints = {task: str(entry.get("fingerprint")) for task, entry in data.items()}
-    try:
-        if said.is_file():
-            content = _json(said, _Said)
-            if content["format"] != CONTEXT_FORMAT:
-                raise DataError(f"{said} has format {content['format']}, this version reads {CONTEXT_FORMAT}")
-            fingerprints, described = content.get("fingerprints", {}), content["context"]
-            context = BoardContext.model_validate({**described, "metrics": installed(described["metrics"])})
-        else:
-            assert board is not None
-            context = context_of(board)
-    except ConfigError as error:
-        raise ConfigError(f"{said if said.is_file() else old}: {error}") from error
-    except (ValidationError, KeyError, TypeError):
-        raise DataError(f"{said} is not as this version writes it; run the same command again") from None
-    format = FORMAT if board is None else int(board["format"])
-    return Finished(folder, context, run_records(folder, context.scorers), fingerprints, format, manifest)
+_OF_TASKS = ("scorers", "quality", "granularities", "left_out")
+"""What a context says of each task."""
 
 
 def leaderboard(
@@ -138,20 +91,22 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
     first = runs[0].context
     if len(runs) == 1:
         return first, runs[0].records
-    problems = list(_scorer_problems(runs))
-    if not mixed and (found := _data_problems(runs, {run.folder: str(run.folder) for run in runs})):
+    problems = [*_scorer_problems(runs), *_salt_problems(runs)]
+    if not mixed and not problems and (found := _data_problems(runs, {run.folder: str(run.folder) for run in runs})):
         problems += [*found, "--mixed puts them together all the same"]
     if problems:
         raise DataError("these runs do not belong on one leaderboard:\n" + "\n".join(f"  - {p}" for p in problems))
     names = dict(zip((run.folder for run in runs), run_names([run.folder for run in runs]), strict=True))
-    models = list(dict.fromkeys(run.context.model for run in runs))
-    if _differ_in_seed(runs):
-        return _of_seeds(runs, names)
+    if differ_in_seed(runs):
+        return of_seeds(runs, [names[run.folder] for run in runs])
+    models = _by_model(runs)
+    if len(models) > 1:
+        return _of_models(models, names, mixed)
     records: Records = {}
     for task in sorted({task for run in runs for task, _ in run.records}):
         having = [run for run in runs if any(of == task for of, _ in run.records)]
         other_data = len({run.fingerprints.get(task) for run in having}) > 1
-        records |= _merged_task(task, having, names, other_data or len(models) > 1)
+        records |= _merged_task(task, having, names, other_data)
     seeds = {
         name: (f"{run.context.seeds[method][0]}{name[len(method) :]}", run.context.seeds[method][1])
         for run in runs
@@ -159,19 +114,19 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
         for _, name in records
         if name in (method, f"{method} [{names[run.folder]}]")
     }
-    context = first.model_copy(
+    return _together(runs, names).model_copy(update={"seeds": seeds}), records
+
+
+def _together(runs: Sequence[Finished], names: Mapping[Path, str]) -> BoardContext:
+    """Return what a board of several runs says beside their seeds; its settings are those of the first."""
+    return runs[0].context.model_copy(
         update={
-            "seeds": seeds,
             "random": sorted({method for run in runs for method in run.context.random}),
-            "model": ", ".join(models),
             "data": ", ".join(dict.fromkeys(run.context.data for run in runs)),
             "phantom": any(run.context.phantom for run in runs),
             "caveats": _data_problems(runs, names),
             "notes": [f"{names[run.folder]}: {note}" for run in runs for note in run.context.notes],
-            **{
-                field: _union([getattr(run.context, field) for run in runs])
-                for field in ("scorers", "quality", "granularities", "left_out")
-            },
+            **{field: _union([getattr(run.context, field) for run in runs]) for field in _OF_TASKS},
             **{
                 field: _lines({names[run.folder]: getattr(run.context, field) for run in runs})
                 for field in ("methods", "variants")
@@ -179,11 +134,55 @@ def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, 
             "runs": _about(runs, names),
         }
     )
-    return context, records
 
 
-def _differ_in_seed(runs: Sequence[Finished]) -> bool:
-    """Tell whether runs are one run with several seeds: the same but for the seed, and all finished."""
+def _by_model(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """Return the runs of each model, by a name that tells it from the others.
+
+    Models of one name are told apart by what their manifests say; an unfinished run has none, and goes with the first.
+    """
+    groups: dict[str, dict[tuple[str, ...], list[Finished]]] = {}
+    for run in sorted(runs, key=lambda run: run.manifest is None):
+        of = groups.setdefault(run.context.model, {})
+        identity = next(iter(of), ()) if run.manifest is None else _identity(run)
+        of.setdefault(identity, []).append(run)
+    named: dict[str, list[Finished]] = {}
+    for label, of in groups.items():
+        for identity, found in of.items():
+            apart = ", ".join(part.removeprefix("sha256:")[:12] for part in identity if part)
+            named[label if len(of) == 1 else f"{label}, {apart or 'unknown'}"] = found
+    return named
+
+
+def _identity(run: Finished) -> tuple[str, ...]:
+    """Return what tells a model from one of the same name."""
+    model = (run.manifest or {}).get("model", {})
+    return tuple(str(model.get(key) or "") for key in ("model", "revision", "quantization"))
+
+
+def _of_models(
+    models: Mapping[str, Sequence[Finished]], names: Mapping[Path, str], mixed: bool
+) -> tuple[BoardContext, Records]:
+    """Return the context and the records of a board on which each task stands once a model."""
+    records: Records = {}
+    found: dict[str, Any] = {field: {} for field in (*_OF_TASKS, "models", "seeds", "variants")}
+    for model, runs in models.items():
+        context, of_model = merge(runs, mixed)
+        sections = {task: section(task, model) for task in context.scorers}
+        for (task, method), frame in of_model.items():
+            records[sections[task], method] = frame
+        found["models"] |= {sections[task]: (task, model) for task, _ in of_model}
+        found["seeds"] |= context.seeds
+        for field in (*_OF_TASKS, "variants"):
+            said = getattr(context, field)
+            found[field] |= {sections[task]: said[task] for task in sections if task in said}
+    context = _together([run for runs in models.values() for run in runs], names)
+    found["variants"] = {**context.variants, **found["variants"]}
+    return context.model_copy(update={**found, "model": ", ".join(models)}), records
+
+
+def differ_in_seed(runs: Sequence[Finished]) -> bool:
+    """Tell whether runs are one run with several training seeds: the same but for the seed, and all finished."""
 
     def said(run: Finished) -> dict[str, Any]:
         about = run.context.model_dump(
@@ -193,14 +192,24 @@ def _differ_in_seed(runs: Sequence[Finished]) -> bool:
         return {
             "context": about,
             "data": run.fingerprints,
+            "model": _identity(run),
             "records": sorted(run.records),
             "methods": {name: _without_seed(options) for name, options in methods.items()},
         }
 
     first = said(runs[0])
-    seeds = {run.context.seed for run in runs}
-    known = all(run.manifest is not None and not run.context.seeds for run in runs)
-    return known and len(seeds) == len(runs) and all(said(run) == first for run in runs[1:])
+    if any(run.manifest is None or run.context.seeds or said(run) != first for run in runs):
+        return False
+    return all(
+        _same([run.records[key] for run in runs]) or len({_seed(run, key) for run in runs}) == len(runs)
+        for key in runs[0].records
+    )
+
+
+def _seed(run: Finished, key: tuple[str, str]) -> int:
+    """Return the training seed of a run's records; the run's where they do not say."""
+    said = training_seed(run.records[key])
+    return run.context.seed if said is None else said
 
 
 def _without_seed(options: Any) -> Any:
@@ -210,8 +219,11 @@ def _without_seed(options: Any) -> Any:
     return {key: _without_seed(value) for key, value in options.items() if key != "seed"}
 
 
-def _of_seeds(runs: Sequence[Finished], names: Mapping[Path, str]) -> tuple[BoardContext, Records]:
-    """Return the context and the records of one run with the seeds of all; what all have alike is there once."""
+def of_seeds(runs: Sequence[Finished], names: Sequence[str]) -> tuple[BoardContext, Records]:
+    """Return the context and the records of one run with the seeds of all, as `run --seeds` has them.
+
+    What all have alike is there once. `names` are those that the runs go by.
+    """
     records: Records = {}
     seeds: dict[str, tuple[str, int]] = {}
     for (task, method), frame in runs[0].records.items():
@@ -220,9 +232,11 @@ def _of_seeds(runs: Sequence[Finished], names: Mapping[Path, str]) -> tuple[Boar
             records[task, method] = frame
             continue
         for run, each in zip(runs, frames, strict=True):
-            name = f"{method} [{names[run.folder]}]"
-            records[task, name], seeds[name] = each, (method, run.context.seed)
-    return runs[0].context.model_copy(update={"seeds": seeds, "runs": _about(runs, names)}), records
+            seed = _seed(run, (task, method))
+            name = seed_variant(method, seed)
+            records[task, name], seeds[name] = each.assign(method=name), (method, seed)
+    about = _about(runs, dict(zip((run.folder for run in runs), names, strict=True)))
+    return runs[0].context.model_copy(update={"seeds": seeds, "runs": about}), records
 
 
 def _about(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[dict[str, Any]]:
@@ -269,9 +283,10 @@ def _merged_task(task: str, runs: Sequence[Finished], names: Mapping[Path, str],
 
 
 def _same(frames: Sequence[pd.DataFrame]) -> bool:
-    """Tell whether records are the same; the rollout's key aside, which holds the seed."""
+    """Tell whether records are the same; the seed aside, and the rollout's key, which holds it."""
     sorted_frames = [
-        frame.drop(columns="response").sort_values(["example", "claim"]).reset_index(drop=True) for frame in frames
+        frame.drop(columns=["response", SEED], errors="ignore").sort_values(["example", "claim"]).reset_index(drop=True)
+        for frame in frames
     ]
     return all(frame.equals(sorted_frames[0]) for frame in sorted_frames[1:])
 
@@ -306,24 +321,33 @@ def _data_problems(runs: Sequence[Finished], names: Mapping[Path, str]) -> list[
         if len({run.fingerprints.get(task) for run in having}) > 1:
             said = ", ".join(f"{names[run.folder]}: {(run.fingerprints.get(task) or 'unknown')[:12]}" for run in having)
             problems.append(f"task {task!r} had different data (fingerprints {said})")
-        elif runs[0].fingerprints.get(task) and _unlike_ids([run for run in having if _ids(run, task)], task):
-            problems.append(
-                f"task {task!r} had the same data in all of them, but no example in common: their ids were hashed "
-                "under different salts, so each patient would count several times; publish the runs with one "
-                "publish.salt"
-            )
+    return problems
+
+
+def _salt_problems(runs: Sequence[Finished]) -> list[str]:
+    """Return what no option puts together: the same data without an example in common."""
+    problems = []
+    for task in sorted({task for run in runs for task, _ in run.records}):
+        having: dict[str, list[Finished]] = {}
+        for run in runs:
+            if run.fingerprints.get(task) and _ids(run, task):
+                having.setdefault(run.fingerprints[task], []).append(run)
+        for same in having.values():
+            unlike = [(one, other) for one, other in combinations(same, 2) if not _ids(one, task) & _ids(other, task)]
+            if unlike:
+                said = " and ".join(str(run.folder) for run in unlike[0])
+                problems.append(
+                    f"task {task!r} had the same data in {said}, but they have no example in common: their ids were "
+                    "hashed under different salts, and each patient would count several times. Make one bundle of the "
+                    "run folders (`conrad-bench publish RUN RUN --out DIR`, for runs that differ in the seed alone), "
+                    "or publish them anew with one publish.salt: copy that of the first run into the other folders"
+                )
     return problems
 
 
 def _ids(run: Finished, task: str) -> set[str]:
     """Return the names of a task's examples in a run."""
     return {name for (of, _), frame in run.records.items() if of == task for name in frame["example"]}
-
-
-def _unlike_ids(runs: Sequence[Finished], task: str) -> bool:
-    """Tell whether some of the runs have no example in common."""
-    ids = [_ids(run, task) for run in runs]
-    return any(not one & other for one, other in combinations(ids, 2))
 
 
 def _union(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -342,44 +366,3 @@ def _lines(runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         else "; ".join(f"in {', '.join(where)}: {text}" for text, where in texts.items())
         for name, texts in said.items()
     }
-
-
-class _Said(BaseModel):
-    """context.json, as far as it can be checked without its metrics."""
-
-    model_config = ConfigDict(extra="allow")
-
-    format: int
-    context: dict[str, Any]
-    fingerprints: dict[str, str] = {}
-
-
-class _Manifest(BaseModel):
-    """manifest.json, as far as leaderboards and bundles read it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    versions: dict[str, Any] = {}
-    hardware: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    methods: dict[str, dict[str, Any]] = {}
-    data: dict[str, dict[str, Any]] = {}
-    rollouts: dict[str, Any] = {}
-    seconds: dict[str, float] | float = {}
-
-
-def _json(path: Path, form: type[BaseModel]) -> dict[str, Any]:
-    """Return the content of a JSON file. Raises DataError, naming file and key, if it has not the form."""
-    again = "; run the same command again to write it anew"
-    try:
-        content = load_json(path)
-        form.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(key) for key in first["loc"]) or "the whole file"
-        raise DataError(f"{path}: {where}: {first['msg']}{again}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}){again}") from error
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read as JSON{again}") from error
-    return dict(content)

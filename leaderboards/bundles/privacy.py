@@ -10,12 +10,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.errors import StorageError
 from conrad_bench.leaderboards.board.subgroups import AGES, age_names
-from conrad_bench.records import COLUMNS, LEVEL_PROBABILITIES, OPTIONAL, QUALITY, READING
+from conrad_bench.records import COLUMNS, LEVEL_PROBABILITIES, METADATA_KEY, OPTIONAL, QUALITY, READING, VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +48,8 @@ _GIVEN_UP = ("age", "image_quality", "modality", "q_lang", "answer_type", "sex",
 """In this order a rare combination loses its attributes: what tells most of a person, and least of a method, first."""
 _READING = re.compile(r"(?:8|10|[a-z%/, ])+")
 _OTHER_READING = "another way"
+_ARROW = b"ARROW:schema"
+_WRITER = re.compile(r"parquet-cpp-arrow version [0-9.]{1,20}(-SNAPSHOT)?")
 
 
 def band(column: str, value: object) -> str | None:
@@ -128,22 +133,37 @@ def rounded(frame: pd.DataFrame) -> pd.DataFrame:
         if (sharing < FEWEST_CLUSTERS).any():
             public[column] = frame[column].round(DIGITS)
     if READING in frame:
-        public[READING] = [
-            text if not isinstance(text, str) or _READING.fullmatch(text) else _OTHER_READING for text in frame[READING]
-        ]
+        public[READING] = _read(frame[READING])
     return public
 
 
-def problems(frame: pd.DataFrame) -> list[str]:
-    """Return what the records of a bundle say and must not."""
+def _read(written: pd.Series[Any]) -> pd.Series[Any]:
+    """Return how confidences were written, in the reader's own words."""
+    return written.map(lambda text: _OTHER_READING if isinstance(text, str) and not _READING.fullmatch(text) else text)
+
+
+def problems(frame: pd.DataFrame, full_numbers: bool = False) -> list[str]:
+    """Return what the records of a bundle say and must not.
+
+    With `full_numbers` (bundles of format 1) numbers may have all digits, and attributes may be rare together.
+    """
     found = []
     foreign = sorted(set(frame.columns) - {*COLUMNS, *OPTIONAL, *SUBGROUPS})
     if foreign:
-        found.append(f"columns that no bundle has: {', '.join(foreign)}")
+        found.append(f"columns that no bundle has: {', '.join(name[:40] for name in foreign)}")
+    for column in ("example", "cluster", "response"):
+        if not frame[column].str.fullmatch("[0-9a-f]{32}").all():
+            found.append(f"column {column}: ids that are no hashes of 32 hex digits")
+    if not frame["example"].is_monotonic_increasing:
+        found.append("its rows are not in the order of the hashed ids")
+    if READING in frame and not frame[READING].equals(_read(frame[READING])):
+        found.append(f"column {READING}: words that are not the reader's")
     for column in (column for column in SUBGROUPS if column in frame):
         values = {value for value in frame[column].dropna().unique() if not _published(column, str(value))}
         if values:
             found.append(f"column {column}: {len(values)} value(s) that no bundle has")
+    if full_numbers:
+        return found
     one_each = frame.drop_duplicates("example")
     said = one_each[[column for column in SUBGROUPS if column in frame]]
     sharing = _sharing(said, one_each["cluster"].to_numpy())
@@ -152,9 +172,44 @@ def problems(frame: pd.DataFrame) -> list[str]:
             f"{rare.sum():,} examples have attributes that fewer than {FEWEST_CLUSTERS} clusters share together"
         )
     again = rounded(frame)
-    for column in (*NUMBERS, READING):
-        if column in frame and not frame[column].equals(again[column]):
-            found.append(f"column {column}: values with more digits (or words) than a bundle may have")
+    for column in (column for column in NUMBERS if column in frame):
+        if not frame[column].equals(again[column]):
+            found.append(f"column {column}: values with more digits than a bundle may have")
+    return found
+
+
+def hidden(path: Path) -> list[str]:
+    """Return what a records file of a bundle holds beside its rows, and must not: texts in its metadata, other bytes.
+
+    Raises StorageError where it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = {METADATA_KEY: str(VERSION).encode()}
+    try:
+        data = path.read_bytes()
+        said = pq.read_metadata(pa.BufferReader(data))
+        schema = pq.read_schema(pa.BufferReader(data))
+        stored = pa.ipc.read_schema(pa.BufferReader(base64.b64decode((said.metadata or {}).get(_ARROW, b""))))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StorageError(f"{path}: its metadata cannot be read; publish the run anew") from error
+    found = []
+    foreign = {*(said.metadata or {})} - {_ARROW, *wanted}
+    if foreign or schema.metadata != wanted or stored.metadata != wanted:
+        found.append("metadata of the file that no bundle has")
+    if any(field.metadata for each in (schema, stored) for field in each) or stored.names != schema.names:
+        found.append("metadata of columns that no bundle has")
+    chunks = [said.row_group(i).column(j) for i in range(said.num_row_groups) for j in range(said.num_columns)]
+    # Older versions of pyarrow do not tell what a chunk's metadata are.
+    if any(getattr(chunk, "metadata", None) or chunk.file_path for chunk in chunks):
+        found.append("metadata of parts of columns that no bundle has")
+    if not _WRITER.fullmatch(str(said.created_by)):
+        found.append("the name of a writer that is not pyarrow's")
+    ends = 2 * len(b"PAR1") + 4
+    extra = len(data) - ends - said.serialized_size - sum(chunk.total_compressed_size for chunk in chunks)
+    if extra:
+        found.append(f"{abs(extra):,} bytes that belong to no column")
     return found
 
 

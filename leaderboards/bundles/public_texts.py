@@ -6,23 +6,42 @@ same rule holds for values, for the keys of options that are mappings, and for t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
+import yaml
 from pydantic import BaseModel
 
 from conrad_bench.errors import UserError
+from conrad_bench.manifest import PACKAGES
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
+from conrad_bench.types import Split
 from conrad_bench.variants import choices, learner_name, plugin_name
 
 if TYPE_CHECKING:
+    from conrad_bench.config import RunConfig
     from conrad_bench.leaderboards.board.context import BoardContext
 
 LEFT_OUT = "(left out)"
 """Stands where a text was."""
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_REVISION = re.compile(r"[0-9a-f]{7,64}|main")
+_VERSION = re.compile(r"[0-9][\w.+!-]{0,39}")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}\+?")
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
+_HARDWARE = {
+    "cpus": re.compile(r"\d{1,5}"),
+    "cuda": re.compile(r"\[('[\w .,()/+-]{1,60}'(, )?)*\]"),
+    "machine": re.compile(r"\w{1,20}"),
+}
+"""What is said of a machine, each value as Python shows it."""
+_PACKAGES = {"python", *PACKAGES}
+_SPLITS = get_args(Split)
+_ROLLOUTS = ("generate", "score", "hidden")
 _PRIVATE = re.compile(r"[/\\~]\w|\w[/\\]|://|\w@\w|\d{5,}|\d{4}-\d\d|\d\.\d+\.\d+\.\d")
 """What lines of plugins from elsewhere must not hold: paths, addresses, long numbers, dates."""
 
@@ -34,6 +53,7 @@ class PublicTexts:
         self._registry = Registry()
         judging = (*context.scorers.values(), *context.quality.values())
         names = (*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging))
+        names += (*context.seeds, *map(learner_name, context.seeds))
         self._names = {*names, *(name for kind in KINDS for name in self._registry.names(kind)), PHANTOM_MODEL}
         self._choices: set[str] = set()
         self._fields: set[str] = set()
@@ -116,6 +136,101 @@ class PublicTexts:
         except UserError:
             return None
         return cls
+
+
+def config_text(config: RunConfig) -> str:
+    """Return the text of a bundle's config.yaml."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude={"data_roots"}), sort_keys=False, width=120)
+
+
+def manifest_text(content: Mapping[str, Any]) -> str:
+    """Return the text of a bundle's manifest.json and bundle.json."""
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def is_version(text: str) -> bool:
+    """Tell whether a text is a version's number."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def is_commit(text: str) -> bool:
+    """Tell whether a text is a commit, changed sources ("+") included."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str, Any]:
+    """Return what a bundle says of a run's manifest.json; of a bundle's own, the same again."""
+    model = dict(manifest.get("model", {}))
+    identity = {key: texts.value(model[key]) for key in ("engine", "dtype", "quantization") if key in model}
+    hashed = str(model.get("model", ""))
+    identity["model"] = hashed if hashed.startswith("sha256:") or _HUB_ID.fullmatch(hashed) else LEFT_OUT
+    if _REVISION.fullmatch(str(model.get("revision", ""))):
+        identity["revision"] = model["revision"]
+    return {
+        **{key: manifest[key] for key in ("format",) if isinstance(manifest.get(key), int)},
+        **_of_a_run(manifest),
+        "model": identity,
+        "methods": {name: texts.options(options) for name, options in manifest.get("methods", {}).items()},
+        "data": {
+            task: {
+                "root": PHANTOM_DATA if entry.get("root") == PHANTOM_DATA else LEFT_OUT,
+                **{key: entry[key] for key in ("fingerprint",) if _DIGEST.fullmatch(str(entry.get(key)))},
+                **{key: _numbers(entry[key], _SPLITS) for key in ("examples",) if key in entry},
+                "left_out": texts.reasons(task, entry.get("left_out", {})),
+            }
+            for task, entry in manifest.get("data", {}).items()
+        },
+        **({"runs": [_of_a_run(run) for run in manifest["runs"]]} if "runs" in manifest else {}),
+    }
+
+
+def _of_a_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what manifest.json says of how a run was made."""
+    hardware, versions = manifest.get("hardware", {}), manifest.get("versions", {})
+    seconds = manifest.get("seconds", {})
+    return {
+        **{key: manifest[key] for key in ("seed",) if isinstance(manifest.get(key), int)},
+        **{
+            key: manifest[key]
+            for key, form in (("version", _VERSION), ("commit", _COMMIT))
+            if form.fullmatch(str(manifest.get(key)))
+        },
+        "versions": {
+            name: text for name, text in versions.items() if name in _PACKAGES and _VERSION.fullmatch(str(text))
+        },
+        "hardware": {
+            key: hardware[key] for key, form in _HARDWARE.items() if form.fullmatch(str(hardware.get(key, "")))
+        },
+        "rollouts": _numbers(manifest.get("rollouts", {}), _ROLLOUTS),
+        "seconds": round(sum(seconds.values()), 3) if isinstance(seconds, Mapping) else seconds,
+    }
+
+
+def _numbers(counted: Mapping[str, Any], names: Collection[str]) -> dict[str, int]:
+    return {name: n for name, n in counted.items() if name in names and type(n) is int}
+
+
+def public_context(context: BoardContext, manifest: Mapping[str, Any], texts: PublicTexts) -> BoardContext:
+    """Return a run's context, the model without its folder and other texts as far as `texts` knows them."""
+    identity = str(manifest.get("model", {}).get("model", ""))
+    model = context.model
+    if not model.startswith("phantom-gemma3") and not _HUB_ID.fullmatch(identity):
+        digest = identity.removeprefix("sha256:")[:12] if identity.startswith("sha256:") else "unknown"
+        model = f"a local checkpoint ({digest})"
+    return texts.context(context.model_copy(update={"model": model}))
+
+
+def public_config(config: RunConfig, manifest: Mapping[str, Any], texts: PublicTexts) -> RunConfig:
+    """Return a configuration without data roots, and without texts that are no choice."""
+    identity = str(manifest.get("model", {}).get("model", ""))
+    public = config.model == PHANTOM_MODEL or _HUB_ID.fullmatch(identity)
+    return config.model_copy(
+        update={
+            "model": config.model if public else LEFT_OUT,
+            "data_roots": {},
+            "options": texts.sections(config.options),
+        }
+    )
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -2,14 +2,16 @@
 
 What goes in is on a list; nothing else does:
 
-- records: task, method, claim index, confidence, correctness, status, the qualities and answer probabilities (numbers,
-  rounded), example and cluster ids and the rollout's key as HMAC-SHA-256 under a salt that stays in the run folder
-  (`publish.salt`), and attributes as `privacy` lets them out. Rows are sorted by hashed id, so that their order says
-  nothing of the data's
-- leaderboard.json, .md, .csv and .html, computed from these records. Values differ from the run's by the rounding,
-  interval ends by resampling noise, since other ids put the clusters into another order
+- records: task, method, claim index, training seed, confidence, correctness, status, the qualities and answer
+  probabilities (numbers, rounded), example and cluster ids and the rollout's key as HMAC-SHA-256 under a salt that
+  stays in the run folder (`publish.salt`), and attributes as `privacy` lets them out. Rows are sorted by hashed id, so
+  that their order says nothing of the data's
+- leaderboard.json, .md, .csv, .tex, .html and the figures (.svg), computed from these records. Values differ from the
+  run's by the rounding, interval ends by resampling noise, since other ids put the clusters into another order
 - config.yaml and manifest.json without paths, host names and free texts (`public_texts`)
 - bundle.json, written last: the SHA-256 of every other file
+
+Runs that differ in the training seed alone make one bundle, the one that `run --seeds` would have given.
 
 Who has the salt and the data can find the examples again; who has the data and can run the model can find some of them
 (docs/submit.md); nobody else can.
@@ -19,84 +21,155 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
-import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from conrad_bench.config import load_config
+from conrad_bench.config import RunConfig, load_config
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
-from conrad_bench.leaderboards.bundles.merge import Finished, by_this_version, load_run
+from conrad_bench.leaderboards.bundles.about import what_to_say
+from conrad_bench.leaderboards.bundles.finished import load_run
+from conrad_bench.leaderboards.bundles.merge import by_this_version, differ_in_seed, merge, of_seeds
 from conrad_bench.leaderboards.bundles.privacy import SUBGROUPS, anonymous, rounded
-from conrad_bench.leaderboards.bundles.public_texts import LEFT_OUT, PublicTexts
-from conrad_bench.leaderboards.pages.outputs import RENDERED, json_text
-from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
+from conrad_bench.leaderboards.bundles.public_texts import (
+    PublicTexts,
+    config_text,
+    manifest_text,
+    public_config,
+    public_context,
+    public_manifest,
+)
+from conrad_bench.leaderboards.pages.outputs import RENDERED, figure_files, json_text
 from conrad_bench.records import COLUMNS, OPTIONAL, records_path, write_records
-from conrad_bench.storage import file_sha256, storage_errors, write_bytes, write_text
+from conrad_bench.seeds import with_seeds
+from conrad_bench.storage import file_sha256, load_json, storage_errors, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2
 """Format of bundle.json. Format 1 had numbers of full precision, and attributes that were rare one by one only."""
-PAGES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_REVISION = re.compile(r"[0-9a-f]{7,64}|main")
-_VERSION = re.compile(r"[0-9][\w.+!-]{0,39}")
-_COMMIT = re.compile(r"[0-9a-f]{7,64}\+?")
+FIGURE = ".svg"
+"""The form of figures in bundles; leaderboard.json names them so."""
+OF_A_RUN = ("seed", "version", "commit", "versions", "hardware", "rollouts", "seconds")
+"""What manifest.json says of each run where a bundle was made of several."""
 
 
-def publish(folder: Path, out: Path) -> Path:
-    """Write the bundle of a finished run into the new folder `out`, and return it.
+def publish(folders: Sequence[Path], out: Path) -> Path:
+    """Write the bundle of a finished run, or of several that differ in the seed alone, into the new folder `out`.
 
-    Of a bundle it is the bundle anew: the same records, and the numbers that this version computes from them. Raises
-    DataError for a run that is not finished, ConfigError if `out` is not empty.
+    Of a bundle it is the bundle anew: the same records, and the numbers that this version computes from them. Returns
+    `out`. Raises DataError for a run that is not finished and for runs that make no bundle together, ConfigError if
+    `out` is not empty.
     """
-    run = load_run(folder)
-    if run.manifest is None or not (folder / "config.yaml").is_file():
-        raise DataError(f"{folder} is not finished (no manifest.json); the same `run` command finishes it")
+    runs = [load_run(folder) for folder in folders]
+    for run in runs:
+        if run.manifest is None or not (run.folder / "config.yaml").is_file():
+            raise DataError(f"{run.folder} is not finished (no manifest.json); the same `run` command finishes it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not an empty folder; choose another")
-    if (folder / "bundle.json").is_file():
-        about = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "manifest.json")}
-        records, context = run.records, by_this_version(run.context)
-        format = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["format"]
+    formats = {_bundle_format(run.folder) for run in runs}
+    if len(formats) > 1:
+        raise DataError("these are runs and bundles, or bundles of different formats; name some of one kind")
+    format = formats.pop()
+    if len(runs) > 1:
+        merge(runs)  # raises for what does not belong together
+        if not differ_in_seed(runs):
+            raise DataError(
+                "only runs that differ in the seed alone make one bundle; publish others one by one, under one "
+                "publish.salt (copy that of the first run into the other folders), and `conrad-bench leaderboard "
+                "BUNDLE BUNDLE --out DIR` puts them on one page"
+            )
+    configs = [load_config(run.folder / "config.yaml") for run in runs]
+    manifests = [dict(run.manifest or {}) for run in runs]
+    if format is None:
+        texts = PublicTexts(runs[0].context)
+        code = _code(_salt(folders[0]))
+        contexts = [public_context(run.context, m, texts) for run, m in zip(runs, manifests, strict=True)]
+        configs = [public_config(config, m, texts) for config, m in zip(configs, manifests, strict=True)]
+        manifests = [public_manifest(manifest, texts) for manifest in manifests]
     else:
-        code = _code(_salt(folder))
-        attributes = anonymous(run.records)
-        records = {key: published_frame(frame, attributes, code) for key, frame in run.records.items()}
-        texts = PublicTexts(run.context)
-        context, format = _public_context(run, texts), FORMAT
-        manifest = public_manifest(run.manifest, texts)
-        about = {
-            "config.yaml": _public_config(folder / "config.yaml", run.manifest, texts),
-            "manifest.json": json.dumps(manifest, indent=1, sort_keys=True) + "\n",
-        }
-    board = build(records, context)
-    for row in board["rows"]:
-        for key in ("figure", "before_after", "token_figure"):
-            row.pop(key, None)
-    Board.model_validate(board)
+        contexts = [run.context for run in runs]
+    context, records = contexts[0], runs[0].records
+    config, manifest = configs[0], manifests[0]
+    if len(runs) > 1:
+        of = [
+            replace(run, context=c.model_copy(update={key: m.get(key, "") for key in ("version", "commit")}))
+            for run, c, m in zip(runs, contexts, manifests, strict=True)
+        ]
+        context, records = of_seeds(of, [f"seed {run.context.seed}" for run in runs])
+        config, manifest = _of_seeds(context, configs, manifests)
+    if format is None:
+        attributes = anonymous(records)
+        records = {key: published_frame(frame, attributes, code) for key, frame in records.items()}
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
-    for name, text in about.items():
-        write_text(out / name, text)
-    for name in PAGES:
-        write_text(out / name, RENDERED[name](board))
-    write_text(out / "leaderboard.json", json_text(board))
-    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    content = {"format": format, "files": {name: file_sha256(out / name) for name in names}}
-    write_text(out / "bundle.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_text(out / "config.yaml", config_text(config))
+    write_text(out / "manifest.json", manifest_text(manifest))
+    board = build(records, by_this_version(what_to_say(out, context)[0]))
+    write_board(out, board, FORMAT if format is None else format)
     return out
+
+
+def write_board(folder: Path, board: dict[str, Any], format: int) -> None:
+    """Write what is computed from the records of a bundle, and behind it bundle.json."""
+    Board.model_validate(board)
+    for name, text in page_texts(board).items():
+        write_text(folder / name, text)
+    for path, files in figure_files(board, [FIGURE]):
+        write_bytes(folder / path, files[FIGURE])
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    content = {"format": format, "files": {n: file_sha256(folder / n) for n in names if n != "bundle.json"}}
+    write_text(folder / "bundle.json", manifest_text(content))
+
+
+def page_texts(board: dict[str, Any]) -> dict[str, str]:
+    """Return the texts that a bundle holds of its leaderboard, by name."""
+    return {**{name: render(board) for name, render in RENDERED.items()}, "leaderboard.json": json_text(board)}
+
+
+def _bundle_format(folder: Path) -> int | None:
+    """Return the format of a bundle; None of a run."""
+    path = folder / "bundle.json"
+    try:
+        return int(load_json(path)["format"]) if path.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as the list of a bundle's files; `conrad-bench verify` it") from error
+
+
+def _of_seeds(
+    context: BoardContext, configs: Sequence[RunConfig], manifests: Sequence[Mapping[str, Any]]
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Return configuration and manifest of the run that several seeds would have made, with what each run was."""
+    found: dict[str, list[int]] = {}
+    for method, seed in context.seeds.values():
+        found.setdefault(method, []).append(seed)
+    seeds = next(iter(found.values()), [])
+    if any(each != seeds for each in found.values()):
+        raise DataError("the methods of these runs have different seeds; make one run of them with --seeds")
+    config = with_seeds(configs[0].model_copy(update={"seeds": seeds}), found)
+    methods = {}
+    for name in config.methods:
+        method, seed = context.seeds.get(name, (name, seeds[0] if seeds else 0))
+        methods[name] = manifests[seeds.index(seed) if seeds else 0].get("methods", {}).get(method, {})
+    asked = Counter[str]()
+    for manifest in manifests:
+        asked.update(manifest.get("rollouts", {}))
+    manifest = {
+        **manifests[0],
+        "methods": methods,
+        "rollouts": dict(asked),
+        "seconds": round(sum(manifest.get("seconds", 0.0) for manifest in manifests), 3),
+        "runs": [{key: manifest[key] for key in OF_A_RUN if key in manifest} for manifest in manifests],
+    }
+    return config, manifest
 
 
 def published_frame(frame: pd.DataFrame, attributes: pd.DataFrame, code: Callable[[str, object], str]) -> pd.DataFrame:
@@ -111,62 +184,6 @@ def published_frame(frame: pd.DataFrame, attributes: pd.DataFrame, code: Callabl
     for column in (column for column in SUBGROUPS if column in frame):
         public[column] = attributes.loc[frame["example"], column].to_numpy(object)
     return public.sort_values(["example", "claim"]).reset_index(drop=True)
-
-
-def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str, Any]:
-    """Return what a bundle says of a run's manifest.json."""
-    model = dict(manifest.get("model", {}))
-    identity = {key: texts.value(model[key]) for key in ("engine", "dtype", "quantization") if key in model}
-    hashed = str(model.get("model", ""))
-    identity["model"] = hashed if hashed.startswith("sha256:") or _HUB_ID.fullmatch(hashed) else LEFT_OUT
-    if _REVISION.fullmatch(str(model.get("revision", ""))):
-        identity["revision"] = model["revision"]
-    hardware = manifest.get("hardware", {})
-    versions = manifest.get("versions", {})
-    return {
-        **{key: manifest[key] for key in ("format", "seed") if isinstance(manifest.get(key), int)},
-        **{
-            key: manifest[key]
-            for key, form in (("version", _VERSION), ("commit", _COMMIT))
-            if form.fullmatch(str(manifest.get(key)))
-        },
-        "versions": {name: text for name, text in versions.items() if _VERSION.fullmatch(str(text))},
-        "hardware": {key: hardware[key] for key in ("cpus", "cuda", "machine") if key in hardware},
-        "model": identity,
-        "methods": {name: texts.options(options) for name, options in manifest.get("methods", {}).items()},
-        "data": {
-            task: {
-                "root": PHANTOM_DATA if entry.get("root") == PHANTOM_DATA else LEFT_OUT,
-                **{key: entry[key] for key in ("fingerprint", "examples") if key in entry},
-                "left_out": texts.reasons(task, entry.get("left_out", {})),
-            }
-            for task, entry in manifest.get("data", {}).items()
-        },
-        "rollouts": {kind: n for kind, n in manifest.get("rollouts", {}).items() if isinstance(n, int)},
-        "seconds": round(sum(manifest.get("seconds", {}).values()), 3),
-    }
-
-
-def _public_context(run: Finished, texts: PublicTexts) -> BoardContext:
-    """Return the run's context, the model without its folder and other texts as far as `texts` knows them."""
-    identity = str((run.manifest or {}).get("model", {}).get("model", ""))
-    model = run.context.model
-    if not model.startswith("phantom-gemma3") and not _HUB_ID.fullmatch(identity):
-        digest = identity.removeprefix("sha256:")[:12] if identity.startswith("sha256:") else "unknown"
-        model = f"a local checkpoint ({digest})"
-    return texts.context(by_this_version(run.context).model_copy(update={"model": model}))
-
-
-def _public_config(path: Path, manifest: Mapping[str, Any], texts: PublicTexts) -> str:
-    """Return config.yaml without data roots, and without texts that are no choice."""
-    values = load_config(path).model_dump(mode="json", exclude={"data_roots"})
-    identity = str(manifest.get("model", {}).get("model", ""))
-    public = {
-        **values,
-        "model": values["model"] if values["model"] == PHANTOM_MODEL or _HUB_ID.fullmatch(identity) else LEFT_OUT,
-        "options": texts.sections(values["options"]),
-    }
-    return yaml.safe_dump(public, sort_keys=False, width=120)
 
 
 def _salt(folder: Path) -> bytes:

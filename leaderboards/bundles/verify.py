@@ -1,27 +1,42 @@
-"""Checks a bundle or a run: every number of its leaderboard against its records, its hashes, its formats."""
+"""Checks a bundle or a run: every number of its leaderboard against its records, and all that is made of it.
+
+Of a bundle: the files and their hashes, what records hold beside their numbers (`privacy`), what configuration and
+manifest say (`about`), leaderboard.json against what records, configuration and manifest give, and pages and figures
+against leaderboard.json. What leaderboard.json, pages and figures lack or have too much can be written anew (`render`).
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conrad_bench.errors import ConradBenchError, DataError
+from conrad_bench.errors import ConfigError, ConradBenchError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, run_records
+from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import read_board
-from conrad_bench.leaderboards.bundles.privacy import problems
+from conrad_bench.leaderboards.bundles.about import about
+from conrad_bench.leaderboards.bundles.finished import Records, load_run
+from conrad_bench.leaderboards.bundles.merge import by_this_version
+from conrad_bench.leaderboards.bundles.privacy import hidden, problems
+from conrad_bench.leaderboards.bundles.publish import FIGURE, page_texts, write_board
 from conrad_bench.leaderboards.bundles.publish import FORMAT as BUNDLE_FORMAT
-from conrad_bench.leaderboards.pages.outputs import RENDERED
-from conrad_bench.manifest import git_commit
+from conrad_bench.leaderboards.pages.figures import SUFFIXES
+from conrad_bench.leaderboards.pages.outputs import figure_files
+from conrad_bench.records import records_path
 from conrad_bench.storage import file_sha256, load_json
-from conrad_bench.version import __version__
 
 READ = (1, BUNDLE_FORMAT)
 """Formats of bundle.json. Of the first, numbers have all digits, and attributes are not looked at together."""
 RELATIVE, ABSOLUTE = 1e-6, 1e-8
 """Numbers that differ by less are the same: another processor sums in another order."""
+UNKNOWN = (
+    "what no check can tell: whether a model stated these confidences and a scorer gave these scores; that takes the "
+    "data, and a run of config.yaml"
+)
 
 
 @dataclass
@@ -30,12 +45,42 @@ class Findings:
 
     differences: list[str] = field(default_factory=list)
     """Each says what differs, and where."""
+    lasting: list[str] = field(default_factory=list)
+    """Those among them that no rendering mends."""
     notes: list[str] = field(default_factory=list)
-    """What could not be compared, and why that is no difference."""
+    """What could not be compared."""
     numbers: int = 0
     """Numbers of leaderboard.json that were computed again."""
     rows: int = 0
     hashes: int = 0
+
+    def last(self, *said: str) -> None:
+        """Note differences that no rendering mends."""
+        self.differences += said
+        self.lasting += said
+
+
+@dataclass
+class _Subject:
+    """What is verified."""
+
+    folder: Path
+    format: int | None
+    """Of a bundle."""
+    records: Records
+    context: BoardContext
+    """What the board has to say beside its numbers."""
+    subgroup: str | None
+    """The column of its subgroups."""
+
+    def board(self) -> dict[str, Any]:
+        """Return the content of leaderboard.json that the records give."""
+        board = build(self.records, self.context)
+        if self.subgroup is not None:
+            from conrad_bench.leaderboards.board.subgroups import subgroups
+
+            board |= subgroups(self.records, self.context, self.subgroup)
+        return board
 
 
 def verify(folder: Path) -> Findings:
@@ -43,14 +88,57 @@ def verify(folder: Path) -> Findings:
 
     Raises DataError where the folder holds neither. What is damaged is a difference, no error.
     """
+    findings = Findings()
+    board, subject = _read(folder, findings)
+    if subject is None:
+        return findings
+    if {task for task, _ in subject.records} - subject.context.scorers.keys():
+        return findings  # config.yaml names other tasks, which was noted
+    try:
+        again = subject.board()
+    except ConradBenchError as error:
+        findings.last(str(error))
+        return findings
+    findings.rows = len(board["rows"])
+    before = len(findings.differences)
+    _compare(_by_name(board), _by_name(again), "", findings)
+    # Where they agree, the digits of leaderboard.json: those computed here may differ in the last ones.
+    same = len(findings.differences) == before
+    _check_rendered(folder, board if same else again, subject.format is not None, findings)
+    return findings
+
+
+def render(folder: Path) -> Findings:
+    """Write leaderboard.json, pages and figures of a bundle anew from its records, and verify it.
+
+    Where something differs that this does not mend, nothing is written. Raises ConfigError for a folder that is no
+    bundle.
+    """
+    if not (folder / "bundle.json").is_file():
+        raise ConfigError(f"{folder} is no bundle; of a run, `conrad-bench leaderboard {folder}` writes the pages anew")
+    findings = Findings()
+    _, subject = _read(folder, findings)
+    if findings.lasting or subject is None or subject.format is None:
+        return verify(folder)
+    subject.context = by_this_version(subject.context)
+    board = subject.board()
+    wanted = {row[key] for row in board["rows"] for key in ("figure", "before_after", "token_figure") if key in row}
+    for path in (folder / "figures").glob("*"):
+        if path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
+    write_board(folder, board, subject.format)
+    return verify(folder)
+
+
+def _read(folder: Path, findings: Findings) -> tuple[dict[str, Any], _Subject | None]:
+    """Return what leaderboard.json says, and what it is to be verified against; None where that cannot be read."""
     if not any((folder / name).is_file() for name in ("bundle.json", "leaderboard.json")):
         raise DataError(f"{folder} holds neither a bundle (bundle.json) nor a leaderboard (leaderboard.json)")
-    findings = Findings()
     bundle = (folder / "bundle.json").is_file()
     format = _check_hashes(folder, findings) if bundle else None
     is_run = any((folder / name).exists() for name in ("context.json", "rollouts"))
     if not bundle and not is_run and (folder / "records").is_dir():
-        findings.differences.append("bundle.json: missing; this is no run, and nothing says which files belong to it")
+        findings.last("bundle.json: missing; this is no run, and nothing says which files belong to it")
     try:
         board = read_board(folder / "leaderboard.json")
         if board["format"] != FORMAT:
@@ -60,23 +148,43 @@ def verify(folder: Path) -> Findings:
             )
         if not (folder / "records").is_dir():
             raise DataError(f"{folder} has no records of its own; verify each run that its leaderboard was made of")
-        context = context_of(board)
-        records = run_records(folder, context.scorers)
-        for (task, method), frame in records.items() if format == BUNDLE_FORMAT else ():
-            findings.differences += [f"records/{method}@{task}.parquet: {problem}" for problem in problems(frame)]
-        again = build(records, context)
+        said = context_of(board)
+        subject = _Subject(folder, format, run_records(folder, said.scorers), said, None)
         if board.get("subgroups"):
-            from conrad_bench.leaderboards.board.subgroups import subgroups
-
-            again |= subgroups(records, context, board["subgroups"][0]["subgroup"]["column"])
+            subject.subgroup = board["subgroups"][0]["subgroup"]["column"]
+        if bundle:
+            _check_bundle(subject, findings)
+        elif is_run:
+            subject.context = _of_run(folder, said)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        findings.last(f"{folder}: cannot be read ({type(error).__name__}); it is not as this version writes it")
+        return {}, None
     except ConradBenchError as error:
-        findings.differences.append(str(error))
-        return findings
-    findings.rows = len(board["rows"])
-    _check_absent(board, again, findings)
-    _compare(_by_row(board), _by_row(again), "", findings)
-    _check_pages(folder, board, findings)
-    return findings
+        findings.last(str(error))
+        return {}, None
+    return board, subject
+
+
+def _check_bundle(subject: _Subject, findings: Findings) -> None:
+    """Check what a bundle says beside its numbers; take what its board has to say from configuration and manifest."""
+    for (task, method), frame in subject.records.items():
+        path = records_path(subject.folder, method, task)
+        found = [*problems(frame, full_numbers=subject.format == 1), *hidden(path)]
+        findings.last(*(f"{path.relative_to(subject.folder).as_posix()}: {problem}" for problem in found))
+    if subject.format == 1:
+        findings.notes.append("bundle.json: format 1, whose numbers have all digits; rare attributes are not looked at")
+    told = about(subject.folder, subject.context, subject.records)
+    findings.last(*told.problems)
+    findings.notes += told.notes
+    subject.context = told.context
+
+
+def _of_run(folder: Path, said: BoardContext) -> BoardContext:
+    """Return what the board of a run folder has to say, which `leaderboard` may have given another baseline."""
+    if not (folder / "context.json").is_file():
+        return said
+    kept = {name: getattr(said, name) for name in ("version", "commit", "baseline")}
+    return load_run(folder).context.model_copy(update=kept)
 
 
 def _check_hashes(folder: Path, findings: Findings) -> int | None:
@@ -86,30 +194,48 @@ def _check_hashes(folder: Path, findings: Findings) -> int | None:
         content = load_json(path)
         listed = dict(content["files"])
         if content["format"] not in READ:
-            findings.differences.append(f"{path}: format {content['format']}, this version reads {READ}")
-    except (OSError, ValueError, KeyError, TypeError):
-        findings.differences.append(f"{path}: cannot be read as the list of a bundle's files")
+            findings.last(f"{path}: format {content['format']}, this version reads {READ}")
+        if content.keys() != {"files", "format"}:
+            findings.last(f"{path}: holds more than format and files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        findings.last(f"{path}: cannot be read as the list of a bundle's files")
         return None
     found = [p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()]
     present = {p.relative_to(folder).as_posix() for p in found} - {"bundle.json"}
     for name in sorted(listed.keys() - present):
-        findings.differences.append(f"{name}: missing; bundle.json lists it")
+        _differs(findings, name, f"{name}: missing; bundle.json lists it")
     for name in sorted(present - listed.keys()):
-        findings.differences.append(f"{name}: not listed in bundle.json; a bundle holds nothing else")
+        findings.last(f"{name}: not listed in bundle.json; a bundle holds nothing else")
     for name in sorted(present & listed.keys()):
         findings.hashes += 1
         if not (folder / name).is_file() or (folder / name).is_symlink():
-            findings.differences.append(f"{name}: a link or pipe, no file; it would not travel with the bundle")
+            findings.last(f"{name}: a link or pipe, no file; it would not travel with the bundle")
         elif file_sha256(folder / name) != listed[name]:
-            findings.differences.append(f"{name}: its SHA-256 is not the one in bundle.json")
+            _differs(findings, name, f"{name}: its SHA-256 is not the one in bundle.json")
+        if name.partition("/")[0] not in _TOP or name.count("/") > 1:
+            findings.last(f"{name}: no file of a bundle")
     return content["format"] if isinstance(content["format"], int) else None
 
 
-def _by_row(board: dict[str, Any]) -> dict[str, Any]:
+_PAGES = {f"leaderboard.{suffix}" for suffix in ("json", "md", "csv", "tex", "html")}
+_TOP = {"config.yaml", "manifest.json", "records", "figures", *_PAGES}
+"""What a bundle holds beside bundle.json."""
+
+
+def _differs(findings: Findings, name: str, said: str) -> None:
+    """Note a difference of a file, which can be mended where the file is made of the others."""
+    mended = name in _PAGES or name.startswith("figures/")
+    (findings.differences.append if mended else findings.last)(said)
+
+
+def _by_name(board: dict[str, Any]) -> dict[str, Any]:
     """Return a board whose lists of rows, pairs and metrics are keyed by name, so that a difference names its row."""
     keyed = dict(board)
     keyed["rows"] = {f"{row['method']}@{row['task']}": row for row in board["rows"]}
     keyed["metrics"] = {metric["name"]: metric for metric in board["metrics"]}
+    keyed["metrics, in order"] = [metric["name"] for metric in board["metrics"]]
+    keyed["rows, in order"] = [f"{row['method']}@{row['task']}" for row in board["rows"]]
+    keyed["tasks"] = {task: _pairs_by_name(info) for task, info in board["tasks"].items()}
     if "subgroups" in board:
         keyed["subgroups"] = {
             f"{row['method']}@{row['task']} ({row['subgroup']['value']})": row for row in board["subgroups"]
@@ -120,14 +246,19 @@ def _by_row(board: dict[str, Any]) -> dict[str, Any]:
     return keyed
 
 
-def _compare(said: Any, found: Any, where: str, findings: Findings) -> None:
-    """Note every place where a leaderboard says another thing than its records.
+def _pairs_by_name(task: dict[str, Any]) -> dict[str, Any]:
+    found = task.get("comparisons") or {}
+    pairs = {f"{pair['metric']}: {pair['a']}, {pair['b']}": pair for pair in found.get("pairs", [])}
+    return {**task, **({"comparisons": {**found, "pairs": pairs}} if found else {})}
 
-    What the computation alone has is what a later version added, rows and announced metrics aside (`_check_absent`).
-    """
+
+def _compare(said: Any, found: Any, where: str, findings: Findings) -> None:
+    """Note every place where a leaderboard says another thing than its records give, or nothing, or more."""
     if isinstance(said, dict) and isinstance(found, dict):
         for key in sorted(said.keys() - found.keys()):
             findings.differences.append(f"leaderboard.json, {_join(where, key)}: the records do not give this")
+        for key in sorted(found.keys() - said.keys()):
+            findings.differences.append(f"leaderboard.json, {_join(where, key)}: missing; the records give it")
         for key in sorted(said.keys() & found.keys()):
             _compare(said[key], found[key], _join(where, key), findings)
         return
@@ -142,31 +273,38 @@ def _compare(said: Any, found: Any, where: str, findings: Findings) -> None:
         findings.differences.append(f"leaderboard.json, {where}: {_short(said)}, the records give {_short(found)}")
 
 
-def _check_absent(board: dict[str, Any], again: dict[str, Any], findings: Findings) -> None:
-    """Note rows that are absent, and metrics that the leaderboard announces and a row lacks."""
-    announced = {metric["name"] for metric in board["metrics"]}
-    rows = _by_row(board)["rows"]
-    for name, row in _by_row(again)["rows"].items():
-        if name not in rows:
-            findings.differences.append(f"leaderboard.json, rows: {name} is missing; there are records of it")
-            continue
-        for metric in sorted(announced & row["metrics"].keys() - rows[name]["metrics"].keys()):
-            findings.differences.append(f"leaderboard.json, rows.{name}.metrics: {metric} is missing")
+def _check_rendered(folder: Path, board: dict[str, Any], bundle: bool, findings: Findings) -> None:
+    """Compare pages and figures with what leaderboard.json gives; a bundle has all of them, and no other."""
+    wanted: dict[str, bytes] = {name: text.encode() for name, text in page_texts(board).items()}
+    for name, data in _figures(board, None if bundle else folder):
+        wanted[name] = data
+    anew = (
+        f"{folder.name}: `conrad-bench verify --render` writes a bundle's pages and figures anew; they were written by "
+        f"conrad-bench {board['version']}, commit {board['commit'] or 'unknown'}"
+        if bundle
+        else f"{folder.name}: `conrad-bench leaderboard` writes a run's pages anew"
+    )
+    wrong = []
+    for name, data in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            wrong += [f"{name}: missing"] if bundle else []
+        elif path.read_bytes() != data:
+            wrong.append(f"{name}: is not what this version makes of the records")
+    present = {p.relative_to(folder).as_posix() for p in (folder / "figures").glob("*")} if bundle else set()
+    wrong += [f"{name}: leaderboard.json names no such figure" for name in sorted(present - wanted.keys())]
+    findings.differences += wrong
+    if wrong:
+        findings.notes.append(anew)
 
 
-def _check_pages(folder: Path, board: dict[str, Any], findings: Findings) -> None:
-    """Compare the pages with what the leaderboard gives, where this very version of the software wrote them."""
-    present = [name for name in RENDERED if (folder / name).is_file()]
-    commit = git_commit()
-    if (board["version"], board["commit"]) != (__version__, commit) or commit.endswith("+"):
-        findings.notes.append(
-            f"{', '.join(present)}: written by conrad-bench {board['version']}, commit "
-            f"{board['commit'] or 'unknown'}, not by this one; not compared with leaderboard.json"
-        )
-        return
-    for name in present:
-        if (folder / name).read_bytes() != RENDERED[name](board).encode():
-            findings.differences.append(f"{name}: is not what leaderboard.json gives")
+def _figures(board: dict[str, Any], run: Path | None) -> Iterator[tuple[str, bytes]]:
+    """Yield the figures of a bundle, or those of a run folder that are there, by name."""
+    for path, files in figure_files(board, [FIGURE] if run is None else SUFFIXES):
+        for suffix, data in files.items():
+            name = Path(path).with_suffix(suffix).as_posix()
+            if run is None or (run / name).is_file():
+                yield name, data
 
 
 def _join(where: str, key: str) -> str:

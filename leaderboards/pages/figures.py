@@ -1,12 +1,12 @@
 """Reliability diagrams with histograms, alone or before beside after, and heat maps of the confidence answers.
 
-Every figure comes as SVG and PNG bytes; equal rows give equal bytes.
+Every figure comes as SVG and PNG bytes, or as the wanted one of them; equal rows give equal bytes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.leaderboards.metrics.base import BINS
@@ -28,8 +28,13 @@ _STYLE: Any = {
     "font.size": 10,
 }
 
+SUFFIXES = (".svg", ".png")
+_METADATA: dict[str, dict[str, None]] = {".svg": {"Date": None, "Creator": None}, ".png": {"Software": None}}
 
-def reliability_diagram(row: dict[str, Any], board: dict[str, Any]) -> dict[str, bytes]:
+
+def reliability_diagram(
+    row: dict[str, Any], board: dict[str, Any], suffixes: Collection[str] = SUFFIXES
+) -> dict[str, bytes]:
     """Draw the diagram of one leaderboard row that has `reliability` points; return {".svg": ..., ".png": ...}.
 
     A point is a distinct confidence (or a bin): its mean correctness with the 95 % interval of the leaderboard.
@@ -45,10 +50,12 @@ def reliability_diagram(row: dict[str, Any], board: dict[str, Any]) -> dict[str,
         lower.set(ylabel="claims", ylim=(0, 1.2 * _largest(row)))
         _legend(figure, [upper])
 
-    return _files(draw, 5.4, 6.4)
+    return _files(draw, 5.4, 6.4, suffixes)
 
 
-def before_after(board: dict[str, Any], task: str, before: str, after: str) -> dict[str, bytes]:
+def before_after(
+    board: dict[str, Any], task: str, before: str, after: str, suffixes: Collection[str] = SUFFIXES
+) -> dict[str, bytes]:
     """Draw the diagrams of two methods side by side on common axes, as Figure 2 of the ConRad paper does.
 
     `board` is the content of leaderboard.json; the rows of both methods need `reliability` points. Returns
@@ -67,10 +74,12 @@ def before_after(board: dict[str, Any], task: str, before: str, after: str) -> d
         axes[1, 0].set(ylabel="claims", ylim=(0, 1.2 * max(_largest(row) for row in rows)))
         _legend(figure, axes[0])
 
-    return _files(draw, 9.4, 6.6)
+    return _files(draw, 9.4, 6.6, suffixes)
 
 
-def token_heat_map(row: dict[str, Any], board: dict[str, Any]) -> dict[str, bytes]:
+def token_heat_map(
+    row: dict[str, Any], board: dict[str, Any], suffixes: Collection[str] = SUFFIXES
+) -> dict[str, bytes]:
     """Draw the mean probability of each confidence answer for each stated one, from a leaderboard row with `tokens`.
 
     Rows of the map are stated confidences, with their number of claims; a level that is never stated has an empty row.
@@ -106,10 +115,10 @@ def token_heat_map(row: dict[str, Any], board: dict[str, Any]) -> dict[str, byte
         axes.tick_params(length=0)
         figure.colorbar(squares, ax=axes, label="mean probability")
 
-    return _files(draw, 6.6, 5.2)
+    return _files(draw, 6.6, 5.2, suffixes)
 
 
-def _files(draw: Callable[[Figure], None], width: float, height: float) -> dict[str, bytes]:
+def _files(draw: Callable[[Figure], None], width: float, height: float, suffixes: Collection[str]) -> dict[str, bytes]:
     """Return the files of a figure that `draw` draws, of this size in inches."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -120,9 +129,9 @@ def _files(draw: Callable[[Figure], None], width: float, height: float) -> dict[
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
-        for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+        for suffix in suffixes:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=metadata)
+            figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=_METADATA[suffix])
             files[suffix] = buffer.getvalue()
     return files
 

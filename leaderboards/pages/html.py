@@ -13,6 +13,7 @@ from typing import Any
 from conrad_bench.leaderboards.pages import plots, wording
 from conrad_bench.leaderboards.pages.html_subgroups import subgroup_tables
 from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
+from conrad_bench.leaderboards.pages.models import html_overview
 from conrad_bench.text import html as escape
 from conrad_bench.types import STATUSES
 
@@ -31,6 +32,7 @@ def page(board: dict[str, Any]) -> str:
             '<a class="skip" href="#content">Skip to the tables</a>',
             *_header(board),
             '<main id="content">',
+            *html_overview(board),
             *(line for number, task in enumerate(board["tasks"]) for line in _task(board, task, number, colours)),
             "</main>",
             *_footer(board),

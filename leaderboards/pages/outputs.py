@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,9 @@ def write_files(folder: Path, board: dict[str, Any]) -> None:
     Raises ValueError (pydantic's) where the board is not as `schema.Board` says.
     """
     Board.model_validate(board)
-    for row in board["rows"]:
-        if "figure" in row:
-            _write_figure(folder / row["figure"], figures.reliability_diagram(row, board))
-        if "before_after" in row:
-            before = before_training(row, board["rows"])
-            assert before is not None
-            drawn = figures.before_after(board, row["task"], before["method"], row["method"])
-            _write_figure(folder / row["before_after"], drawn)
-        if "token_figure" in row:
-            _write_figure(folder / row["token_figure"], figures.token_heat_map(row, board))
+    for path, drawn in figure_files(board):
+        for suffix, data in drawn.items():
+            write_bytes((folder / path).with_suffix(suffix), data)
     for name, render in RENDERED.items():
         write_text(folder / name, render(board))
     # The JSON comes last: where it is, the rest is.
@@ -101,6 +94,17 @@ RENDERED = {
 """The files that hold text, and what makes them of leaderboard.json; the same board gives the same bytes."""
 
 
-def _write_figure(path: Path, files: Mapping[str, bytes]) -> None:
-    for suffix, data in files.items():
-        write_bytes(path.with_suffix(suffix), data)
+def figure_files(
+    board: dict[str, Any], suffixes: Collection[str] = figures.SUFFIXES
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the path of each figure that a leaderboard names, and its files by suffix; equal boards, equal bytes."""
+    for row in board["rows"]:
+        if "figure" in row:
+            yield row["figure"], figures.reliability_diagram(row, board, suffixes)
+        if "before_after" in row:
+            before = before_training(row, board["rows"])
+            assert before is not None
+            methods = before["method"], row["method"]
+            yield row["before_after"], figures.before_after(board, row["task"], *methods, suffixes)
+        if "token_figure" in row:
+            yield row["token_figure"], figures.token_heat_map(row, board, suffixes)

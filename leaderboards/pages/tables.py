@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.leaderboards.pages.models import NOTE as MODELS_NOTE
+from conrad_bench.leaderboards.pages.models import markdown_overview
 from conrad_bench.leaderboards.pages.wording import (
     CAVEATS,
     MEASURES,
@@ -48,6 +50,10 @@ def markdown(board: dict[str, Any]) -> str:
         lines += [f"**{note}**", ""]
     if board.get("caveats"):
         lines += [f"**{CAVEATS}**", "", *(f"- {caveat}" for caveat in board["caveats"]), ""]
+    for title, header, body, named in markdown_overview(board):
+        lines += [f"## {title}", "", _table(header, body, named), ""]
+    if board.get("models"):
+        lines += [MODELS_NOTE, ""]
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
@@ -303,7 +309,7 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         metrics = columns(board, rows, headline=True)
-        table = Table(title=task, title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
+        table = Table(title=Text(task), title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
         table.show_edge, table.padding, table.pad_edge = False, 0, False
         table.add_column("method", no_wrap=True)
         for metric in metrics:

@@ -77,6 +77,12 @@ def column_title(board: dict[str, Any], task: str, metric: str) -> str:
     return f"{column_label(board, task, metric)} {_ARROWS[metric_info(board, metric)['better']]}"
 
 
+def metric_title(board: dict[str, Any], metric: str) -> str:
+    """Return a metric's label with an arrow, where no task is at hand."""
+    info = metric_info(board, metric)
+    return f"{info['label']} {_ARROWS[info['better']]}"
+
+
 def variants_of(board: dict[str, Any], task: str) -> dict[str, str]:
     """Return in what a task and its scorers differ from those that they are variants of, by name."""
     about = board["tasks"][task]
