@@ -261,7 +261,7 @@ def test_subgroups_come_with_by(tmp_path: Path) -> None:
     board = schema.read_board(tmp_path / "out" / "leaderboard.json")
     assert {row["subgroup"]["value"] for row in board["subgroups"]} == {"AP", "PA"}
     assert "By view on mimic_report" in (tmp_path / "out" / "leaderboard.html").read_text()
-    assert "### By view on mimic_report" in (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "<summary>By view on mimic_report</summary>" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert "subgroup_value" in (tmp_path / "out" / "leaderboard.csv").read_text()
 
 

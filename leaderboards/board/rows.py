@@ -86,6 +86,7 @@ def task_rows(
     units = next(iter(records.values())).units
     metrics = [metric for metric in context.metrics if not metric.binary or _is_binary(cells)]
     headline = [metric for metric in metrics if metric.headline]
+    tested = [metric for metric in headline if metric.compared]
     bases = {method: baseline_of(method, context.baseline, cells) for method in cells}
     pairs = {
         (a, b): shared(runs[a], runs[b])
@@ -98,7 +99,7 @@ def task_rows(
     for cell in cells.values():
         wanted.update(((sample, CORRECTNESS), None) for sample in cell.means())
     for samples in (samples for sides in pairs.values() for side in sides for samples in side):
-        wanted.update(((samples[metric.per], metric), None) for metric in fitting(headline, samples))
+        wanted.update(((samples[metric.per], metric), None) for metric in fitting(tested, samples))
     estimates = Estimates(wanted, units, context.replicates, context.seed, context.interval)
     rows = []
     for method, cell in cells.items():
@@ -135,7 +136,7 @@ def task_rows(
             row.update({"ece_null": None, "ece_null_reason": band} if isinstance(band, str) else {"ece_null": band})
         base = bases[method]
         if base is not None:
-            row["difference"] = _difference(pairs, method, base, headline, estimates)
+            row["difference"] = _difference(pairs, method, base, tested, estimates)
         if cell.cuts:
             row["flagging"] = flagging.entry(cell.cuts, estimates.of, estimates.difference)
         if cell.tokens:
@@ -147,12 +148,12 @@ def task_rows(
             for row in rows
             if not np.isnan(row["metrics"].get(metric.name, {}).get("value", np.nan))
         }
-        for metric in headline
+        for metric in tested
     }
     return rows, {
         "n_clusters": clusters,
         "missing": _missing({method: apart[next(iter(names.values()))] for method, names in seeds.items()}),
-        "comparisons": comparisons(pairs if compared else {}, headline, values, estimates),
+        "comparisons": comparisons(pairs if compared else {}, tested, values, estimates),
     }
 
 
