@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from conrad_bench.leaderboards.pages.outputs import RENDERED
 
 VOID = {"meta", "wbr", "link", "br", "input", "img", "hr"}
 HOSTILE = "<script>alert('x')</script>\"&"
+HOUSE = Path(__file__).parents[1]
+AXE = next((f for f in HOUSE.glob("node_modules/axe-core/axe.min.js") if f.is_file()), None)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
@@ -166,6 +169,22 @@ def test_a_board_without_confidences_or_intervals_still_makes_a_page() -> None:
     checked(page(board_of(frame("verbalized", n=2), frame("conrad", n=2))))
 
 
+def seen_by_chromium(text: str, probe: str, folder: Path, width: int = 500) -> str:
+    """Open a page in Chromium with a script behind its own, and return what that writes into body's data-seen."""
+    alone = text[text.index("<script>\n") + len("<script>\n") : text.index("</script>")]
+    longer = alone + probe
+    file = folder / "page.html"
+    file.write_text(text.replace(alone, longer).replace(policy(alone), policy(longer)))
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+        f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert seen is not None, done.stderr
+    return unescape(seen[1])
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_a_browser_sorts_filters_and_reports_no_error(tmp_path: Path) -> None:
     """The page's own script runs in Chromium; a second script presses its buttons and writes down what it sees."""
@@ -196,23 +215,56 @@ def test_a_browser_sorts_filters_and_reports_no_error(tmp_path: Path) -> None:
     document.body.dataset.seen = see.join("|");
     """
     board = full_board()
-    file = tmp_path / "page.html"
-    text = page(board)
-    alone = text[text.index("<script>\n") + len("<script>\n") : text.index("</script>")]
-    file.write_text(text.replace(alone, alone + probe).replace(policy(alone), policy(alone + probe)))
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900",
-        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
-    assert seen is not None, done.stderr
+    seen = seen_by_chromium(page(board), probe, tmp_path)
     lowest = min(
         (row for row in board["rows"] if row["task"] == "mimic_report"),
         key=lambda row: row["metrics"]["brier"]["value"],
     )
-    assert seen[1].split("|") == [
+    assert seen.split("|") == [
         lowest["method"], "conrad", "verbalized", "descending", "1 of 5 rows", "p_true+platt", "2 of 5 rows", "dark",
         "true", "false", "−0.100 [−0.200, −0.010]", "2", "+0.100 [+0.010, +0.200]",
         "Brier: method minus conrad on mimic_report", "dot sure",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [500, 1400])
+def test_no_text_is_too_small_and_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
+    """Chromium's windows are at least 500 pixels wide; the frame in it is as narrow as a phone."""
+    probe = """
+    for (const part of document.querySelectorAll("details")) part.open = true;
+    document.body.style.maxWidth = innerWidth < 600 ? "420px" : "";
+    let least = 99;
+    for (const element of document.querySelectorAll("body *")) {
+      const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+      if (!own || !element.getClientRects().length) continue;
+      const drawn = element.closest("svg[viewBox]");
+      const scale = drawn ? drawn.getBoundingClientRect().width / drawn.viewBox.baseVal.width : 1;
+      least = Math.min(least, scale * parseFloat(getComputedStyle(element).fontSize));
+    }
+    document.body.dataset.seen = `${least >= 10.999}|${document.body.scrollWidth > document.body.clientWidth}`;
+    """
+    assert seen_by_chromium(page(full_board()), probe, tmp_path, width) == "true|false"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.skipif(AXE is None, reason="no axe-core: `npm install axe-core` at the root of the repository")
+def test_axe_finds_nothing(tmp_path: Path) -> None:
+    """In both themes, all parts opened."""
+    assert AXE is not None
+    probe = """;
+    for (const part of document.querySelectorAll("details")) part.open = true;
+    (async () => {
+      const seen = [];
+      for (const theme of ["light", "dark"]) {
+        document.documentElement.dataset.theme = theme;
+        const found = await axe.run();
+        const wrong = found.violations.map((each) => `${theme} ${each.id} ${each.nodes[0].html}`);
+        seen.push(`${found.passes.length > 15}`, ...wrong);
+      }
+      document.body.dataset.seen = seen.join("|");
+    })();
+    """
+    axe = AXE.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    assert seen_by_chromium(page(full_board()), axe + probe, tmp_path, 1400) == "true|true"
