@@ -17,6 +17,7 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | p_0 ... p_10 | float64 or null | optional, see `LEVEL_PROBABILITIES`; in a row all of them or none |
 | reading | string or null | optional: how the response's confidence was written (`Claim.reading`) |
 | thoughts | float64 or null | optional: 1 where the response held thoughts, which were set aside, else 0 |
+| tokens_read, tokens_written, training_steps | float64 | optional, see `SPENT`; the same in every row |
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
 
 Behind the first nine, columns may stand in any order. The parquet schema's metadata carries the format's version under
@@ -56,9 +57,12 @@ LEVEL_PROBABILITIES = tuple(f"p_{level}" for level in range(11))
 They sum to at most 1; the rest is the probability of a malformed answer."""
 READING, THOUGHTS = "reading", "thoughts"
 """How the response's confidence was written, null where it states none; whether thoughts were set aside (1, 0)."""
+SPENT = ("tokens_read", "tokens_written", "training_steps")
+"""What an example takes if the method runs alone: tokens that the model reads and writes, means over the test examples;
+and the steps of the method's training as planned. The same in every row."""
 NUMBERS = (*QUALITY, *LEVEL_PROBABILITIES, THOUGHTS)
 """Optional columns with numbers in [0, 1]."""
-OPTIONAL = (*NUMBERS, READING)
+OPTIONAL = (*NUMBERS, *SPENT, READING)
 """Columns that a records file may have. A file with one of `LEVEL_PROBABILITIES` has all eleven."""
 RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
@@ -97,13 +101,9 @@ def write_records(
     _check_columns(frame.columns, path)
     subgroups = [str(column) for column in frame.columns if column not in COLUMNS]
     fields = [(column, _arrow_type(column)) for column in COLUMNS]
-    fields += [
-        (
-            column,
-            pa.float64() if column in NUMBERS or (column != READING and _is_number(frame[column])) else pa.string(),
-        )
-        for column in subgroups
-    ]
+    numeric = {column for column in subgroups if column != READING and _is_number(frame[column])}
+    numeric |= {*NUMBERS, *SPENT}
+    fields += [(column, pa.float64() if column in numeric else pa.string()) for column in subgroups]
     metadata = {_METADATA_KEY: str(VERSION).encode()}
     if parts is not None:
         metadata[_MADE_FROM] = json.dumps(dict(parts), sort_keys=True).encode()
@@ -242,6 +242,9 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
     for column in (*_NUMBERS, *optional):
         values = frame[column]
         _refuse(values.notna() & ~values.between(0.0, 1.0), path, column, "a value is outside [0, 1]")
+    for column in (column for column in SPENT if column in frame):
+        wrong = frame[column].isna() | (frame[column] < 0) | (frame[column] != frame[column].iloc[0])
+        _refuse(wrong, path, column, "a cost is missing, negative or not the same in every row")
     _refuse(frame["claim"] < 0, path, "claim", "a claim index is negative")
     _refuse(frame.duplicated(["example", "claim"]), path, "claim", "an (example, claim) pair occurs twice")
     clusters = frame.groupby("example")["cluster"].transform("first")
@@ -274,7 +277,7 @@ def _check_columns(columns: Any, path: Path) -> None:
 def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
-    return pa.float64() if column in (*_NUMBERS, *NUMBERS) else pa.int64() if column == "claim" else pa.string()
+    return pa.float64() if column in (*_NUMBERS, *NUMBERS, *SPENT) else pa.int64() if column == "claim" else pa.string()
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -297,11 +300,13 @@ def record_rows(
     estimates: Sequence[Estimate],
     scores: Sequence[Sequence[Score]],
     qualities: Sequence[dict[str, float | None]],
+    spent: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Return one record for each claim.
 
-    `estimates` are in the order of the examples. A claim whose correctness is unknown becomes `scorer_failed`; one
-    without a response, since an image of its example cannot be read, `image_unreadable`.
+    `estimates` are in the order of the examples, `spent` has the columns of `SPENT` where they are known. A claim whose
+    correctness is unknown becomes `scorer_failed`; one without a response, since an image of its example cannot be
+    read, `image_unreadable`.
     """
     attributes = sorted({name for example in examples for name in example.attributes})
     read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
@@ -330,6 +335,7 @@ def record_rows(
                     **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
                     **({READING: claim.reading or None} if written else {}),
                     **({THOUGHTS: float(thought)} if any(thoughtful) else {}),
+                    **(spent or {}),
                     **{name: example.attributes.get(name) for name in attributes},
                 }
             )

@@ -41,7 +41,7 @@ def test_who_leads_alone_and_who_is_useless_is_said() -> None:
     assert said[0].endswith("told from it): conrad on mimic_report.")
     assert said[1].startswith(f"On mimic_report, conrad is ahead of all others (Brier {brier['value']:.3f} [")
     assert "skill at or below 0): constant and sure on mimic_report." in said[2]
-    assert "the interval of the skill holds 0): faint on mimic_report." in said[3]
+    assert "the interval of the skill holds 0, or patients are too few): faint on mimic_report." in said[3]
     assert said[-1].startswith("Best at putting right claims before wrong ones")
     assert "conrad on mimic_report (Somers' D 0." in said[-1]
 

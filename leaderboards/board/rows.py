@@ -25,7 +25,7 @@ from conrad_bench.leaderboards.metrics.base import (
     effective_number,
 )
 from conrad_bench.leaderboards.metrics.selective import risk_coverage
-from conrad_bench.records import READING, THOUGHTS
+from conrad_bench.records import READING, SPENT, THOUGHTS
 from conrad_bench.variants import unlabelled
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from conrad_bench.leaderboards.board.context import BoardContext
 
+PLAIN = "base"
+"""The method whose tokens the others' are compared with: the model's answers alone."""
 WORST_CASE_ABOVE = 0.01
 """Share of unparsed claims above which a row shows its worst case."""
 _COVERAGES = 20
@@ -127,6 +129,8 @@ def task_rows(
                 },
             }
         row.update(_written(about))
+        if set(SPENT) <= set(about.frame):
+            row["cost"] = {name: float(about.column(name).mean()) for name in SPENT}
         if row["unparsed_rate"] > WORST_CASE_ABOVE:
             wanted_worst = [metric for metric in fitting(metrics, {"claim": ok}) if metric.worst_case]
             row["worst_case"] = _worst_case(about, ok, wanted_worst)
@@ -150,11 +154,22 @@ def task_rows(
         }
         for metric in tested
     }
+    _compare_costs(rows)
     return rows, {
         "n_clusters": clusters,
         "missing": _missing({method: apart[next(iter(names.values()))] for method, names in seeds.items()}),
         "comparisons": comparisons(pairs if compared else {}, tested, values, estimates),
     }
+
+
+def _compare_costs(rows: Sequence[dict[str, Any]]) -> None:
+    """Say how many times the tokens of `base` each method takes, where its row and theirs know them."""
+    known = [row for row in rows if "cost" in row]
+    tokens = {row["method"]: row["cost"]["tokens_read"] + row["cost"]["tokens_written"] for row in known}
+    for row in known:
+        name = row["method"]
+        base = name if name.partition(" [")[0] == PLAIN else baseline_of(name, PLAIN, tokens)
+        row["cost"]["times"] = tokens[name] / tokens[base] if base and tokens[base] else None
 
 
 def _confidences(ok: Sample, points: Mapping[int, Sample], estimates: Estimates) -> dict[str, Any]:

@@ -77,10 +77,9 @@ def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str
                 continue
             rank, letter = ranks.get(metric, {}).get(name), letters.get(metric, {}).get(name, "")
             cells.append(estimate_cell(row["metrics"].get(metric), rank, letter))
-        values = {} if row is None else {"n": row["n"], "unparsed": row["unparsed_rate"]}
         for title in differing:
             shown = "–" if row is None else wording.COUNTS[title](row)
-            cells.append(Cell(shown, None if row is None else values.get(title, row["n_clusters"])))
+            cells.append(Cell(escape(shown), None if row is None else _count(title, row)))
         if worst:
             cells.append(Cell(escape(wording.worst_text(board, task, row) if row else ""), "", "text prose"))
         lines.append((name, cells))
@@ -88,6 +87,13 @@ def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str
     caption = f"All methods on {task}, lowest Brier score first.{note}"
     said = {row["method"]: board["methods"].get(row["method"], "") for row in rows}
     return table(caption, header, lines, "main", by="Brier", said=said)
+
+
+def _count(title: str, row: dict[str, Any]) -> float | None:
+    """Return what a column of counts is sorted by."""
+    if title == "cost":
+        return float(row["cost"]["tokens_read"] + row["cost"]["tokens_written"]) if "cost" in row else None
+    return float(row[{"n": "n", "unparsed": "unparsed_rate"}.get(title, "n_clusters")])
 
 
 def _of_reference(metric: str, rows: Sequence[dict[str, Any]]) -> Cell:

@@ -21,6 +21,10 @@ MARKS = {
 }
 
 
+_NO_BETTER = "No better than always stating the mean correctness, interval and all (skill at or below 0)"
+_NOT_SHOWN = "Not shown to be better than that constant (the interval of the skill holds 0, or patients are too few)"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one task says about its methods."""
@@ -84,8 +88,8 @@ def sentences(board: dict[str, Any]) -> Iterator[str]:
     best = _by_method((verdict.task, (verdict.leader["method"], *verdict.tied)) for verdict in found)
     yield f"Among the best by Brier score (the lowest, or not to be told from it): {_on_tasks(best, len(found))}."
     yield from (_lead(board, verdict) for verdict in found)
-    yield from _useless("No better than always stating the mean correctness (skill at or below 0)", found, "useless")
-    yield from _useless("Not shown to be better than that (the interval of the skill holds 0)", found, "unsure")
+    yield from _useless(_NO_BETTER, found, "useless")
+    yield from _useless(_NOT_SHOWN, found, "unsure")
     if order_of := _ordering(board):
         yield f"Best at putting right claims before wrong ones, as triage needs it: {order_of}."
 
@@ -136,7 +140,8 @@ def _on_tasks(tasks: Mapping[str, Sequence[str]], number: int) -> str:
     for method in sorted(tasks):
         together.setdefault(tuple(tasks[method]), []).append(method)
     order = sorted(together, key=lambda of: (-len(of), together[of]))
-    where = {of: f"all {number} tasks" if len(of) == number > 1 else listed(of) for of in order}
+    everywhere = "both tasks" if number == 2 else f"all {number} tasks"
+    where = {of: everywhere if len(of) == number > 1 else listed(of) for of in order}
     return "; ".join(f"{listed(together[of])} on {where[of]}" for of in order)
 
 

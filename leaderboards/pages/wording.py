@@ -49,16 +49,31 @@ def clusters_text(row: Mapping[str, Any]) -> str:
     return f"{row['n_clusters']:,}" + ("" if effective is None else f" ({effective:.1f})")
 
 
+def cost_text(row: Mapping[str, Any]) -> str:
+    """Return "× 6.1, 300 steps": what a row's method takes; a dash where that is not known."""
+    cost = row.get("cost")
+    if cost is None:
+        return "–"
+    tokens = f"{cost['tokens_read'] + cost['tokens_written']:,.0f} tokens"
+    said = tokens if cost["times"] is None else f"× {cost['times']:.1f}"
+    return f"{said}, {cost['training_steps']:,.0f} steps" if cost["training_steps"] else said
+
+
 COUNTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "n": lambda row: f"{row['n']:,}",
     "clusters (effective)": clusters_text,
     "unparsed": lambda row: f"{row['unparsed_rate']:.1%}",
+    "cost": cost_text,
 }
 """The columns of counts of a main table, and what a row has in them."""
 COUNTS_SAID = {
     "n": "number of claims that the metrics are computed on",
     "clusters (effective)": "patients (images in questions), and how many of equal size would say as much",
     "unparsed": "share of claims without a usable confidence or answer; they are in no metric",
+    "cost": (
+        "tokens that the model reads and writes for an example if the method runs alone, as a multiple of those of the "
+        "method base (pictures among them; read and written ones count alike), and the steps of its training as planned"
+    ),
 }
 """What these columns are."""
 WORST_SAID = "every unparsed claim counted as confidently wrong, or as right without confidence, whichever is worse"
@@ -181,7 +196,7 @@ def _place(metric: str) -> tuple[int, str]:
 
 def counts(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return which columns of counts differ between the rows of a main table: keys of `COUNTS`."""
-    return [title for title, text in COUNTS.items() if not _same(rows, text)]
+    return [title for title, text in COUNTS.items() if not _same(rows, text) and {text(row) for row in rows} != {"–"}]
 
 
 def same_note(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -191,7 +206,8 @@ def same_note(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) 
         for name, text in _OF_ANSWERS.items()
         if any(name in row["metrics"] for row in rows) and _same(rows, text)
     ]
-    said += [f"{title} {text(rows[0])}" for title, text in COUNTS.items() if _same(rows, text)]
+    same = {title: text(rows[0]) for title, text in COUNTS.items() if _same(rows, text)}
+    said += [f"{title} {text}" for title, text in same.items() if text != "–"]
     return f"The same in every row: {'; '.join(said)}." if said else ""
 
 
