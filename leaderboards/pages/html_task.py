@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -78,8 +79,10 @@ def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str
             rank, letter = ranks.get(metric, {}).get(name), letters.get(metric, {}).get(name, "")
             cells.append(estimate_cell(row["metrics"].get(metric), rank, letter))
         for title in differing:
-            shown = "–" if row is None else wording.COUNTS[title](row)
-            cells.append(Cell(escape(shown), None if row is None else _count(title, row)))
+            shown = escape("–" if row is None else wording.COUNTS[title](row))
+            if title.startswith("clusters"):
+                shown = re.sub(r" (\(.*\))$", r'<span class="ci">\1</span>', shown)
+            cells.append(Cell(shown, None if row is None else _count(title, row)))
         if worst:
             cells.append(Cell(escape(wording.worst_text(board, task, row) if row else ""), "", "text prose"))
         lines.append((name, cells))
