@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from conrad_bench.leaderboards.pages.summary import LEADS, UNSURE, USELESS, list
 from conrad_bench.leaderboards.pages.tables import markdown
 from conrad_bench.leaderboards.pages.wording import ALWAYS_MEAN, ranked
 from conrad_bench.text import html as escape
+
+HOUSE = Path(__file__).parents[1]
 
 
 def world() -> dict[str, Any]:
@@ -109,6 +113,16 @@ def test_all_pages_have_the_sentences_and_the_bar() -> None:
     buffer = io.StringIO()
     Console(width=200, file=buffer).print(table_for_console(board))
     assert "Among the best by Brier score" in buffer.getvalue()
+
+
+@pytest.mark.parametrize("bundle", sorted((HOUSE / "leaderboards" / "published").glob("*/leaderboard.json")), ids=str)
+def test_the_markdown_of_a_big_study_is_short_but_for_what_is_folded(bundle: Path) -> None:
+    board = json.loads(bundle.read_text(encoding="utf-8"))
+    text = markdown(board)
+    seen = re.sub(r"(?s)<details>.*?</details>", "", text)
+    assert len(seen.encode()) < 25_000
+    assert seen.count("| method |") >= len(board["tasks"])
+    assert text.count("<details>") == text.count("</details>") >= len(board["tasks"])
 
 
 def test_names_are_listed_as_one_says_them() -> None:
