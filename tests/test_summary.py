@@ -90,7 +90,7 @@ def test_few_patients_and_one_method_are_said() -> None:
     few = list(sentences(board_of(frame("conrad", n=20), frame("verbalized", n=20))))
     assert "whether others are worse could not be tested" in few[1]
     alone = list(sentences(board_of(frame("conrad"))))
-    assert "conrad is the only method with confidences (Brier " in alone[1]
+    assert alone[0].startswith("On mimic_report, conrad is the only method with confidences (Brier ")
     assert list(sentences(board_of(frame("base", stated=False)))) == []
     assert overview(board_of(frame("base", stated=False))) == ([], [])
 
@@ -127,3 +127,5 @@ def test_the_markdown_of_a_big_study_is_short_but_for_what_is_folded(bundle: Pat
 
 def test_names_are_listed_as_one_says_them() -> None:
     assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert listed("abcdefg") == "a, b, c, d, e, f and g"
+    assert listed("abcdefghij") == "a, b, c, d, e, f and 4 others"

@@ -13,6 +13,7 @@ from conrad_bench.leaderboards.pages import wording
 
 LEVEL = 0.05
 """Methods differ where their adjusted p is below this."""
+_MOST_NAMES = 7
 LEADS, USELESS, UNSURE = "★", "✗", "?"
 MARKS = {
     LEADS: "lowest Brier score of the task, or not to be told from it",
@@ -22,7 +23,9 @@ MARKS = {
 
 
 _NO_BETTER = "No better than always stating the mean correctness, interval and all (skill at or below 0)"
-_NOT_SHOWN = "Not shown to be better than that constant (the interval of the skill holds 0, or patients are too few)"
+_NOT_SHOWN = (
+    "Not shown to be better than always stating the mean (the interval of the skill holds 0, or patients are too few)"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def sentences(board: dict[str, Any]) -> Iterator[str]:
     if not found:
         return
     best = _by_method((verdict.task, (verdict.leader["method"], *verdict.tied)) for verdict in found)
-    yield f"Among the best by Brier score (the lowest, or not to be told from it): {_on_tasks(best, len(found))}."
+    if not all(_alone(board, verdict) for verdict in found):
+        yield f"Among the best by Brier score (the lowest, or not to be told from it): {_on_tasks(best, len(found))}."
     yield from (_lead(board, verdict) for verdict in found)
     yield from _useless(_NO_BETTER, found, "useless")
     yield from _useless(_NOT_SHOWN, found, "unsure")
@@ -200,6 +204,8 @@ def skill_text(value: float) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return "a", "a and b", or "a, b and c"."""
+    """Return "a", "a and b", or "a, b and c"; of more than `_MOST_NAMES` names the first, and the number of others."""
     *rest, last = names
+    if len(rest) >= _MOST_NAMES:
+        rest, last = rest[: _MOST_NAMES - 1], f"{len(rest) + 2 - _MOST_NAMES} others"
     return f"{', '.join(rest)} and {last}" if rest else last
