@@ -125,6 +125,7 @@ def test_tables_have_captions_headers_and_plots_their_texts() -> None:
         "Brier: method minus verbalized on mimic_report", "always states the mean",
         "Flagging on mimic_sentence", "Probabilities of the confidence answers", "Unparsed claims on mimic_report",
         "all 3 paired comparisons", "2–3 b", "Among the best by Brier score", "Skill at a glance",
+        "<strong>GREEN</strong>: how much of a report is right", "How to read this page",
         "By view on mimic_report", "fewer than 30 clusters",
         "If calibrated, ECE would be 0.010 to 0.070 (p: &lt; 0.001)",
         "a: tiny, conrad-bench 0.1.0, commit abc, not finished",

@@ -28,7 +28,10 @@ def top(board: dict[str, Any]) -> Iterator[str]:
         yield from (f"<li>{escape(sentence)}</li>" for sentence in said[1:])
         yield "</ul>"
     yield from _overview(board)
-    yield from _how_to_read(board)
+    for term, meaning in wording.FIELD.items():
+        if _shows(board, term):
+            yield f'<p class="small"><strong>{escape(term)}</strong>: {escape(meaning)}.</p>'
+    yield from _how_to_read()
     yield '<nav aria-label="Contents"><h2>Contents</h2><ul class="contents">'
     yield from (f'<li><a href="#task-{n}">{name_html(task)}</a></li>' for n, task in enumerate(board["tasks"]))
     yield '<li><a href="#methods">methods</a></li><li><a href="#metrics">metrics</a></li>'
@@ -71,10 +74,9 @@ def _overview(board: dict[str, Any]) -> Iterator[str]:
     yield f'<p class="small">{escape(marks)}.</p>'
 
 
-def _how_to_read(board: dict[str, Any]) -> Iterator[str]:
+def _how_to_read() -> Iterator[str]:
     picture = (files("conrad_bench.leaderboards.pages") / "assets" / "how_to_read.svg").read_text(encoding="utf-8")
-    words = {**wording.WORDS, **{term: said for term, said in wording.FIELD.items() if _shows(board, term)}}
-    listed = "".join(f"<dt>{escape(term)}</dt><dd>{escape(said)}</dd>" for term, said in words.items())
+    listed = "".join(f"<dt>{escape(term)}</dt><dd>{escape(said)}</dd>" for term, said in wording.WORDS.items())
     yield '<details class="how"><summary>How to read this page</summary>'
     yield f'<div class="scroll" role="region" tabindex="0" aria-label="How to read the plots">{picture}</div>'
     yield f"<dl>{listed}</dl></details>"
