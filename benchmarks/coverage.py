@@ -36,7 +36,7 @@ from conrad_bench.leaderboards.inference.bootstrap import Estimates, IntervalKin
 from conrad_bench.leaderboards.inference.gaps import widest_gap
 from conrad_bench.leaderboards.inference.null_band import null_band
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, FloatArray, IntArray, Metric, Sample, signed_square
-from conrad_bench.leaderboards.metrics.calibration import ECE, Brier, DebiasedECE, InTheLarge
+from conrad_bench.leaderboards.metrics.calibration import ECE, Brier, DebiasedECE, InTheLarge, Skill
 from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
 
 ICCS = (0.05, 0.1, 0.2)
@@ -332,7 +332,33 @@ def seeds(worlds: int, replicates: int, seed: int) -> None:
         row(str(number), *map(share, hits), share(small))
 
 
-TABLES = (cover, null, level, scales, few, errors, bands, kinds, gaps, seeds)
+def gain(worlds: int, replicates: int, seed: int) -> None:
+    """Print how often the interval of skill holds the truth: of confidences as stated, and of gentler ones."""
+    skill = Skill()
+    table("correctness", "confidences", "skill", "30 patients", "100 patients", "289 patients (MIMIC-CXR)")
+    for binary, slope in ((True, 1.0), (True, 0.3), (False, 1.0), (False, 0.3)):
+        truth = truth_of(skill, lambda r, u, b=binary, s=slope: gentler(r, u, b, s), seed)
+        cells = []
+        for number in (30, 100, PATIENTS):
+            hits = []
+            for world in range(worlds):
+                random = np.random.default_rng((seed, world, 11))
+                unit = mimic_patients(random) if number == PATIENTS else patients(random, number)
+                sample = sample_of(unit, *gentler(random, unit, binary, slope))
+                found = Estimates([(sample, skill)], sample.units, replicates, world).of(sample, skill)
+                hits.append(covered(found, truth))
+            cells.append(share(hits))
+        names = "binary" if binary else "continuous", "as stated" if slope == 1 else "gentler"
+        row(*names, f"{truth:.3f}", *cells)
+
+
+def gentler(random: Random, unit: IntArray, binary: bool, slope: float) -> tuple[FloatArray, FloatArray]:
+    """Return confidences as `stated`, drawn towards 0.5, and correctness; each (n,)."""
+    confidence, correctness = stated(random, unit, ICC, binary)
+    return 0.5 + slope * (confidence - 0.5), correctness
+
+
+TABLES = (cover, null, level, scales, few, errors, bands, kinds, gaps, seeds, gain)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
+    from conrad_bench.methods.base import Method
     from conrad_bench.progress import Reporter
     from conrad_bench.rollouts.model import Model
-    from conrad_bench.tasks.base import Loaded
+    from conrad_bench.tasks.base import Loaded, Task
 
 
 def run(
@@ -241,6 +243,7 @@ def _evaluate(
     """
     from conrad_bench.fingerprints import record_parts
     from conrad_bench.records import record_rows, records_path, write_records
+    from conrad_bench.rollouts.spending import Spending
 
     method, task = plan.methods[name], plan.tasks[task_name]
     judge = make_judge(plan, task, model)
@@ -251,7 +254,8 @@ def _evaluate(
         if (learner_name(name), fit_on) in unfit:
             raise unfit[learner_name(name), fit_on]
         artifact = fit(plan, name, fit_on, data, model, out)
-    found = estimated(method, task, test, model, judge, artifact)
+    spending = Spending()
+    found = estimated(method, task, test, replace(model, spending=spending), judge, artifact)
     estimates = found.estimates
     if found.failed:
         lines = [f"{id}: {problem}" for id, problem in found.failed.items()]
@@ -265,5 +269,16 @@ def _evaluate(
     scores = judge(test, [estimate.claims for estimate in estimates])
     qualities = response_qualities(plan, task, test, estimates, model)
     model.store.check_there()
-    rows = record_rows(name, task, test, estimates, scores, qualities, chance_seed(method))
+    spent = spending.each(len(test))
+    if spent is not None:
+        spent["training_steps"] = _training_steps(learner(method), task, data[task_name])
+    rows = record_rows(name, task, test, estimates, scores, qualities, spent, seed=chance_seed(method))
     write_records(records_path(out, name, task_name), rows, record_parts(plan, name, task_name, data, out))
+
+
+def _training_steps(method: Method, task: Task, loaded: Loaded) -> int:
+    """Return how many steps a method plans to train the model for; 0 where it leaves the model as it is."""
+    if TRAINING not in method.requirements():
+        return 0
+    train, validation, test = (loaded.split(part) for part in ("train", "validate", "test"))
+    return sum(step.count for step in method.steps(task, train, validation, test) if step.action == "train")

@@ -18,6 +18,7 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | reading | string or null | optional: how the response's confidence was written (`Claim.reading`) |
 | thoughts | float64 or null | optional: 1 where the response held thoughts, which were set aside, else 0 |
 | seed | int64 | optional: the training seed of a method that learns or samples; the same in every row |
+| tokens_read, tokens_written, training_steps | float64 | optional, see `SPENT`; the same in every row |
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
 
 Behind the first nine, columns may stand in any order. The parquet schema's metadata carries the format's version under
@@ -59,9 +60,12 @@ READING, THOUGHTS = "reading", "thoughts"
 """How the response's confidence was written, null where it states none; whether thoughts were set aside (1, 0)."""
 SEED = "seed"
 """The training seed of a method that learns or samples; other methods' records, and older ones, lack it."""
+SPENT = ("tokens_read", "tokens_written", "training_steps")
+"""What an example takes if the method runs alone: tokens that the model reads and writes, means over the test examples;
+and the steps of the method's training as planned. The same in every row."""
 NUMBERS = (*QUALITY, *LEVEL_PROBABILITIES, THOUGHTS)
 """Optional columns with numbers in [0, 1]."""
-OPTIONAL = (*NUMBERS, READING, SEED)
+OPTIONAL = (*NUMBERS, *SPENT, READING, SEED)
 """Columns that a records file may have. A file with one of `LEVEL_PROBABILITIES` has all eleven."""
 RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
@@ -249,6 +253,9 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
     for column in (*_NUMBERS, *optional):
         values = frame[column]
         _refuse(values.notna() & ~values.between(0.0, 1.0), path, column, "a value is outside [0, 1]")
+    for column in (column for column in SPENT if column in frame):
+        wrong = frame[column].isna() | (frame[column] < 0) | (frame[column] != frame[column].iloc[0])
+        _refuse(wrong, path, column, "a cost is missing, negative or not the same in every row")
     _refuse(frame["claim"] < 0, path, "claim", "a claim index is negative")
     _refuse(frame.duplicated(["example", "claim"]), path, "claim", "an (example, claim) pair occurs twice")
     clusters = frame.groupby("example")["cluster"].transform("first")
@@ -282,7 +289,7 @@ def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
     whole = column in ("claim", SEED)
-    return pa.float64() if column in (*_NUMBERS, *NUMBERS) else pa.int64() if whole else pa.string()
+    return pa.float64() if column in (*_NUMBERS, *NUMBERS, *SPENT) else pa.int64() if whole else pa.string()
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -305,12 +312,14 @@ def record_rows(
     estimates: Sequence[Estimate],
     scores: Sequence[Sequence[Score]],
     qualities: Sequence[dict[str, float | None]],
+    spent: Mapping[str, float] | None = None,
     seed: int | None = None,
 ) -> list[dict[str, object]]:
     """Return one record for each claim; `seed` is the training seed of a method that learns or samples.
 
-    `estimates` are in the order of the examples. A claim whose correctness is unknown becomes `scorer_failed`; one
-    without a response, since an image of its example cannot be read, `image_unreadable`.
+    `estimates` are in the order of the examples, `spent` has the columns of `SPENT` where they are known. A claim whose
+    correctness is unknown becomes `scorer_failed`; one without a response, since an image of its example cannot be
+    read, `image_unreadable`.
     """
     attributes = sorted({name for example in examples for name in example.attributes})
     read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
@@ -340,6 +349,7 @@ def record_rows(
                     **({READING: claim.reading or None} if written else {}),
                     **({THOUGHTS: float(thought)} if any(thoughtful) else {}),
                     **({} if seed is None else {SEED: seed}),
+                    **(spent or {}),
                     **{name: example.attributes.get(name) for name in attributes},
                 }
             )

@@ -276,7 +276,7 @@ class _Stage:
         """Write records as many as the run will have: those of the few examples, again and again under other ids."""
         from conrad_bench.records import record_rows, records_path, write_records
 
-        rows = record_rows(name, task, test, estimates, scores, qualities, chance_seed(self.plan.methods[name]))
+        rows = record_rows(name, task, test, estimates, scores, qualities, seed=chance_seed(self.plan.methods[name]))
         copies = range(max(1, round(factor)))
         again = [
             {**row, "example": f"{row['example']}-{i}", "cluster": f"{row['cluster']}-{i}"}

@@ -105,7 +105,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, metric: str = "brier", replicates:
     """
     import pandas as pd
 
-    compared = [each.name for each in BUILT_IN if each.headline and each.confidence]
+    compared = [each.name for each in BUILT_IN if each.headline and each.compared and each.confidence]
     if metric not in compared:
         raise ConfigError(f"compare: {unknown('metric', metric, compared)}")
     for name, frame in (("a", a), ("b", b)):

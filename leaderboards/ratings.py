@@ -242,7 +242,7 @@ def markdown(table: dict[str, Any]) -> str:
         lines += [
             f"## {plain(task)}",
             "",
-            tabulate.tabulate(body, header, "github", colalign=align, disable_numparse=True),
+            tabulate.tabulate(body, header, "pipe", colalign=align, disable_numparse=True),
             "",
         ]
     resampled = "single reports" if table["unit"] == "claim" else "patients"

@@ -20,8 +20,9 @@ from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, Sample
 from conrad_bench.leaderboards.metrics.calibration import ECE, Brier
 from conrad_bench.leaderboards.metrics.discrimination import Pearson
+from conrad_bench.leaderboards.pages.console import table_for_console
 from conrad_bench.leaderboards.pages.outputs import write_leaderboard
-from conrad_bench.leaderboards.pages.tables import markdown, table_for_console
+from conrad_bench.leaderboards.pages.tables import markdown
 from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY_ABOVE, read_records, records_path, write_records
 
 ece, brier, pearson = ECE().statistic, Brier().statistic, Pearson().statistic
@@ -97,6 +98,12 @@ def row_of(board: dict[str, Any], method: str, task: str = "mimic_report") -> di
     return next(row for row in board["rows"] if (row["method"], row["task"]) == (method, task))
 
 
+def main_table(page: str) -> list[list[str]]:
+    """The cells of the first task's main table: its header, the rule below it, its rows."""
+    lines = page[page.index("| method | ", page.index("\n## mimic_")) :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def sample_of(data: pd.DataFrame) -> Sample:
     clusters = {name: i for i, name in enumerate(sorted(set(data["cluster"])))}
     unit = np.array([clusters[name] for name in data["cluster"]])
@@ -157,9 +164,8 @@ def test_quality_counts_each_response_once() -> None:
     assert "quality" not in row["worst_case"]
     names = [metric["name"] for metric in board["metrics"]]
     assert names[names.index("correctness") + 1] == "quality"
-    header = next(line for line in markdown(board).splitlines() if line.startswith("| method"))
-    titles = [cell.strip() for cell in header.split("|")]
-    assert titles[titles.index("Precision phantom-GREEN ↑") + 1] == "phantom-GREEN ↑"
+    assert "Precision phantom-GREEN ↑" in main_table(markdown(board))[0]
+    assert "The same in every row: phantom-GREEN 0." in markdown(board)
     assert "quality of whole responses phantom-GREEN (scorer `phantom_green`)" in markdown(board)
 
 
@@ -188,18 +194,19 @@ def test_the_base_model_shows_dashes_for_calibration() -> None:
     row = row_of(board, "base", "mimic_sentence")
     assert list(row["metrics"]) == ["brier_unc", "correctness", "quality"]
     assert not {"flagging", "tokens", "figure", "before_after", "token_figure"} & set(row)
-    line = next(line for line in markdown(board).splitlines() if line.startswith("| base"))
-    cells = [cell.strip() for cell in line.split("|")[2:-1]]
-    assert cells[:5] == ["–"] * 5
-    assert [cell.startswith("0.") for cell in cells[5:7]] == [True, True]
+    header, _, *lines = main_table(markdown(board))
+    cells = dict(zip(header, next(line for line in lines if line[0] == "base"), strict=True))
+    assert {cells[title] for title in ("Brier ↓", "skill ↑", "ECE ↓", "AUROC ↑")} == {"–"}
+    # The same answers: mean correctness and quality have no column, but a line.
+    assert "The same in every row: Precision phantom-GREEN 0." in markdown(board)
 
 
 def test_the_page_has_tables_of_flagging_and_answers() -> None:
     board = board_of(sentences("conrad"), sentences("verbalized+isotonic"), **SENTENCES)
     page = markdown(board)
-    assert "### Flagging on mimic_sentence" in page
-    assert "### Confidence answers on mimic_sentence" in page
-    lines = page[page.index("### Flagging") :].splitlines()
+    assert "<summary>Flagging on mimic_sentence</summary>" in page
+    assert "<summary>Confidence answers on mimic_sentence</summary>" in page
+    lines = page[page.index("<summary>Flagging") :].splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| conrad")][:4]
     assert [line[2] for line in rows] == ["all", "≥ 6", "≥ 8", "= 10"]
     for line, point in zip(rows, row_of(board, "conrad", "mimic_sentence")["flagging"]["thresholds"], strict=True):
@@ -264,8 +271,9 @@ def test_effective_clusters_are_said_and_few_of_them_warned_of() -> None:
     many = row_of(board_of(frame("conrad", n=160)), "conrad")
     assert (many["effective_clusters"], many["warning"]) == (40.0, None)
     page = markdown(board_of(frame("conrad"), frame("verbalized")))
-    assert "Few clusters: conrad, verbalized: 20.0 effective clusters, fewer than 30" in page
-    assert re.search(r"\| +20 \(20\.0\) +\|", page)
+    assert "Few clusters: verbalized, conrad: 20.0 effective clusters, fewer than 30" in page
+    assert "The same in every row: phantom-GREEN " in page
+    assert "; clusters (effective) 20 (20.0); unparsed 0.0%." in page
     # One patient with half of the claims: as many as four of equal size.
     half = frame("conrad").assign(cluster=["p0"] * 40 + [f"q{i}" for i in range(40)])
     assert row_of(board_of(half), "conrad")["effective_clusters"] == pytest.approx(80**2 / (40**2 + 40), abs=1e-8)
@@ -388,16 +396,21 @@ def test_a_run_of_sentences_repeats_its_bytes(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_it_must() -> None:
-    page = markdown(board_of(frame("conrad"), frame("verbalized", unparsed=20)))
+    board = board_of(frame("conrad"), frame("verbalized", unparsed=20))
+    page = markdown(board)
     lines = page.splitlines()
+    unc = sorted(row["metrics"]["brier_unc"]["value"] for row in board["rows"])
     assert lines[0] == "# Confidence of tiny on phantom (synthetic)"
     assert "nothing about real radiographs" in page
-    header = next(line for line in lines if line.startswith("| method"))
-    for title in ("ECE ↓", "Pearson r ↑", "Brier ↓", "phantom-GREEN ↑", "unparsed", "worst case"):
-        assert title in header
-    body = [line for line in lines if line.startswith(("| conrad", "| verbalized"))]
-    assert len(body) == 4  # in the main table, and among the ranks
-    assert "25.0%" in body[1]
+    header, rule, *body = main_table(page)
+    assert header == [
+        "method", "rank", "Brier ↓", "skill ↑", "cal. error ↓", "ECE ↓", "Somers' D ↑", "phantom-GREEN ↑", "n",
+        "clusters (effective)", "unparsed", "worst case",
+    ]  # fmt: skip
+    assert rule == [":---"] + ["---:"] * 11
+    assert [cells[0] for cells in body] == ["verbalized", "conrad", "always states the mean"]
+    assert body[0][-2] == "25.0%"
+    assert body[2][2:6] == [f"{unc[0]:.3f} to {unc[1]:.3f}", "0.000", "0.000", "0.000"]
     row = row_of(board_of(frame("conrad"), frame("verbalized", unparsed=20)), "conrad")
     value = row["metrics"]["ece_debiased"]
     assert f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in page

@@ -24,6 +24,7 @@ from conrad_bench.leaderboards.inference.comparisons import (
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, Metric, Sample
 from conrad_bench.leaderboards.metrics.calibration import ECE, Brier, DebiasedECE
 from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
+from conrad_bench.leaderboards.pages.summary import sentences
 from conrad_bench.leaderboards.pages.tables import markdown
 
 TASK = "mimic_report"
@@ -239,7 +240,7 @@ def comparisons(*frames: pd.DataFrame, **changes: Any) -> dict[str, Any]:
 def test_every_pair_is_compared_by_every_headline_metric() -> None:
     found = comparisons(*(frame(method, n=120) for method in ("conrad", "probe", "verbalized")))
     assert set(found) == {"metrics", "pairs", "ranks", "letters", "power"}
-    assert found["metrics"] == ["ece", "ece_debiased", "pearson", "brier", "correctness"]
+    assert found["metrics"] == ["brier", "ece_debiased", "ece", "correctness", "pearson"]
     assert len(found["pairs"]) == 3 * 5
     for entry in found["pairs"]:
         assert set(entry) == {"metric", "a", "b", "n_units", "value", "low", "high", "se", "p", "p_holm"}
@@ -277,10 +278,12 @@ def test_a_clear_best_is_bold_and_a_shared_place_is_not() -> None:
     assert found["ranks"]["brier"]["conrad"] == [1, 1]
     assert found["letters"]["brier"]["conrad"] == "a"
     page = markdown(board)
-    line = next(line for line in page.splitlines() if line.startswith("| conrad"))
+    line = next(line for line in page.splitlines() if line.startswith("| conrad | 1 |"))
     assert f"**{row_of(board, 'conrad')['metrics']['brier']['value']:.3f}** [" in line
-    assert page.count("**") == 2 * sum(ranks["conrad"] == [1, 1] for ranks in found["ranks"].values())
-    assert "### Comparisons on mimic_report" in page
+    shown = ("brier", "ece_debiased", "ece")  # Pearson's r stands behind a click
+    bold = page.replace(f"**{next(sentences(board))}**", "").count("**")
+    assert bold == 2 * sum(found["ranks"][metric]["conrad"] == [1, 1] for metric in shown)
+    assert "<summary>Ranks and comparisons on mimic_report</summary>" in page
     assert "would have been found here with probability 0.8" in page
 
 

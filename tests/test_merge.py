@@ -27,9 +27,9 @@ from conrad_bench.leaderboards.board.build import build, context_of
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.bundles.finished import load_run
 from conrad_bench.leaderboards.bundles.merge import leaderboard, merge, run_names
-from conrad_bench.leaderboards.pages.latex import escape, tex
 from conrad_bench.leaderboards.pages.outputs import csv_text, write_leaderboard
 from conrad_bench.records import read_records, records_path, write_records
+from conrad_bench.text import latex as escape
 
 
 def a_run(
@@ -354,7 +354,7 @@ def test_subgroups_come_with_by(tmp_path: Path) -> None:
     board = schema.read_board(tmp_path / "out" / "leaderboard.json")
     assert {row["subgroup"]["value"] for row in board["subgroups"]} == {"AP", "PA"}
     assert "By view on mimic_report" in (tmp_path / "out" / "leaderboard.html").read_text()
-    assert "### By view on mimic_report" in (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "<summary>By view on mimic_report</summary>" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert "subgroup_value" in (tmp_path / "out" / "leaderboard.csv").read_text()
 
 
@@ -405,18 +405,6 @@ def test_the_csv_has_every_number_of_the_rows() -> None:
             assert conrad[column] == ("" if estimate[end] is None else str(estimate[end]))
     assert conrad["unparsed_no_confidence"] == "20"
     assert (base["method"], base["ece"], base["distinct"], base["unparsed_no_confidence"]) == ("base", "", "", "0")
-
-
-def test_the_table_for_latex_has_its_cells_and_escapes() -> None:
-    board = board_of(frame("conrad"), frame("verbalized+iso_100%"))
-    text = tex(board)
-    assert r"verbalized+iso\_100\%" in text
-    brier = next(row for row in board["rows"] if row["method"] == "conrad")["metrics"]["brier"]
-    assert f"{brier['value']:.3f} {{\\scriptsize[{brier['low']:.3f}, {brier['high']:.3f}]}}" in text
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len({len(re.findall(r"(?<!\\)&", line)) for line in body}) == 1
-    for begin, end in ((r"\begin{", r"\end{"), (r"\toprule", r"\bottomrule")):
-        assert text.count(begin) == text.count(end)
 
 
 @given(st.text())

@@ -223,7 +223,19 @@ def test_the_built_in_metrics_come_through_the_same_door() -> None:
         assert metric.range[0] < metric.range[1]
         assert type(metric).__doc__
     headline = [metric.name for metric in BUILT_IN if metric.headline]
-    assert headline == ["ece", "ece_debiased", "pearson", "brier", "auroc", "correctness", "quality"]
+    assert headline == ["brier", "skill", "ece_debiased", "ece", "auroc", "correctness", "quality", "pearson"]
+
+
+def test_skill_is_measured_against_the_mean_of_the_same_claims() -> None:
+    random = np.random.default_rng(0)
+    y = random.random(200)
+    c = np.clip(y + 0.1 * random.standard_normal(200), 0, 1)
+    rows: Rows = list(zip(c.tolist(), y.tolist(), [0] * 200, strict=True))
+    assert value("skill", rows) == pytest.approx(1 - np.mean((c - y) ** 2) / np.var(y))
+    mean = [(float(y.mean()), correct, 0) for correct in y.tolist()]
+    assert value("skill", mean) == pytest.approx(0, abs=1e-12)
+    assert value("skill", [(correct, correct, 0) for correct in y.tolist()]) == 1
+    assert np.isnan(value("skill", [(0.5, 0.7, 0), (0.9, 0.7, 1)]))
 
 
 def test_nan_is_refused() -> None:

@@ -21,6 +21,7 @@ from conrad_bench.records import (
     QUALITY,
     QUALITY_ABOVE,
     RESERVED,
+    SPENT,
     VERSION,
     read_records,
     records_path,
@@ -73,7 +74,7 @@ def test_what_is_written_is_read(
         | v
         | dict(zip(QUALITY, qualities, strict=True))
         | levels(*(p or [None]))
-        | {"thoughts": 1.0, "reading": view, "seed": 3}
+        | {"thoughts": 1.0, **dict(zip(SPENT, (61.75, 47.5, 300.0), strict=True)), "reading": view, "seed": 3}
         for i, (v, view, p) in enumerate(zip(values, views, answers, strict=False))
     ]
     write_records(path, rows)
@@ -108,6 +109,9 @@ def test_the_file_carries_its_version_and_no_text_column(tmp_path: Path) -> None
         ([row(status="fine")], "'status', row 0"),
         ([row(), row()], "occurs twice"),
         ([row(claim=-1)], "negative"),
+        ([row(tokens_read=-1.0)], "'tokens_read', row 0: a cost is"),
+        ([row(training_steps=1.0), row("e2", training_steps=2.0)], "'training_steps', row 1: a cost is"),
+        ([row(tokens_written=1.0), row("e2", tokens_written=None)], "'tokens_written', row 1: a cost is"),
         ([row(), row(claim=1, cluster="p2")], "two clusters"),
         ([row(), row("e2", task="other")], "one task and one method"),
         ([row(correctness=None)], "no correctness"),
@@ -145,7 +149,17 @@ def test_a_method_without_confidences_is_fine(tmp_path: Path) -> None:
 def test_the_reserved_names_are_those_of_the_format() -> None:
     assert QUALITY_ABOVE == {"quality_6": 0.6, "quality_8": 0.8, "quality_10": 1.0}
     levels = tuple(f"p_{c}" for c in range(11))
-    assert ("quality", "quality_6", "quality_8", "quality_10", *levels, "thoughts", "reading", "seed") == OPTIONAL
+    assert (
+        "quality",
+        "quality_6",
+        "quality_8",
+        "quality_10",
+        *levels,
+        "thoughts",
+        *SPENT,
+        "reading",
+        "seed",
+    ) == OPTIONAL
     assert (*COLUMNS, *OPTIONAL) == RESERVED
     assert len(set(RESERVED)) == len(RESERVED)
 

@@ -19,7 +19,7 @@ from conrad_bench import pipeline
 from conrad_bench.config import load_config
 from conrad_bench.errors import ConfigError, DataError, PlanError, TrainingError
 from conrad_bench.progress import Reporter
-from conrad_bench.records import COLUMNS, read_records
+from conrad_bench.records import COLUMNS, SPENT, read_records
 from conrad_bench.registry import Registry
 from conrad_bench.tasks.phantom.mimic_layout import write_mimic
 
@@ -343,9 +343,11 @@ def test_records_have_their_columns_and_join_with_the_rollouts(finished: Finishe
     for method in METHODS:
         frame = finished.frame(method)
         stated = () if method == "probe" else ("reading",)
-        assert tuple(frame.columns) == (*COLUMNS, *stated, "age", "image_quality", "sex", "view")
+        assert tuple(frame.columns) == (*COLUMNS, *stated, *SPENT, "age", "image_quality", "sex", "view")
         assert frame["example"].is_monotonic_increasing
         assert set(frame["response"]) <= responses.keys()
+        assert (frame[list(SPENT[:2])] > 0).all(axis=None)
+        assert (frame["training_steps"].iloc[0] > 0) == method.startswith("conrad")
     levels = set(finished.frame("conrad")["confidence"].dropna() * 10)
     assert levels <= set(range(11))
 

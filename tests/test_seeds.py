@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,16 @@ def test_several_seeds_are_one_row_with_both_sources_of_error() -> None:
     assert {key: pair[key] for key in ("value", "low", "high")} == row["difference"]["metrics"]["brier"]
     for text in (markdown(board), page(board)):
         assert "conrad: mean over the training seeds 0, 1, 2" in text
-    assert page(board).count('class="seed"') == 3 * 4
+    text = page(board)
+    assert text.count('class="seed"') == 3
+    said = re.search(r'data-seeds="(brier:[^"]*)"', text)
+    assert said is not None
+    offsets = {name: row["seeds"]["metrics"][name] for name in ("brier", "ece", "correctness", "pearson")}
+    found = {name: ends for name, _, ends in (part.partition(":") for part in said[1].split(";"))}
+    assert set(found) == set(offsets)
+    for name, each in offsets.items():
+        expected = np.array(each) - row["metrics"][name]["value"]
+        assert [float(end) for end in found[name].split(",")] == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
 
 def test_one_seed_of_a_method_that_learns_is_said() -> None:

@@ -26,7 +26,7 @@ def leaderboard(
 ) -> None:
     """Compute one leaderboard of one or several runs, finished or not."""
     from conrad_bench.leaderboards.bundles import merge
-    from conrad_bench.leaderboards.pages.tables import table_for_console
+    from conrad_bench.leaderboards.pages.console import table_for_console
 
     board, folder = merge.leaderboard(runs, out, baseline, by, mixed)
     show(table_for_console(board))

@@ -36,7 +36,7 @@ def evaluate(
     Columns: confidence and correctness in [0, 1]; as far as they are there method, task, example, cluster (or patient),
     claim, status, seed; any other is one of subgroups.
     """
-    from conrad_bench.leaderboards.pages.tables import table_for_console
+    from conrad_bench.leaderboards.pages.console import table_for_console
     from conrad_bench.leaderboards.predictions import board as boards
     from conrad_bench.leaderboards.predictions.columns import check_scale, long_form, names_of, records_of
     from conrad_bench.leaderboards.predictions.files import read_predictions

@@ -85,7 +85,7 @@ def run(
 
         common.show(plan_for_console(result))
     else:
-        from conrad_bench.leaderboards.pages.tables import table_for_console
+        from conrad_bench.leaderboards.pages.console import table_for_console
 
         common.show(table_for_console(result))
         common.tell(f"leaderboard: {folder / 'leaderboard.md'}")

@@ -137,6 +137,13 @@ class Engine(BaseModel):
         """Return the model's tokenizer, for what goes before a training; needs no weights."""
         raise NotImplementedError
 
+    def reads(self, prompt: Prompt) -> int | None:
+        """Return how many tokens the model reads of a prompt, pictures among them; None where that cannot be told.
+
+        Needs no weights; pictures count as many as those of the first prompt that was asked about.
+        """
+        return None
+
     def notes(self, pictures: bool) -> tuple[str, ...]:
         """Try what a run would take for granted, before it begins; return what its board must say about the model.
 

@@ -30,6 +30,7 @@ from conrad_bench.engines.inputs import (
     collate,
     decoded,
     encode,
+    encode_unexpanded,
     end_of_turn,
     picture_tokens,
     readable,
@@ -97,6 +98,9 @@ class TransformersEngine(Engine):
 
     _loaded: _Loaded | None = PrivateAttr(default=None)
     _tokenizer: Any = PrivateAttr(default=None)
+    _processor: Any = PrivateAttr(default=None)
+    _picture: float | None = PrivateAttr(default=None)
+    """Tokens that a picture has beside its mark in the chat template."""
 
     def identity(self) -> dict[str, str]:
         """Return engine, model and commit (or a hash of a local checkpoint's files), dtype and quantization.
@@ -164,6 +168,18 @@ class TransformersEngine(Engine):
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model, locate(self.model, self.revision).get("revision"))
         return self._tokenizer
+
+    def reads(self, prompt: Prompt) -> int | None:
+        """Return how many tokens a prompt has; loads no weights."""
+        if self._processor is None:
+            revision = locate(self.model, self.revision).get("revision")
+            self._processor = load_processor(self.model, revision, self.chat_template)
+        length = len(encode_unexpanded(self._processor, prompt))
+        if not prompt.images:
+            return length
+        if self._picture is None:
+            self._picture = (len(encode(self._processor, prompt).ids) - length) / len(prompt.images)
+        return length + round(self._picture * len(prompt.images))
 
     def check_prompts(self) -> None:
         """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""

@@ -170,6 +170,10 @@ class VLLMEngine(VLLMOptions):
         """Return the prompts as the chat template writes them where it writes the day, too, else None for each."""
         return self._beside.dated(prompts)
 
+    def reads(self, prompt: Prompt) -> int | None:
+        """Return how many tokens a prompt has; loads no weights."""
+        return self._beside.reads(prompt)
+
     def check_prompts(self) -> None:
         """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""
         self._beside.check_prompts()

@@ -30,6 +30,7 @@ from conrad_bench.engines.loading import free_memory
 from conrad_bench.engines.opening import unreadable
 from conrad_bench.errors import ConfigError, DataError, ImageError
 from conrad_bench.rollouts.digests import adapter_digest, image_digest
+from conrad_bench.rollouts.spending import Spending
 from conrad_bench.types import Claim, Prompt, Response, Sampling
 
 GREEDY = Sampling()
@@ -112,6 +113,8 @@ class Model:
     """Raise ImageError for the first image that cannot be read, instead of leaving its prompt without an answer."""
     unreadable: dict[str, ImageError] = field(default_factory=dict)
     """The images that could not be read so far, by their paths; shared by the models that are made from this one."""
+    spending: Spending | None = None
+    """Counts the tokens of what is asked, where somebody wants to know."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Response]:
         """Return one response to each prompt, in the order of the prompts."""
@@ -146,6 +149,8 @@ class Model:
             return (-_length(prompt), first, sample)  # a prompt's samples side by side: it is read once for them
 
         rows = self._answers("generate", requests, order, call, stored, _UNREADABLE)
+        if self.spending is not None:
+            self.spending.generated(self.engine, requests, rows)
         return [[_response(rows[key]) for key in row] for row in keys]
 
     def score(
@@ -167,6 +172,8 @@ class Model:
             return {**_row(key, "score"), "values": scores}
 
         rows = self._answers("score", requests, lambda request: -_length(request[0]), call, stored)
+        if self.spending is not None:
+            self.spending.scored(self.engine, requests)
         return [list(rows[key]["values"]) for key in keys]
 
     def hidden(
@@ -205,6 +212,8 @@ class Model:
             return -_length(request[0]) - len(request[1])
 
         rows = self._answers("hidden", requests, order, call, stored)
+        if self.spending is not None:
+            self.spending.looked_into(self.engine, requests)
         states = [
             np.array(rows[key]["values"], dtype=np.float32).reshape(len(some), -1)
             for key, some in zip(keys, wanted, strict=True)
@@ -247,7 +256,7 @@ class Model:
     def judged_by(self, judge: Engine) -> Model:
         """Return another engine's model behind the same store: that of a scorer."""
         others = tuple(other for other in (self.engine, *self.beside) if other is not judge)
-        return replace(self, engine=judge, adapter=None, beside=others)
+        return replace(self, engine=judge, adapter=None, beside=others, spending=None)
 
     def tokenizer(self) -> Any:
         """Return the model's tokenizer; loads no weights."""
@@ -383,16 +392,8 @@ def _image_digest(path: str) -> str:
 
 
 def _row(key: str, kind: str, sample: int = 0) -> Row:
-    return {
-        "key": key,
-        "kind": kind,
-        "sample": sample,
-        "text": None,
-        "token_ids": None,
-        "logprobs": None,
-        "finish_reason": None,
-        "values": None,
-    }
+    answer = dict.fromkeys(("text", "token_ids", "logprobs", "finish_reason", "values"))
+    return {"key": key, "kind": kind, "sample": sample, **answer}
 
 
 def _response(row: Row) -> Response:

@@ -25,7 +25,7 @@ from conrad_bench.leaderboards.metrics.base import (
     effective_number,
 )
 from conrad_bench.leaderboards.metrics.selective import risk_coverage
-from conrad_bench.records import READING, THOUGHTS
+from conrad_bench.records import READING, SPENT, THOUGHTS
 from conrad_bench.variants import unlabelled
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from conrad_bench.leaderboards.board.context import BoardContext
 
+PLAIN = "base"
+"""The method whose tokens the others' are compared with: the model's answers alone."""
 WORST_CASE_ABOVE = 0.01
 """Share of unparsed claims above which a row shows its worst case."""
 _COVERAGES = 20
@@ -86,6 +88,7 @@ def task_rows(
     units = next(iter(records.values())).units
     metrics = [metric for metric in context.metrics if not metric.binary or _is_binary(cells)]
     headline = [metric for metric in metrics if metric.headline]
+    tested = [metric for metric in headline if metric.compared]
     bases = {method: baseline_of(method, context.baseline, cells) for method in cells}
     pairs = {
         (a, b): shared(runs[a], runs[b])
@@ -98,7 +101,7 @@ def task_rows(
     for cell in cells.values():
         wanted.update(((sample, CORRECTNESS), None) for sample in cell.means())
     for samples in (samples for sides in pairs.values() for side in sides for samples in side):
-        wanted.update(((samples[metric.per], metric), None) for metric in fitting(headline, samples))
+        wanted.update(((samples[metric.per], metric), None) for metric in fitting(tested, samples))
     estimates = Estimates(wanted, units, context.replicates, context.seed, context.interval)
     rows = []
     for method, cell in cells.items():
@@ -126,6 +129,8 @@ def task_rows(
                 },
             }
         row.update(_written(about))
+        if set(SPENT) <= set(about.frame):
+            row["cost"] = {name: float(about.column(name).mean()) for name in SPENT}
         if row["unparsed_rate"] > WORST_CASE_ABOVE:
             wanted_worst = [metric for metric in fitting(metrics, {"claim": ok}) if metric.worst_case]
             row["worst_case"] = _worst_case(about, ok, wanted_worst)
@@ -135,7 +140,7 @@ def task_rows(
             row.update({"ece_null": None, "ece_null_reason": band} if isinstance(band, str) else {"ece_null": band})
         base = bases[method]
         if base is not None:
-            row["difference"] = _difference(pairs, method, base, headline, estimates)
+            row["difference"] = _difference(pairs, method, base, tested, estimates)
         if cell.cuts:
             row["flagging"] = flagging.entry(cell.cuts, estimates.of, estimates.difference)
         if cell.tokens:
@@ -147,13 +152,24 @@ def task_rows(
             for row in rows
             if not np.isnan(row["metrics"].get(metric.name, {}).get("value", np.nan))
         }
-        for metric in headline
+        for metric in tested
     }
+    _compare_costs(rows)
     return rows, {
         "n_clusters": clusters,
         "missing": _missing({method: apart[next(iter(names.values()))] for method, names in seeds.items()}),
-        "comparisons": comparisons(pairs if compared else {}, headline, values, estimates),
+        "comparisons": comparisons(pairs if compared else {}, tested, values, estimates),
     }
+
+
+def _compare_costs(rows: Sequence[dict[str, Any]]) -> None:
+    """Say how many times the tokens of `base` each method takes, where its row and theirs know them."""
+    known = [row for row in rows if "cost" in row]
+    tokens = {row["method"]: row["cost"]["tokens_read"] + row["cost"]["tokens_written"] for row in known}
+    for row in known:
+        name = row["method"]
+        base = name if name.partition(" [")[0] == PLAIN else baseline_of(name, PLAIN, tokens)
+        row["cost"]["times"] = tokens[name] / tokens[base] if base and tokens[base] else None
 
 
 def _confidences(ok: Sample, points: Mapping[int, Sample], estimates: Estimates) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.inference.comparisons import Runs, Samples
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Metric, Sample
-from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY, READING, THOUGHTS
+from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY, READING, SPENT, THOUGHTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS = ("status", "confidence", "correctness", *QUALITY, *LEVEL_PROBABILITIES, READING, THOUGHTS)
+_COLUMNS = ("status", "confidence", "correctness", *QUALITY, *LEVEL_PROBABILITIES, *SPENT, READING, THOUGHTS)
 """What a row is computed from, beside the ids."""
 
 

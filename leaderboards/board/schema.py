@@ -168,6 +168,17 @@ class Seeds(_Part):
     """The headline metrics of each seed."""
 
 
+class Cost(_Part):
+    """What an example takes if the method runs alone."""
+
+    tokens_read: float = Field(ge=0)
+    tokens_written: float = Field(ge=0)
+    training_steps: float = Field(ge=0)
+    """Steps of the method's training, as planned."""
+    times: float | None
+    """Tokens read and written, over those of the method `base`; null where the task has none."""
+
+
 class Subgroup(_Part):
     """The claims that a row of `subgroups` is restricted to."""
 
@@ -195,6 +206,7 @@ class Row(_Part):
     seeds: Seeds | None = None
     readings: dict[str, int] | None = None
     thoughts: int | None = Field(default=None, ge=0)
+    cost: Cost | None = None
     worst_case: dict[str, float | None] | None = None
     collapse: Collapse | None = None
     grouping: Literal["level", "bin"] | None = None

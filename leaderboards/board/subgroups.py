@@ -89,7 +89,7 @@ def _gaps(
     binary = all(
         bool(np.isin(samples["claim"].correctness, (0.0, 1.0)).all()) for runs in parts.values() for samples in runs
     )
-    metrics = [m for m in context.metrics if m.headline and m.interval and (binary or not m.binary)]
+    metrics = [m for m in context.metrics if m.headline and m.compared and m.interval and (binary or not m.binary)]
     wanted = {
         (*key, metric): of(runs, metric)
         for key, runs in parts.items()

@@ -179,6 +179,8 @@ class Metric(BaseModel):
     source: ClassVar[str]
     headline: ClassVar[bool] = False
     """Whether the main table has a column of it, and methods are compared by it."""
+    compared: ClassVar[bool] = True
+    """Whether methods are compared by it, if it is a headline metric; not where another one says the same."""
     confidence: ClassVar[bool] = True
     """Whether it needs confidences, or correctness alone."""
     binary: ClassVar[bool] = False

@@ -178,6 +178,37 @@ class Brier(Metric):
         return mean_of(sample, (sample.stated() - sample.correctness) ** 2)
 
 
+class Skill(Metric):
+    """Brier skill score: 1 - Brier / UNC, what a method gains over always stating the mean correctness of its claims.
+
+    1 is perfect, 0 is no better than that constant, below 0 is worse; undefined where all claims are equally correct.
+    In (-inf, 1], higher is better.
+    """
+
+    name = "skill"
+    summary = "1 - Brier / UNC: the gain over always stating the mean correctness; 0 or less is useless"
+    label = "skill"
+    better = "higher"
+    range = (-math.inf, 1.0)
+    source = "Murphy 1973 (Brier skill score against the sample's own mean)"
+    headline = True
+    compared = False  # on the same claims it orders methods as Brier does
+
+    def statistic(self, sample: Sample) -> Statistic:
+        """Squared errors, and sums and squares of correctness, by unit."""
+        y = sample.correctness - (sample.correctness.mean() if len(sample) else 0.0)
+        error = (sample.stated() - sample.correctness) ** 2
+        terms = sample.totals(error, y * y, y, np.ones(len(sample)))
+
+        def value(sums: FloatArray) -> FloatArray:
+            errors, squares, total, count = sums.T
+            spread = squares - ratio(total**2, count)
+            known = spread > 1e-12 * np.maximum(count, 1)
+            return np.asarray(1 - np.divide(errors, spread, out=np.full(spread.shape, np.nan), where=known))
+
+        return OfSums(terms, value)
+
+
 class BrierMiscalibration(Metric):
     """MCB: what the Brier score loses by miscalibration, its value less that of the isotonically recalibrated claims.
 

@@ -16,19 +16,22 @@ from conrad_bench.leaderboards.metrics.calibration import (
     InTheLarge,
     LogScore,
     MaximumError,
+    Skill,
     SmoothECE,
 )
 from conrad_bench.leaderboards.metrics.discrimination import AUPRC, AUROC, Kendall, Pearson, SomersD, Spearman
 from conrad_bench.leaderboards.metrics.selective import AUGRC, AURC, CoverageAtRisk, ExcessAURC
 
 BUILT_IN: tuple[Metric, ...] = (
-    ECE(),
-    DebiasedECE(),
-    Pearson(),
     Brier(),
+    Skill(),
+    DebiasedECE(),
+    ECE(),
     AUROC(),
+    SomersD(),
     CORRECTNESS,
     Quality(),
+    Pearson(),
     SmoothECE(),
     EqualMassECE(),
     MaximumError(),
@@ -39,7 +42,6 @@ BUILT_IN: tuple[Metric, ...] = (
     BrierUncertainty(),
     Spearman(),
     Kendall(),
-    SomersD(),
     AUPRC(),
     AURC(),
     ExcessAURC(),

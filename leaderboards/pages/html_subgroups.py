@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from conrad_bench.leaderboards.pages import wording
-from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
+from conrad_bench.leaderboards.pages.html_table import Cell, Column, estimate_cell, table
 from conrad_bench.text import html as escape
 
 
@@ -17,12 +17,9 @@ def subgroup_tables(board: dict[str, Any], task: str) -> Iterator[str]:
         return
     metrics = wording.columns(board, rows, headline=True)
     column = rows[0]["subgroup"]["column"]
-    header = [
-        ("method", "text"),
-        (column, "text"),
-        *((wording.column_title(board, task, metric), "") for metric in metrics),
-    ]
-    header += [("n", ""), ("clusters (effective)", ""), ("warning", "text")]
+    header = [Column("method", "text"), Column(column, "text")]
+    header += [Column(wording.column_title(board, task, metric)) for metric in metrics]
+    header += [Column("n"), Column("clusters (effective)"), Column("warning", "text")]
     lines = []
     for row in rows:
         about = row["subgroup"]
@@ -31,7 +28,6 @@ def subgroup_tables(board: dict[str, Any], task: str) -> Iterator[str]:
         cells += [Cell(f"{row['n']:,}", row["n"]), Cell(wording.clusters_text(row), row["n_clusters"])]
         cells.append(Cell(escape(about["warning"] or ""), about["warning"] or "", "text prose"))
         lines.append((row["method"], cells))
-    yield f"<h3>By {escape(column)} on {escape(task)}</h3>"
     yield table(f"{task} by {column}; each part with intervals of its own", header, lines, "parts")
     yield from _gaps(board, task)
 
@@ -42,8 +38,14 @@ def _gaps(board: dict[str, Any], task: str) -> Iterator[str]:
         return
     for note in wording.gap_notes(board, task):
         yield f'<p class="small">{escape(note)}</p>'
-    header = [("method", "text"), ("metric", "text"), ("best", "text"), ("worst", "text"), ("gap", "")]
-    header += [("p", ""), ("p, Holm", "")]
+    header = [
+        Column("method", "text"),
+        Column("metric", "text"),
+        Column("best", "text"),
+        Column("worst", "text"),
+        Column("gap"),
+    ]
+    header += [Column("p"), Column("p, Holm")]
     lines = []
     for gap in gaps:
         label = wording.column_title(board, task, gap["metric"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from conrad_bench.leaderboards.pages import wording
-from conrad_bench.leaderboards.pages.html_table import Cell, estimate_cell, table
+from conrad_bench.leaderboards.pages.html_table import Cell, Column, estimate_cell, table
 from conrad_bench.text import html as escape
 
 NOTE = (
@@ -77,7 +77,7 @@ def html_overview(board: dict[str, Any]) -> Iterator[str]:
             (model, [estimate_cell(of[m]["metrics"].get(metric)) if m in of else Cell("–", None) for m in methods])
             for model, of in rows.items()
         ]
-        header = [("model", "text"), *((method, "") for method in methods)]
+        header = [Column("model", "text"), *map(Column, methods)]
         yield table(f"{title} of {task}: models in rows, methods in columns", header, lines, "models", filtered=False)
         shown = [
             *found_between(board, task, metric),
@@ -90,7 +90,7 @@ def html_overview(board: dict[str, Any]) -> Iterator[str]:
             ),
         ]
         if shown:
-            heads = [("method", "text"), ("metric", "text"), ("a", "text"), ("b", "text"), ("a − b", ""), ("p", "")]
+            heads = [Column(title, "text") for title in ("method", "metric", "a", "b")] + [Column("a − b"), Column("p")]
             between = []
             for pair in shown:
                 label = wording.metric_title(board, pair["metric"])
@@ -99,6 +99,6 @@ def html_overview(board: dict[str, Any]) -> Iterator[str]:
                 between.append((pair["method"], [*cells, estimate_cell(pair, signed=True), *tests]))
             yield f"<details><summary>One method between two models on {escape(task)}</summary>"
             caption = f"{task}: the same method with two models, paired differences"
-            yield table(caption, [*heads, ("p, Holm", "")], between, "between", filtered=False)
+            yield table(caption, [*heads, Column("p, Holm")], between, "between", filtered=False)
             yield "</details>"
     yield "</section>"

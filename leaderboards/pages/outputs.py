@@ -67,6 +67,7 @@ def csv_text(board: Mapping[str, Any]) -> str:
         *(f"unparsed_{status}" for status in statuses),
     ]
     header += ["distinct", "entropy", "largest_mass"]
+    header += ["tokens_read", "tokens_written", "training_steps"] if any("cost" in row for row in rows) else []
     for metric in metrics:
         header += [metric, f"{metric}_low", f"{metric}_high"]
     buffer = io.StringIO()
@@ -77,6 +78,7 @@ def csv_text(board: Mapping[str, Any]) -> str:
         line["effective_clusters"] = row.get("effective_clusters")
         line |= {f"unparsed_{status}": row["unparsed"].get(status, 0) for status in statuses}
         line |= row.get("collapse", {})
+        line |= {key: value for key, value in row.get("cost", {}).items() if key in header}
         if "subgroup" in row:
             line |= {"subgroup": row["subgroup"]["column"], "subgroup_value": row["subgroup"]["value"]}
         for metric, estimate in row["metrics"].items():

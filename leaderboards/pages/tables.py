@@ -1,48 +1,52 @@
-"""A leaderboard as a Markdown page and as console tables, from the content of leaderboard.json alone."""
+"""A leaderboard as a Markdown page, from the content of leaderboard.json alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from conrad_bench.leaderboards.pages.models import NOTE as MODELS_NOTE
 from conrad_bench.leaderboards.pages.models import markdown_overview
+from conrad_bench.leaderboards.pages.summary import MARKS, overview, sentences, skill_text
 from conrad_bench.leaderboards.pages.wording import (
     CAVEATS,
+    COUNTS,
     MEASURES,
+    REFERENCE_NOTE,
+    SKILL_NOTE,
     clusters_text,
     column_title,
     columns,
+    counts,
     estimate_text,
     few_notes,
     footnotes,
     gap_notes,
-    interval_note,
+    harmless,
     p_text,
     phantom_note,
+    rank_text,
     ranked,
+    reference_text,
     run_text,
+    same_note,
     seed_notes,
     threshold_text,
     variants_of,
+    with_reference,
     worst_text,
     written_notes,
 )
-from conrad_bench.text import code, link, one_line
+from conrad_bench.text import code, link
 from conrad_bench.text import markdown as plain
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-
-_PATHS = ("figure", "before_after", "token_figure")
 WIDEST = 6
 """Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
 
 
 def markdown(board: dict[str, Any]) -> str:
     """Return the page leaderboard.md: the tables of each task, how they were made, and links to the figures."""
-    board = _harmless(board, plain)
+    board = harmless(board, plain)
     lines = [f"# {board['title']}", ""]
     if board["phantom"]:
         lines += [phantom_note(board), ""]
@@ -50,6 +54,8 @@ def markdown(board: dict[str, Any]) -> str:
         lines += [f"**{note}**", ""]
     if board.get("caveats"):
         lines += [f"**{CAVEATS}**", "", *(f"- {caveat}" for caveat in board["caveats"]), ""]
+    if said := list(sentences(board)):
+        lines += [f"**{said[0]}**", "", *(f"- {sentence}" for sentence in said[1:]), "", *_overview(board)]
     for title, header, body, named in markdown_overview(board):
         lines += [f"## {title}", "", _table(header, body, named), ""]
     if board.get("models"):
@@ -57,22 +63,8 @@ def markdown(board: dict[str, Any]) -> str:
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
-        lines += [f"### More metrics on {task}", ""]
-        for part in _shared_out(rows, WIDEST):
-            lines += [_more(board, task, part), ""]
-        lines += [*_more_notes(board, rows), ""]
-        if board["tasks"][task]["comparisons"]["pairs"]:
-            lines += [f"### Comparisons on {task}", "", _ranks(board, task, rows), "", *_rank_notes(board, task), ""]
-        parts = [row for row in board.get("subgroups", []) if row["task"] == task]
-        if parts:
-            lines += [f"### By {parts[0]['subgroup']['column']} on {task}", "", _subgroups(board, task, parts), ""]
-            lines += [*(line for note in gap_notes(board, task) for line in (note, "")), *_gaps(board, task)]
-        flagged = [row for row in rows if "flagging" in row]
-        if flagged:
-            lines += [f"### Flagging on {task}", "", _flagging(board, task, flagged), "", *_flagging_notes(flagged), ""]
-        with_tokens = [row for row in rows if "tokens" in row]
-        if with_tokens:
-            lines += [f"### Confidence answers on {task}", "", _tokens(with_tokens), "", *_token_notes(with_tokens), ""]
+        for title, part in _behind(board, task, rows):
+            lines += ["<details>", f"<summary>{title} on {task}</summary>", "", *part, "", "</details>", ""]
     lines += ["## Methods", "", *(f"- {code(name)}: {text}" for name, text in board["methods"].items()), ""]
     if board.get("runs"):
         lines += ["## Runs", "", *(f"- {run_text(run)}" for run in board["runs"]), ""]
@@ -80,31 +72,68 @@ def markdown(board: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _harmless(value: Any, change: Callable[[str], str], key: str = "") -> Any:
-    """Return the content of leaderboard.json with all of its texts changed, paths of figures aside."""
-    if isinstance(value, dict):
-        return {change(name): _harmless(item, change, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_harmless(item, change) for item in value]
-    return change(value) if isinstance(value, str) and key not in _PATHS else value
+def _overview(board: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of skills, tasks by methods."""
+    tasks, lines = overview(board)
+    if lines:
+        body = [
+            [name, *("–" if cell is None else f"{skill_text(cell[0])} {cell[1]}".strip() for cell in cells)]
+            for name, cells in lines
+        ]
+        yield from ("## Skill at a glance", "", _table(["method", *tasks], body, 1), "")
+        yield from (
+            f"{SKILL_NOTE} " + "; ".join(f"{mark} {said}" for mark, said in MARKS.items()) + ".",
+            "",
+            REFERENCE_NOTE,
+            "",
+        )
+
+
+def _behind(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what stands behind a click below a task's table: titles, and the lines of each."""
+    more: list[str] = []
+    for part in _shared_out(rows, WIDEST):
+        more += [_more(board, task, part), ""]
+    yield "More metrics", [*more, *_more_notes(board, rows)]
+    if (board["tasks"][task].get("comparisons") or {}).get("pairs"):
+        yield "Ranks and comparisons", [_ranks(board, task, rows), "", *_rank_notes(board, task)]
+    parts = [row for row in board.get("subgroups", []) if row["task"] == task]
+    if parts:
+        title = f"By {parts[0]['subgroup']['column']}"
+        notes = [line for note in gap_notes(board, task) for line in (note, "")]
+        yield title, [_subgroups(board, task, parts), "", *notes, *_gaps(board, task)]
+    figures = [
+        f"{title}: {', '.join(links)}."
+        for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after"))
+        if (links := [link(row["method"], row[key]) for row in rows if key in row])
+    ]
+    if figures:  # a bundle has none
+        yield "Figures", [line for figure in figures for line in (figure, "")]
+    if flagged := [row for row in rows if "flagging" in row]:
+        yield "Flagging", [_flagging(board, task, flagged), "", *_flagging_notes(flagged)]
+    if with_tokens := [row for row in rows if "tokens" in row]:
+        yield "Confidence answers", [_tokens(with_tokens), "", *_token_notes(with_tokens)]
 
 
 def _scores(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
-    metrics = columns(board, rows, headline=True)
-    ranks = board["tasks"][task]["comparisons"]["ranks"]
+    """Return the main table of a task, lowest Brier score first."""
+    metrics, differing = columns(board, rows, headline=True), counts(rows)
+    ranks = (board["tasks"][task].get("comparisons") or {}).get("ranks", {})
     worst = any("worst_case" in row for row in rows)
-    header = ["method", *(column_title(board, task, metric) for metric in metrics), "distinct (largest share)"]
-    header += ["n", "clusters (effective)", "unparsed", *(["worst case"] if worst else [])]
+    header = ["method", *(["rank"] if ranks.get("brier") else [])]
+    header += [*(column_title(board, task, metric) for metric in metrics), *differing]
     body = []
-    for row in rows:
-        cells = [row["method"]]
+    for row, name in with_reference(rows):
+        cells = [name, *([rank_text(board, task, name)] if ranks.get("brier") else [])]
         for metric in metrics:
-            clear = ranks.get(metric, {}).get(row["method"]) == [1, 1]
+            if row is None:
+                cells.append(reference_text(metric, rows))
+                continue
+            clear = ranks.get(metric, {}).get(name) == [1, 1]
             cells.append(_bold(estimate_text(row["metrics"].get(metric)), clear))
-        cells.append(_collapse(row))
-        cells += [f"{row['n']:,}", clusters_text(row), f"{row['unparsed_rate']:.1%}"]
-        body.append([*cells, worst_text(board, task, row)] if worst else cells)
-    return _table(header, body, 1)
+        cells += ["–" if row is None else COUNTS[title](row) for title in differing]
+        body.append([*cells, *([worst_text(board, task, row) if row else ""] if worst else [])])
+    return _table([*header, *(["worst case"] if worst else [])], body, 1)
 
 
 def _bold(cell: str, best: bool) -> str:
@@ -119,6 +148,8 @@ def _more(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
         [column_title(board, task, metric), *(estimate_text(row["metrics"].get(metric)) for row in rows)]
         for metric in columns(board, rows, headline=False)
     ]
+    if any("collapse" in row for row in rows):
+        body.append(["distinct (largest share)", *(_collapse(row) for row in rows)])
     for title, key in (("ECE if calibrated", None), ("p of calibration", "p")):
         nulls = [row.get("ece_null") for row in rows]
         if any(nulls):
@@ -287,50 +318,13 @@ def _token_notes(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"Heat maps: {', '.join(links)}."
 
 
-def _table(header: list[str], body: list[list[str]], names: int) -> str:
-    """Return a Markdown table, the first `names` columns aligned left and the others right."""
-    import tabulate
+def _table(header: Sequence[str], body: Sequence[Sequence[str]], names: int) -> str:
+    """Return a Markdown table, the first `names` columns aligned left and the others right.
 
-    align = ["left"] * names + ["right"] * (len(header) - names)
-    return tabulate.tabulate(
-        body, header, tablefmt="github", colalign=align, disable_numparse=True, preserve_whitespace=True
-    )
-
-
-def table_for_console(board: dict[str, Any]) -> RenderableType:
-    """Return the leaderboard as rich tables that fit 80 columns."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    board = _harmless(board, one_line)
-    parts: list[RenderableType] = [Text(board["title"], style="bold"), *map(Text, board.get("notes", []))]
-    for task in board["tasks"]:
-        rows = list(ranked(board, task))
-        metrics = columns(board, rows, headline=True)
-        table = Table(title=Text(task), title_justify="left", title_style="italic", box=box.SIMPLE_HEAD)
-        table.show_edge, table.padding, table.pad_edge = False, 0, False
-        table.add_column("method", no_wrap=True)
-        for metric in metrics:
-            title = column_title(board, task, metric).replace("-", "-\n").replace(" ", "\n")
-            table.add_column(title, justify="right", overflow="fold")
-        table.add_column("n\nunparsed", justify="right", no_wrap=True)
-        for row in rows:
-            # A word a line: rich would shrink columns until words break, rather than wrap between them.
-            cells = [estimate_text(row["metrics"].get(metric)).replace(" ", "\n") for metric in metrics]
-            # Text, not str: rich would read the brackets of an interval as markup.
-            line = [_broken(row["method"]), *cells, f"{row['n']:,}\n{row['unparsed_rate']:.1%}"]
-            table.add_row(*(Text(cell) for cell in line))
-        parts += [Text(), table]
-    parts += [Text(), Text(f"{interval_note(board)} More in leaderboard.md.", style="dim")]
-    return Group(*parts)
-
-
-def _broken(method: str) -> str:
-    """Return a method's name on short lines: each line of a row of the console's table has another number beside it."""
-    short = method.replace("+", "\n+")
-    return short if max(map(len, short.split("\n"))) <= 12 else short.replace("_", "_\n")
+    Cells are not padded: a board of many methods would be twice as long.
+    """
+    rule = [":---"] * names + ["---:"] * (len(header) - names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))
 
 
 def _collapse(row: dict[str, Any]) -> str:
@@ -355,9 +349,6 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
     if about["left_out"]:
         yield "Left out of the data: " + "; ".join(f"{why} ({n:,})" for why, n in about["left_out"].items()) + "."
     yield from written_notes(rows)
+    yield from filter(None, [same_note(board, task, rows)])
     yield from few_notes(rows)
     yield from seed_notes(board, task, rows)
-    for title, key in (("Reliability diagrams", "figure"), ("Before and after training", "before_after")):
-        links = [link(row["method"], row[key]) for row in rows if key in row]
-        if links:
-            yield f"{title}: {', '.join(links)}."

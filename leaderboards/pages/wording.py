@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 _ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
@@ -22,7 +22,93 @@ _KINDS = {
 _EMBEDDED = "phantom-gemma3"
 """How the label of the embedded model begins."""
 
+ALWAYS_MEAN = "always states the mean"
+"""The row without a method: what skill is measured against."""
+_OF_A_CONSTANT = {"skill": "0.000", "ece_debiased": "0.000", "ece": "0.000", "auroc": "0.500", "somers_d": "0.000"}
+"""What it has in the columns of metrics."""
+
+REFERENCE_NOTE = (
+    f"“{ALWAYS_MEAN}” is no method but the bar: whoever states the mean correctness of the test claims for each of "
+    "them has this Brier score and skill 0, and tells no claim from another. It is the mean of each method's own test "
+    "claims; nobody knows it beforehand."
+)
+SKILL_NOTE = "Skill = 1 − Brier / (Brier of always stating the mean): 1 is perfect, 0 or less is useless."
+
+_FIGURES = ("figure", "before_after", "token_figure")
+"""Keys of a row that hold paths."""
+
+_ORDER = ("brier", "skill", "ece_debiased", "ece", "auroc", "somers_d", "correctness", "quality", "pearson")
+"""The metrics of the main table in the order of its columns."""
+
 CAVEATS = "These runs do not belong on one leaderboard; it was made all the same (--mixed):"
+
+
+def clusters_text(row: Mapping[str, Any]) -> str:
+    """Return the number of a row's clusters, and the effective number in brackets."""
+    effective = row.get("effective_clusters")
+    return f"{row['n_clusters']:,}" + ("" if effective is None else f" ({effective:.1f})")
+
+
+def cost_text(row: Mapping[str, Any]) -> str:
+    """Return "× 6.1, 300 steps": what a row's method takes; a dash where that is not known."""
+    cost = row.get("cost")
+    if cost is None:
+        return "–"
+    tokens = f"{cost['tokens_read'] + cost['tokens_written']:,.0f} tokens"
+    said = tokens if cost["times"] is None else f"× {cost['times']:.1f}"
+    return f"{said}, {cost['training_steps']:,.0f} steps" if cost["training_steps"] else said
+
+
+COUNTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "n": lambda row: f"{row['n']:,}",
+    "clusters (effective)": clusters_text,
+    "unparsed": lambda row: f"{row['unparsed_rate']:.1%}",
+    "cost": cost_text,
+}
+"""The columns of counts of a main table, and what a row has in them."""
+COUNTS_SAID = {
+    "n": "number of claims that the metrics are computed on",
+    "clusters (effective)": "patients (images in questions), and how many of equal size would say as much",
+    "unparsed": "share of claims without a usable confidence or answer; they are in no metric",
+    "cost": (
+        "tokens that the model reads and writes for an example if the method runs alone, as a multiple of those of the "
+        "method base (pictures among them; read and written ones count alike), and the steps of its training as planned"
+    ),
+}
+"""What these columns are."""
+WORST_SAID = "every unparsed claim counted as confidently wrong, or as right without confidence, whichever is worse"
+WORDS = {
+    "claim": "what is judged on its own: a report, a sentence of it, or an answer",
+    "confidence": "how sure a method says that a claim is right, from 0 to 1",
+    "correctness": "how right the claim is, from 0 to 1, as the task's scorer judges it",
+    "Brier score": "mean squared distance of confidence and correctness: one number for both faults, lower is better",
+    "skill": "the share of the Brier score of “always states the mean” that a method takes away; 0 or less is useless",
+    "cal. error, ECE": "how far confidences lie from what they promise; says nothing about telling claims apart",
+    "AUROC, Somers' D": "how well confidences put right claims before wrong ones (0.5 and 0: not at all)",
+    "letters": "methods that share a letter in a column cannot be told apart there (Holm-adjusted tests at 0.05)",
+}
+"""What a stranger to the page must know."""
+FIELD = {
+    "GREEN": (
+        "how much of a report is right: findings that match the reference, over these and the significant errors, "
+        "counted by a judge (Ostmeier et al. 2024); phantom-GREEN counts by the phantom's own rules"
+    ),
+}
+"""Terms of the field that labels may hold."""
+_OF_ANSWERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "correctness": lambda row: estimate_text(row["metrics"].get("correctness")),
+    "quality": lambda row: estimate_text(row["metrics"].get("quality")),
+}
+"""The metrics that belong to the answers rather than to the confidences: the same for methods of the same answers."""
+
+
+def harmless(value: Any, change: Callable[[str], str], key: str = "") -> Any:
+    """Return the content of leaderboard.json with all of its texts changed, paths of figures aside."""
+    if isinstance(value, dict):
+        return {change(name): harmless(item, change, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [harmless(item, change) for item in value]
+    return change(value) if isinstance(value, str) and key not in _FIGURES else value
 
 
 def is_tiny(board: Mapping[str, Any]) -> bool:
@@ -41,19 +127,98 @@ def phantom_note(board: Mapping[str, Any]) -> str:
 
 
 def ranked(board: dict[str, Any], task: str) -> Iterator[dict[str, Any]]:
-    """Return the rows of a task, lowest ECE first, those without one last."""
+    """Return the rows of a task, lowest Brier score first, those without one last."""
 
     def key(row: dict[str, Any]) -> tuple[bool, float, str]:
-        value = row["metrics"].get("ece", {}).get("value")
+        value = row["metrics"].get("brier", {}).get("value")
         return value is None, value or 0.0, row["method"]
 
     return iter(sorted((row for row in board["rows"] if row["task"] == task), key=key))
 
 
+def with_reference(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """Yield rows in their order with their names, and (None, `ALWAYS_MEAN`) at its place by its Brier score."""
+    found = always_mean(rows)
+    for row in rows:
+        value = row["metrics"].get("brier", {}).get("value")
+        if found and (value is None or value > sum(found) / 2):
+            yield None, ALWAYS_MEAN
+            found = None
+        yield row, row["method"]
+    if found:
+        yield None, ALWAYS_MEAN
+
+
+def always_mean(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return the smallest and the largest Brier score of always stating the mean correctness of a method's test claims.
+
+    They are one where all methods that state confidences have the same claims. None where no row has a skill.
+    """
+    known = [
+        row["metrics"]["brier_unc"]["value"]
+        for row in rows
+        if row["metrics"].get("brier", {}).get("value") is not None
+        and row["metrics"].get("brier_unc", {}).get("value") is not None
+    ]
+    return (min(known), max(known)) if known else None
+
+
+def reference_text(metric: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the row "always states the mean" has in a metric's column; a dash where it has nothing to say."""
+    found = always_mean(rows)
+    if metric == "brier" and found:
+        low, high = (f"{value:.3f}" for value in found)
+        return low if low == high else f"{low} to {high}"
+    return _OF_A_CONSTANT.get(metric, "–")
+
+
 def columns(board: dict[str, Any], rows: list[dict[str, Any]], headline: bool) -> list[str]:
-    """Return the metrics that any row has, those of the main table or the others."""
-    wanted = (metric["name"] for metric in board["metrics"] if metric["headline"] == headline)
-    return [name for name in wanted if any(name in row["metrics"] for row in rows)]
+    """Return the metrics that any row has, those of the main table or the others, in the board's order.
+
+    The main table has the headline metrics, with Somers' D in the place of AUROC where correctness is not binary, and
+    of Pearson's correlation always; what is the same in every row has no column (`same_note` says it).
+    """
+    there = [metric for metric in board["metrics"] if any(metric["name"] in row["metrics"] for row in rows)]
+    names = {metric["name"] for metric in there}
+    main = {metric["name"] for metric in there if metric["headline"]}
+    if names & {"auroc", "somers_d"}:
+        main = main - {"pearson"} | ({"auroc"} if "auroc" in names else {"somers_d"})
+    if not headline:
+        return [metric["name"] for metric in there if metric["name"] not in main]
+    main -= {name for name, text in _OF_ANSWERS.items() if _same(rows, text)}
+    return sorted((metric["name"] for metric in there if metric["name"] in main), key=_place)
+
+
+def _place(metric: str) -> tuple[int, str]:
+    """Return where a metric stands in the main table: the built-in ones in their order, others behind them by name."""
+    return (_ORDER.index(metric), "") if metric in _ORDER else (len(_ORDER), metric)
+
+
+def counts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return which columns of counts differ between the rows of a main table: keys of `COUNTS`."""
+    return [title for title, text in COUNTS.items() if not _same(rows, text) and {text(row) for row in rows} != {"–"}]
+
+
+def same_note(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Return what is the same in every row of a task's main table, and has no column there; empty where nothing is."""
+    said = [
+        f"{column_label(board, task, name)} {text(rows[0])}"
+        for name, text in _OF_ANSWERS.items()
+        if any(name in row["metrics"] for row in rows) and _same(rows, text)
+    ]
+    same = {title: text(rows[0]) for title, text in COUNTS.items() if _same(rows, text)}
+    said += [f"{title} {text}" for title, text in same.items() if text != "–"]
+    return f"The same in every row: {'; '.join(said)}." if said else ""
+
+
+def _same(rows: Sequence[Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]) -> bool:
+    return len(rows) > 1 and len({text(row) for row in rows}) == 1
+
+
+def rank_text(board: dict[str, Any], task: str, method: str, metric: str = "brier") -> str:
+    """Return the ranks that a method may have, "2–3", a dash where there are none."""
+    found = (board["tasks"][task].get("comparisons") or {}).get("ranks", {}).get(metric, {}).get(method)
+    return "–" if found is None else "–".join(str(rank) for rank in dict.fromkeys(found))
 
 
 def metric_info(board: dict[str, Any], name: str) -> dict[str, Any]:
@@ -103,12 +268,6 @@ def estimate_text(estimate: dict[str, float | None] | None) -> str:
 def p_text(p: float | None) -> str:
     """Return a p value with three digits, "< 0.001" below them, and a dash where there is none."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def clusters_text(row: Mapping[str, Any]) -> str:
-    """Return the number of a row's clusters, and the effective number in brackets."""
-    effective = row.get("effective_clusters")
-    return f"{row['n_clusters']:,}" + ("" if effective is None else f" ({effective:.1f})")
 
 
 def few_notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
