@@ -85,10 +85,13 @@ def test_records_that_say_too_much_are_named() -> None:
         "column view: 1 value(s) that no bundle has",
         "examples have attributes that fewer than 5 clusters share together",
         "column confidence: values with more",
-        "column reading: values with more digits (or words)",
+        "column reading: words that are not the reader's",
     ):
         assert expected in found
-    assert problems(rounded(whole).drop(columns=SAID)) == []
+    public = rounded(whole).drop(columns=SAID)
+    for column in ("example", "cluster", "response"):
+        public[column] = [f"{number:032x}" for number in pd.factorize(public[column], sort=True)[0]]
+    assert problems(public.sort_values("example")) == []
 
 
 def test_texts_of_plugins_are_published_where_they_are_known() -> None:

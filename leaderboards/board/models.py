@@ -62,7 +62,9 @@ def _pairs(
         }
     samples = [each for of_method in runs.values() for each in of_method]
     binary = all(bool(np.isin(each["claim"].correctness, (0.0, 1.0)).all()) for each in samples)
-    metrics = [metric for metric in context.metrics if metric.headline and (binary or not metric.binary)]
+    metrics = [
+        metric for metric in context.metrics if metric.headline and metric.compared and (binary or not metric.binary)
+    ]
     both = [(one, other) for one, other in combinations(runs, 2) if one[0] == other[0]]
     # Pairs by number, since a method has the same name on both sides.
     number = {key: f"{place}" for place, key in enumerate(runs)}

@@ -19,6 +19,7 @@ from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.models import section
 from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_run
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN, in_order
 from conrad_bench.leaderboards.pages.outputs import write_files
 from conrad_bench.records import RESERVED, SEED, training_seed
 from conrad_bench.registry import unknown
@@ -74,11 +75,15 @@ def leaderboard(
 
 
 def by_this_version(context: BoardContext) -> BoardContext:
-    """Return the context of a leaderboard that this version computes from records that another may have made."""
+    """Return the context of a leaderboard that this version computes from records that another may have made.
+
+    Metrics that the other did not have yet are added.
+    """
     from conrad_bench.manifest import git_commit
     from conrad_bench.version import __version__
 
-    return context.model_copy(update={"version": __version__, "commit": git_commit()})
+    metrics = in_order({metric.name: metric for metric in (*BUILT_IN, *context.metrics)}.values())
+    return context.model_copy(update={"version": __version__, "commit": git_commit(), "metrics": metrics})
 
 
 def merge(runs: Sequence[Finished], mixed: bool = False) -> tuple[BoardContext, Records]:
