@@ -95,6 +95,12 @@ def register_metric(cls: AnyClass) -> AnyClass:
     return _register("metrics", cls)
 
 
+def register_files(paths: Iterable[Path]) -> None:
+    """Register the classes of plugin files for every registry of this process. Raises PluginError."""
+    for path in paths:
+        _registered.extend(Registry().load_file(path))
+
+
 @dataclass(frozen=True, slots=True)
 class _Plugin:
     """Where a name comes from: an entry point, or a class that a decorator registered."""
@@ -127,8 +133,8 @@ class Registry:
         for path in plugin_files:
             self.load_file(path)
 
-    def load_file(self, path: Path) -> None:
-        """Run a Python file and add the classes that its decorators register.
+    def load_file(self, path: Path) -> list[tuple[Kind, type[BaseModel]]]:
+        """Run a Python file, and add and return the classes that its decorators register.
 
         Raises PluginError if the file fails, registers nothing, or registers a name that is already taken: a file that
         the user named is meant to be used.
@@ -138,8 +144,9 @@ class Registry:
         if path.suffix in (".yaml", ".yml"):
             from conrad_bench.tasks.csv_task import csv_task
 
-            self._single("tasks", self._add([("tasks", csv_task(path))], str(path))[0])
-            return
+            described: list[tuple[Kind, type[BaseModel]]] = [("tasks", csv_task(path))]
+            self._single("tasks", self._add(described, str(path))[0])
+            return described
         before = list(_registered)
         digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
         module_name = f"conrad_bench_plugin_{path.stem}_{digest}"
@@ -163,6 +170,7 @@ class Registry:
         for (kind, cls), name in zip(added, self._add(added, str(path)), strict=True):
             _check_class(kind, name, cls, f"plugin file {path}")
             self._single(kind, name)
+        return added
 
     def _add(self, classes: Sequence[tuple[Kind, type[BaseModel]]], origin: str) -> list[str]:
         names = []

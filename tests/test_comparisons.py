@@ -240,8 +240,8 @@ def comparisons(*frames: pd.DataFrame, **changes: Any) -> dict[str, Any]:
 def test_every_pair_is_compared_by_every_headline_metric() -> None:
     found = comparisons(*(frame(method, n=120) for method in ("conrad", "probe", "verbalized")))
     assert set(found) == {"metrics", "pairs", "ranks", "letters", "power"}
-    assert found["metrics"] == ["brier", "ece_debiased", "ece", "correctness", "pearson"]
-    assert len(found["pairs"]) == 3 * 5
+    assert found["metrics"] == ["brier", "ece_debiased", "ece", "somers_d", "correctness", "pearson"]
+    assert len(found["pairs"]) == 3 * 6
     for entry in found["pairs"]:
         assert set(entry) == {"metric", "a", "b", "n_units", "value", "low", "high", "se", "p", "p_holm"}
         assert entry["p"] <= entry["p_holm"] <= 1
@@ -280,7 +280,7 @@ def test_a_clear_best_is_bold_and_a_shared_place_is_not() -> None:
     page = markdown(board)
     line = next(line for line in page.splitlines() if line.startswith("| conrad | 1 |"))
     assert f"**{row_of(board, 'conrad')['metrics']['brier']['value']:.3f}** [" in line
-    shown = ("brier", "ece_debiased", "ece")  # Pearson's r stands behind a click
+    shown = ("brier", "ece_debiased", "ece", "somers_d")  # Pearson's r stands behind a click
     bold = page.replace(f"**{next(sentences(board))}**", "").count("**")
     assert bold == 2 * sum(found["ranks"][metric]["conrad"] == [1, 1] for metric in shown)
     assert "<summary>Ranks and comparisons on mimic_report</summary>" in page

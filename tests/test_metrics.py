@@ -223,7 +223,17 @@ def test_the_built_in_metrics_come_through_the_same_door() -> None:
         assert metric.range[0] < metric.range[1]
         assert type(metric).__doc__
     headline = [metric.name for metric in BUILT_IN if metric.headline]
-    assert headline == ["brier", "skill", "ece_debiased", "ece", "auroc", "correctness", "quality", "pearson"]
+    assert headline == [
+        "brier",
+        "skill",
+        "ece_debiased",
+        "ece",
+        "auroc",
+        "somers_d",
+        "correctness",
+        "quality",
+        "pearson",
+    ]
 
 
 def test_skill_is_measured_against_the_mean_of_the_same_claims() -> None:

@@ -242,3 +242,28 @@ def test_the_order_of_rows_changes_nothing(rows: list[tuple[float, int, int]], r
     shuffled = frame.iloc[order].reset_index(drop=True)
     assert PLACE not in frame
     assert content(records_of(frame))["rows"] == content(records_of(shuffled))["rows"]
+
+
+@pytest.mark.parametrize("metrics", ["brier,gap", "gap", "auroc", "correctness", "ece_debiased,skill"])
+def test_a_board_may_have_other_metrics_those_of_plugins_among_them(tmp_path: Path, metrics: str) -> None:
+    source, out = tmp_path / "mine.csv", tmp_path / "out"
+    table().to_csv(source, index=False)
+    (tmp_path / "gap.py").write_text(
+        "import conrad_bench\n"
+        "from conrad_bench.leaderboards.metrics.base import Metric, mean_of\n\n\n"
+        "@conrad_bench.register_metric\n"
+        "class Gap(Metric):\n"
+        "    name, summary, label, better, range, source = 'gap', 'gap', 'gap', 'zero', (-1.0, 1.0), 'ours'\n"
+        "    headline = True\n\n"
+        "    def statistic(self, sample):\n"
+        "        return mean_of(sample, sample.stated() - sample.correctness)\n"
+    )
+    run = [sys.executable, "-c", "from conrad_bench.cli import main; main()"]
+    for command in (
+        ["evaluate", str(source), "--out", str(out), "--replicates", "20"],
+        ["leaderboard", str(out), "--plugin", str(tmp_path / "gap.py"), "--metrics", metrics, "--out", str(out) + "-2"],
+    ):
+        done = subprocess.run([*run, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads((tmp_path / "out-2" / "leaderboard.json").read_text())
+    assert {metric["name"] for metric in found["metrics"]} == set(metrics.split(","))

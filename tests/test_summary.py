@@ -46,8 +46,20 @@ def test_who_leads_alone_and_who_is_useless_is_said() -> None:
     assert said[1].startswith(f"On mimic_report, conrad is ahead of all others (Brier {brier['value']:.3f} [")
     assert "skill at or below 0): constant and sure on mimic_report." in said[2]
     assert "the interval of the skill holds 0, or patients are too few): faint on mimic_report." in said[3]
-    assert said[-1].startswith("Best at putting right claims before wrong ones")
-    assert "conrad on mimic_report (Somers' D 0." in said[-1]
+    order = re.fullmatch(r"For triage, best at telling wrong claims from right ones: (.*)\.", said[-1])
+    assert order is not None
+    assert re.fullmatch(r"conrad on mimic_report \(Somers' D 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\)", order[1])
+
+
+def test_what_orders_well_and_misleads_is_said() -> None:
+    random, right = np.random.default_rng(1), frame("verbalized")["correctness"].to_numpy()
+    truth = frame("verbalized")
+    shifted = truth.assign(method="shifted", confidence=np.clip(0.9 + 0.1 * right, 0, 1))
+    noise = truth.assign(method="noise", confidence=np.clip(random.random(len(right)), 0, 1))
+    said = list(sentences(board_of(shifted, noise)))
+    assert said[-2].startswith("For triage, best at telling wrong claims from right ones: shifted on mimic_report (")
+    assert "not to be told from" not in said[-2]
+    assert said[-1].startswith("Good at telling them apart, though the numbers themselves mislead: shifted on ")
 
 
 def test_those_that_cannot_be_told_apart_are_named() -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from conrad_bench.cli.common import say, show, tell
+from conrad_bench.cli.common import Plugins, say, show, tell
+from conrad_bench.registry import register_files
 
 _SHOWN = 40
 """So many differences are shown of each folder."""
@@ -23,12 +24,17 @@ def leaderboard(
     ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of subgroups, such as view or sex.")] = None,
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs on different data or formats.")] = False,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Metrics of the board. Default: the runs' and this version's.")
+    ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Compute one leaderboard of one or several runs, finished or not."""
     from conrad_bench.leaderboards.bundles import merge
     from conrad_bench.leaderboards.pages.console import table_for_console
 
-    board, folder = merge.leaderboard(runs, out, baseline, by, mixed)
+    register_files(plugin or [])
+    board, folder = merge.leaderboard(runs, out, baseline, by, mixed, metrics.split(",") if metrics else None)
     show(table_for_console(board))
     tell(f"leaderboard: {folder / 'leaderboard.html'}")
 
@@ -39,10 +45,12 @@ def publish(
         typer.Argument(metavar="RUN...", help="Folder of a finished run, or folders that differ in the seed alone."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
+    plugin: Plugins = None,
 ) -> None:
     """Write a bundle that can be made public: hashed ids, no text, no paths."""
     from conrad_bench.leaderboards.bundles import publish as publishing
 
+    register_files(plugin or [])
     tell(f"bundle: {publishing.publish(runs, out)}")
     if (runs[0] / "publish.salt").is_file():
         tell(f"ids are hashed under {runs[0] / 'publish.salt'}: keep that file to yourself")
@@ -53,10 +61,12 @@ def verify(
     render: Annotated[
         bool, typer.Option("--render", help="Write leaderboard, pages and figures of bundles anew from their records.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Compute every number of a bundle or run again from its records; exit code 1 if any differs."""
     from conrad_bench.leaderboards.bundles import verify as verifying
 
+    register_files(plugin or [])
     wrong = False
     for folder in folders:
         found = verifying.render(folder) if render else verifying.verify(folder)

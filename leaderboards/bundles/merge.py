@@ -19,10 +19,11 @@ from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.models import section
 from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_run
+from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN, in_order
 from conrad_bench.leaderboards.pages.outputs import write_files
 from conrad_bench.records import RESERVED, SEED, training_seed
-from conrad_bench.registry import unknown
+from conrad_bench.registry import Registry, unknown
 from conrad_bench.seeds import seed_variant
 
 if TYPE_CHECKING:
@@ -39,22 +40,27 @@ def leaderboard(
     baseline: str | None = None,
     by: str | None = None,
     mixed: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Write the leaderboard of some runs into `out`; return the content of leaderboard.json, and the folder.
 
-    Without `out`, the leaderboard of a single run is written into its own folder. `by` adds the rows of subgroups.
-    Raises ConfigError for a baseline or column that no run has, DataError for runs that do not belong together (unless
-    `mixed`).
+    Without `out`, the leaderboard of a single run is written into its own folder. `by` adds the rows of subgroups,
+    `metrics` names those that the board has; without it, the runs' own and those of this version. Raises ConfigError
+    for a baseline, column or metric that there is not, DataError for runs that do not belong together (unless `mixed`).
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("a run is named twice; name each once")
     if out is None and (len(folders) > 1 or (folders[0] / "bundle.json").is_file()):
         raise ConfigError("name a folder for this leaderboard with --out")
+    if out is None and metrics is not None:
+        raise ConfigError("--metrics: name a folder with --out; a run's own leaderboard has the metrics of its context")
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
     runs = [load_run(folder) for folder in folders]
     context, records = merge(runs, mixed)
     context = by_this_version(context)
+    if metrics is not None:
+        context = context.model_copy(update={"metrics": _chosen(metrics, context.metrics)})
     if baseline is not None:
         names = sorted({method.partition(" [")[0] for _, method in records})
         if baseline not in names:
@@ -72,6 +78,13 @@ def leaderboard(
     folder = out or folders[0]
     write_files(folder, board)
     return board, folder
+
+
+def _chosen(names: Sequence[str], known: Sequence[Metric]) -> tuple[Metric, ...]:
+    """Return metrics by name, with their options of the runs where these have them. Raises ConfigError."""
+    of = {metric.name: metric for metric in known}
+    registry = Registry()
+    return in_order([of[name] if name in of else registry.create("metrics", name, {}) for name in names])
 
 
 def by_this_version(context: BoardContext) -> BoardContext:

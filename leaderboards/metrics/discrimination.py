@@ -123,6 +123,7 @@ class SomersD(Metric):
     better = "higher"
     range = (-1.0, 1.0)
     source = "Somers 1962; linearised as in Efron & Tibshirani 1993, section 21.3"
+    headline = True
 
     def statistic(self, sample: Sample) -> Statistic:
         """Tangents of two sums over pairs."""

@@ -137,8 +137,9 @@ def _files(draw: Callable[[Figure], None], width: float, height: float, suffixes
 
 
 def _numbers(row: dict[str, Any]) -> str:
-    ece = row["metrics"]["ece"]["value"]
-    return f"ECE {ece:.3f}, n = {row['n']:,} claims, {row['n_clusters']:,} clusters"
+    ece = row["metrics"].get("ece")  # a board may be without it
+    said = f"ECE {ece['value']:.3f}, " if ece is not None else ""
+    return f"{said}n = {row['n']:,} claims, {row['n_clusters']:,} clusters"
 
 
 def _largest(row: dict[str, Any]) -> int:

@@ -63,6 +63,8 @@ def _overview(board: dict[str, Any]) -> Iterator[str]:
         body.append(
             f'<tr data-method="{escape(name)}"><th scope="row"{title}>{name_html(name)}</th>{"".join(shown)}</tr>'
         )
+    patients = "".join(f"<td>{wording.task_clusters(board, task)}</td>" for task in tasks)
+    body.append(f'<tr class="n"><th scope="row">clusters (effective)</th>{patients}</tr>')
     yield '<h2 id="overview">Skill at a glance</h2>'
     yield (
         '<div class="scroll" role="region" tabindex="0" aria-label="Skill of all methods on all tasks">'

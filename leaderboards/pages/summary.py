@@ -16,7 +16,7 @@ LEVEL = 0.05
 _MOST_NAMES = 7
 LEADS, USELESS, UNSURE = "★", "✗", "?"
 MARKS = {
-    LEADS: "lowest Brier score of the task, or not to be told from it",
+    LEADS: "lowest Brier score of the task, or not to be told from it (Holm-adjusted p of 0.05 or more)",
     USELESS: "no better than always stating the mean: the whole interval of the skill is at or below 0",
     UNSURE: "not shown to be better: the interval of the skill holds 0, or there is none and it is not above 0",
 }
@@ -62,13 +62,7 @@ def verdicts(board: dict[str, Any]) -> list[Verdict]:
         if not rows:
             continue
         pairs = (board["tasks"][task].get("comparisons") or {}).get("pairs", [])
-        tests = {
-            other: pair["p_holm"]
-            for pair in pairs
-            if pair["metric"] == "brier"
-            for name, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))
-            if name == rows[0]["method"]
-        }
+        tests = _tests(pairs, "brier", rows[0]["method"])
         others = [row["method"] for row in rows[1:]]
         found.append(
             Verdict(
@@ -94,20 +88,31 @@ def sentences(board: dict[str, Any]) -> Iterator[str]:
     yield from (_lead(board, verdict) for verdict in found)
     yield from _useless(_NO_BETTER, found, "useless")
     yield from _useless(_NOT_SHOWN, found, "unsure")
-    if order_of := _ordering(board):
-        yield f"Best at putting right claims before wrong ones, as triage needs it: {order_of}."
+    orders = list(_orders(board))
+    if orders:
+        yield f"For triage, best at telling wrong claims from right ones: {'; '.join(map(_order, orders))}."
+    useless = {verdict.task: verdict.useless for verdict in found}
+    hidden = _by_method(
+        (order.task, [name for name in (order.best, *order.tied) if name in useless.get(order.task, ())])
+        for order in orders
+    )
+    if hidden:
+        yield (
+            f"Good at telling them apart, though the numbers themselves mislead: {_on_tasks(hidden, len(found))}. A "
+            "recalibrator keeps the order and mends the numbers."
+        )
 
 
 def _lead(board: dict[str, Any], verdict: Verdict) -> str:
     """Return how far a task's leader is ahead, and of whom."""
     row, name = verdict.leader, verdict.leader["method"]
     said = f"Brier {wording.estimate_text(row['metrics']['brier'])}"
-    if value_of(row, "skill") is not None:
-        said += f", skill {wording.estimate_text(row['metrics']['skill'])}"
     difference = (row.get("difference") or {}).get("metrics", {}).get("brier", {}).get("value")
     if difference is not None:
         below = "below" if difference < 0 else "above"
-        said += f", {abs(difference):.3f} {below} {row['difference']['baseline']}"
+        said += f", {abs(difference):.3f} {below} that of {row['difference']['baseline']}"
+    if value_of(row, "skill") is not None:
+        said += f"; skill {wording.estimate_text(row['metrics']['skill'])}"
     start = f"On {verdict.task}, {name}"
     if verdict.tied:
         return f"{start} has the lowest Brier score ({said}), but cannot be told from {listed(verdict.tied)}."
@@ -149,19 +154,52 @@ def _on_tasks(tasks: Mapping[str, Sequence[str]], number: int) -> str:
     return "; ".join(f"{listed(together[of])} on {where[of]}" for of in order)
 
 
-def _ordering(board: dict[str, Any]) -> str:
-    """Return which method of each task orders claims best, and how well."""
-    said = []
+@dataclass(frozen=True)
+class Order:
+    """Which method of a task orders claims best."""
+
+    task: str
+    best: str
+    said: str
+    """By which metric, and how well."""
+    tied: list[str]
+    """The methods that cannot be told from it."""
+
+
+def _orders(board: dict[str, Any]) -> Iterator[Order]:
+    """Yield which method of each task orders claims best, by AUROC or Somers' D."""
     for task in board["tasks"]:
         rows = list(wording.ranked(board, task))
         metric = next((m for m in ("auroc", "somers_d") if any(value_of(row, m) is not None for row in rows)), None)
-        if metric is not None:
-            best = max(
-                (row for row in rows if value_of(row, metric) is not None), key=lambda row: value_of(row, metric)
-            )
-            label = wording.column_label(board, task, metric)
-            said.append(f"{best['method']} on {task} ({label} {value_of(best, metric):.3f})")
-    return "; ".join(said)
+        if metric is None:
+            continue
+        known = [row for row in rows if value_of(row, metric) is not None]
+        best = max(known, key=lambda row: value_of(row, metric))
+        pairs = (board["tasks"][task].get("comparisons") or {}).get("pairs", [])
+        tests = _tests(pairs, metric, best["method"])
+        label = wording.column_label(board, task, metric)
+        yield Order(
+            task,
+            best["method"],
+            f"{label} {wording.estimate_text(best['metrics'][metric])}",
+            [row["method"] for row in known if (p := tests.get(row["method"])) is not None and p >= LEVEL],
+        )
+
+
+def _order(order: Order) -> str:
+    tied = f", not to be told from {listed(order.tied)}" if order.tied else ""
+    return f"{order.best} on {order.task} ({order.said}{tied})"
+
+
+def _tests(pairs: Iterable[Mapping[str, Any]], metric: str, method: str) -> dict[str, float | None]:
+    """Return the Holm-adjusted p of each other method against one, by a metric."""
+    return {
+        other: pair["p_holm"]
+        for pair in pairs
+        if pair["metric"] == metric
+        for name, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))
+        if name == method
+    }
 
 
 def value_of(row: Mapping[str, Any], metric: str) -> Any:
@@ -199,8 +237,9 @@ def overview(board: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[tup
 
 
 def skill_text(value: float) -> str:
-    """Return a skill with two digits and its sign."""
-    return f"{value:+z.2f}".replace("-", "−")
+    """Return a skill with two digits and its sign, with three where two would hide it."""
+    digits = 3 if abs(value) < 0.01 else 2
+    return f"{value:+z.{digits}f}".replace("-", "−")
 
 
 def listed(names: Iterable[str]) -> str:

@@ -32,7 +32,10 @@ REFERENCE_NOTE = (
     "them has this Brier score and skill 0, and tells no claim from another. It is the mean of each method's own test "
     "claims; nobody knows it beforehand."
 )
-SKILL_NOTE = "Skill = 1 − Brier / (Brier of always stating the mean): 1 is perfect, 0 or less is useless."
+SKILL_NOTE = (
+    "Skill = 1 − Brier / (Brier of always stating the mean): 1 is perfect; at 0 or below, the numbers say no more than "
+    "the mean does."
+)
 
 _FIGURES = ("figure", "before_after", "token_figure")
 """Keys of a row that hold paths."""
@@ -41,6 +44,12 @@ _ORDER = ("brier", "skill", "ece_debiased", "ece", "auroc", "somers_d", "correct
 """The metrics of the main table in the order of its columns."""
 
 CAVEATS = "These runs do not belong on one leaderboard; it was made all the same (--mixed):"
+
+
+def task_clusters(board: Mapping[str, Any], task: str) -> str:
+    """Return the number of a task's clusters, and the effective number of its largest row in brackets."""
+    effective = [row.get("effective_clusters") or 0.0 for row in board["rows"] if row["task"] == task]
+    return f"{board['tasks'][task]['n_clusters']:,} ({max(effective, default=0.0):.0f})"
 
 
 def clusters_text(row: Mapping[str, Any]) -> str:
