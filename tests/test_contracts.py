@@ -320,3 +320,20 @@ def test_attributes_are_read_only_and_can_be_pickled() -> None:
     ):
         with pytest.raises(TypeError, match="examples cannot be changed"):
             change()
+
+
+def test_a_metric_stays_in_its_range(toy: Toy, tmp_path: Path) -> None:
+    metric = """
+from conrad_bench.leaderboards.metrics.base import Metric, mean_of
+
+
+@conrad_bench.register_metric
+class Percent(Metric):
+    name, summary, label, better, range, source = "percent", "right ones", "right", "higher", (0.0, 1.0), "ours"
+    confidence = False
+
+    def statistic(self, sample):
+        return mean_of(sample, 100 * sample.correctness)
+"""
+    with pytest.raises(PluginError, match=r"metric 'percent' is \d+.* for stated on toy, outside its range \[0, 1\]"):
+        run(toy, tmp_path, metric, "stated")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from conrad_bench.errors import PluginError
 from conrad_bench.leaderboards.board import flagging, tokens
 from conrad_bench.leaderboards.board.flagging import Threshold
 from conrad_bench.leaderboards.board.samples import Records, fitting, joined, numbered, qualities, samples_of, shared
 from conrad_bench.leaderboards.board.tokens import Tokens
-from conrad_bench.leaderboards.inference.bootstrap import FEW_UNITS, LEAST_UNITS, Estimates
+from conrad_bench.leaderboards.inference.bootstrap import FEW_UNITS, LEAST_UNITS, Estimate, Estimates
 from conrad_bench.leaderboards.inference.comparisons import Pair, Runs, Samples, comparisons, of
 from conrad_bench.leaderboards.inference.null_band import null_band
 from conrad_bench.leaderboards.metrics.base import (
@@ -37,6 +38,8 @@ PLAIN = "base"
 """The method whose tokens the others' are compared with: the model's answers alone."""
 WORST_CASE_ABOVE = 0.01
 """Share of unparsed claims above which a row shows its worst case."""
+_ROUNDING = 1e-6
+"""How far a value may lie outside its metric's range."""
 _COVERAGES = 20
 """Points of the risk-coverage curve in a row."""
 
@@ -118,7 +121,10 @@ def task_rows(
             "claims": len(about.ok),
             "unparsed": {str(status): int(n) for status, n in unparsed.items()},
             "unparsed_rate": (len(about.ok) - len(ok)) / len(about.ok),
-            "metrics": {m.name: estimates.of(of(runs[method], m), m) for m in _fitting_all(metrics, runs[method])},
+            "metrics": {
+                m.name: _in_range(m, estimates.of(of(runs[method], m), m), f"{method} on {task}")
+                for m in _fitting_all(metrics, runs[method])
+            },
         }
         if len(seeds[method]) > 1:
             row["seeds"] = {
@@ -170,6 +176,17 @@ def _compare_costs(rows: Sequence[dict[str, Any]]) -> None:
         name = row["method"]
         base = name if name.partition(" [")[0] == PLAIN else baseline_of(name, PLAIN, tokens)
         row["cost"]["times"] = tokens[name] / tokens[base] if base and tokens[base] else None
+
+
+def _in_range(metric: Metric, estimate: Estimate, of: str) -> Estimate:
+    """Return a metric's estimate. Raises PluginError where it is outside the range that the metric names."""
+    value, (low, high) = estimate["value"], metric.range
+    if value < low - _ROUNDING or value > high + _ROUNDING:
+        raise PluginError(
+            f"metric {metric.name!r} is {value:g} for {of}, outside its range [{low:g}, {high:g}]; mend its "
+            f"statistic or its range (`conrad-bench check {metric.name}`)"
+        )
+    return estimate
 
 
 def _confidences(ok: Sample, points: Mapping[int, Sample], estimates: Estimates) -> dict[str, Any]:
