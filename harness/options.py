@@ -8,6 +8,7 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -51,16 +52,23 @@ def field_docs(cls: type[BaseModel]) -> dict[str, str]:
     """
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        try:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        except (OSError, TypeError, ValueError, SyntaxError):  # a class that was made without a file, or in C
-            continue
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for field, below in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                text = below.value.value if isinstance(below.value, ast.Constant) else None
-                if isinstance(text, str):
-                    docs[field.target.id] = " ".join(text.split())
+        docs |= _own_docs(base)
+    return docs
+
+
+@cache
+def _own_docs(cls: type) -> dict[str, str]:
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError, ValueError, SyntaxError):  # a class that was made without a file, or in C
+        return {}
+    docs = {}
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    for field, below in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            text = below.value.value if isinstance(below.value, ast.Constant) else None
+            if isinstance(text, str):
+                docs[field.target.id] = " ".join(text.split())
     return docs
 
 
