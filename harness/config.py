@@ -57,6 +57,7 @@ class BootstrapOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     replicates: int = Field(default=10_000, ge=1, le=MOST_REPLICATES)
+    """Number of bootstrap resamples."""
     unit: Literal["cluster", "example"] = "cluster"
     """What is drawn: patients (or images), or single examples as in the paper's tables."""
     interval: Literal["percentile", "basic", "bca"] = "percentile"

@@ -124,12 +124,16 @@ class Registry:
         self.failures = {}
         self._plugins: dict[Kind, dict[str, list[_Plugin]]] = {kind: {} for kind in KINDS}
         self._classes: dict[tuple[Kind, str], type[BaseModel]] = {}
+        declared = set()
         for kind in KINDS:
             for entry in entry_points(group=f"conrad_bench.{kind}"):
+                declared.add(entry.value)
                 distribution = entry.dist.name if entry.dist is not None else "unknown distribution"
                 origin = BUILT_IN if distribution == "conrad-bench" else distribution
                 self._plugins[kind].setdefault(entry.name, []).append(_Plugin(origin, entry))
-        self._add(_registered, "registered in this process")
+        # A package may use the decorators, too: its import registers what its entry point has named.
+        own = [(kind, cls) for kind, cls in _registered if f"{cls.__module__}:{cls.__qualname__}" not in declared]
+        self._add(own, "registered in this process")
         for path in plugin_files:
             self.load_file(path)
 

@@ -40,12 +40,19 @@ class Probe(Method):
     at: Literal["last", "mean"] = "mean"
     """The state of the claim's last token, or the mean over its tokens."""
     epochs: int = Field(10, ge=1)
+    """Passes over the training claims, at the most."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Step size of AdamW."""
     weight_decay: float = Field(1e-2, ge=0)
+    """Weight decay of AdamW."""
     width: int = Field(256, ge=1, le=2**16)
+    """Units of the MLP's hidden layer."""
     batch_size: int = Field(32, ge=1)
+    """Claims per step of the MLP's training."""
     patience: int = Field(3, ge=1)
+    """Epochs without a better validation loss after which the training ends; the best epoch is kept."""
     max_tokens: int = Field(512, ge=1)
+    """Longest response, in tokens."""
     report_to: Tracker = "none"
     """Where the training's curves go beside training.jsonl: nowhere, or to the tracker of this name."""
 

@@ -46,6 +46,7 @@ class SelfConsistency(Method):
     n: int = Field(5, ge=1, le=1000)
     """Number of sampled responses (ours; the paper gives none)."""
     temperature: float = Field(1.0, gt=0)
+    """Temperature of the sampled responses; the response that is judged is greedy."""
     estimator: Literal["agreement", "degree"] = "agreement"
     """agreement: the mean similarity to the samples (ours). degree: C_Deg of Lin et al. 2023, for whole responses."""
     similarity: Literal["scorer", "rouge_l", "jaccard", "exact"] = "scorer"

@@ -1,10 +1,5 @@
 """Recalibrators: maps from confidence to confidence, fitted on (confidence, correctness) of validation claims.
 
-    temperature   sigmoid(logit(c) / T)                    Guo et al. 2017, section 4.2
-    platt         sigmoid(a logit(c) + b)                  Platt 1999, on the logit as in Guo et al. 2017
-    isotonic      the best non-decreasing step function, linear between its steps     Zadrozny & Elkan 2002
-    histogram     the mean correctness of each bin         Zadrozny & Elkan 2001
-
 Correctness may be continuous in [0, 1]: temperature and Platt minimise the soft-label cross-entropy, isotonic and
 histogram the squared error. A map is JSON: {"kind": ..., its numbers, "n": number of claims}.
 """
@@ -13,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +19,23 @@ from conrad_bench.errors import StorageError, TrainingError
 
 Kind = Literal["temperature", "platt", "isotonic", "histogram"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a recalibrator is."""
+
+    summary: str
+    """The map of a confidence c."""
+    source: str
+
+
+ABOUT: dict[Kind, About] = {
+    "temperature": About("sigmoid(logit(c) / T)", "Guo et al. 2017, section 4.2"),
+    "platt": About("sigmoid(a logit(c) + b)", "Platt 1999, on the logit as in Guo et al. 2017"),
+    "isotonic": About("the best non-decreasing step function, linear between its steps", "Zadrozny & Elkan 2002"),
+    "histogram": About("the mean correctness of each bin", "Zadrozny & Elkan 2001"),
+}
 
 _EPS = 0.005
 """Confidences 0 and 1 have no logit: they are moved half a percent inwards."""

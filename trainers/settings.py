@@ -24,16 +24,20 @@ class TrainingSettings(BaseModel):
     sentence_samples: int = Field(1500, ge=1)
     """Training examples (reports) at sentence level (paper: 1500)."""
     epochs: float = Field(1.0, gt=0)
+    """Passes over the training examples; 0.5 is half of one."""
     accumulation: int = Field(1, ge=1)
     """Forward passes per optimizer step."""
     learning_rate: float = Field(5e-5, gt=0)
+    """Step size of AdamW, at its largest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Whether the learning rate stays, or falls to zero over the training, along a line or half a cosine."""
     rank: int = Field(16, ge=1, le=2**12)
     """LoRA rank; alpha is twice the rank."""
     sentence_weight: SentenceWeight = "report"
     """Sentences in conditional mode. report: one of a report with N sentences counts 1/N, as in the paper (equation 3);
     flat: all alike. The weight multiplies the claim's loss."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm where theirs is larger."""
     min_parse_rate: float = Field(0.5, ge=0, le=1)
     """Training stops with an error when, after more, fewer rollouts than this state a readable confidence, and ends
     with one when there never were more. Where probabilities are trained on: the probability of readable answers."""

@@ -1,5 +1,5 @@
-"""The command line: `conrad-bench run`, `rehearse`, `list`, `leaderboard`, `publish`, `verify`, `ratings`, `doctor`,
-`data`.
+"""The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `leaderboard`,
+`publish`, `verify`, `ratings`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -20,7 +20,7 @@ import typer
 from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
-from conrad_bench.cli.plugins import check, doctor, list_plugins
+from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
@@ -38,6 +38,8 @@ app = typer.Typer(
 app.command()(run)
 app.command()(rehearse)
 app.command("list")(list_plugins)
+app.command()(describe)
+app.command()(new)
 app.command()(check)
 app.command()(evaluate)
 app.command()(leaderboard)

@@ -1,16 +1,19 @@
-"""`conrad-bench list` and `conrad-bench doctor`: what is installed, and whether it works."""
+"""`conrad-bench list`, `describe`, `new`, `check` and `doctor`: what is there, what it is, and whether it works."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from conrad_bench.cli.common import Harmless, Options, Plugins, say, tell
 
-Kind = Literal["methods", "tasks", "scorers", "engines", "metrics"]
+Kind = Literal["methods", "recalibrators", "tasks", "scorers", "engines", "metrics"]
+NewKind = Literal["method", "task", "scorer", "metric"]
 
 
 def list_plugins(
@@ -21,16 +24,21 @@ def list_plugins(
     from rich.console import Console
     from rich.table import Table
 
-    from conrad_bench.registry import KINDS, Registry
+    from conrad_bench.registry import Registry
+    from conrad_bench.trainers.recalibrators import ABOUT
 
     console = Console()
     if not console.is_terminal:
         console.width = 1000  # piped output keeps one line per plugin
     registry = Registry(plugin or [])
-    for shown in (kind,) if kind is not None else KINDS:
+    for shown in (kind,) if kind is not None else get_args(Kind):
         table = Table("name", "summary", _NOTES[shown], "from", title=shown, title_justify="left", box=None)
-        for name, cls in registry.available(shown).items():
-            table.add_row(name, cls.summary, _note(shown, cls), registry.origin(shown, name))
+        if shown == "recalibrators":
+            for recalibrator, about in ABOUT.items():
+                table.add_row(f"METHOD+{recalibrator}", about.summary, about.source, "built-in")
+        else:
+            for name, cls in registry.available(shown).items():
+                table.add_row(name, cls.summary, _note(shown, cls), registry.origin(shown, name))
         for column in (table.columns[0], table.columns[3]):
             column.no_wrap, column.overflow = True, "fold"
         with console.capture() as text:
@@ -38,6 +46,57 @@ def list_plugins(
         print("\n".join(line.rstrip() for line in text.get().splitlines()), end="\n\n")
     for error in registry.failures.values():
         tell(f"unusable: {error}")
+
+
+def describe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, variant, recalibrator or section of options.")],
+    plugin: Plugins = None,
+) -> None:
+    """Describe one plugin: source, needs, options with their defaults and ranges, cost in generations."""
+    from conrad_bench import describe as described
+    from conrad_bench.registry import Registry
+
+    width = max(40, min(shutil.get_terminal_size((120, 24)).columns, 120))
+
+    def write(label: str, text: str, column: int) -> None:
+        lines = textwrap.wrap(" ".join(text.split()), width - column, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines or [""]):
+            tell(f"  {label if number == 0 else '':{column - 2}}{line}".rstrip())
+
+    for number, found in enumerate(described.describe(name, Registry(plugin or []))):
+        if number:
+            tell("")
+        tell(f"{found.name} ({found.kind}): {found.summary}")
+        for what, said in found.facts:
+            write(what, said, 18)
+        tell(f"options (-o {found.name}.OPTION=VALUE)" if found.options else "no options")
+        wide = max((len(option.name) for option in found.options), default=0) + 4
+        for option in found.options:
+            allowed = f", {option.allowed}" if option.allowed else ""
+            default = "must be set" if option.default == "required" else f"default {option.default}"
+            kind = option.type.replace("choice", "one of")
+            write(option.name, f"{kind}{allowed}; {default}", wide)
+            if option.doc:
+                write("", option.doc, wide)
+
+
+def new(
+    kind: Annotated[NewKind, typer.Argument(help="What it is to be.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name: small letters, digits and _.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the files; conrad-bench-NAME unless given.")
+    ] = None,
+) -> None:
+    """Write a plugin to start from: a file that works, a test of it, and a pyproject.toml with its entry point."""
+    from conrad_bench.registry import Registry
+    from conrad_bench.scaffold import commands, write_plugin
+
+    folder = out or Path(f"conrad-bench-{name.replace('_', '-')}")
+    for path in write_plugin(kind, name, folder, Registry()):
+        tell(f"wrote {path}")
+    tell("\nnext:")
+    for command in commands(kind, name, folder):
+        tell(f"  {command}")
 
 
 def check(
@@ -93,6 +152,7 @@ def _raised(error: Exception) -> str:
 
 _NOTES = {
     "methods": "needs",
+    "recalibrators": "source",
     "tasks": "claims, scorer",
     "scorers": "column",
     "engines": "provides",

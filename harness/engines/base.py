@@ -61,6 +61,7 @@ class Engine(BaseModel):
     model: str
     """Local folder of a checkpoint, or a hub id."""
     batch_size: int = 16
+    """Prompts that are answered together, and committed together. Smaller needs less memory."""
 
     def identity(self) -> dict[str, str]:
         """Return what determines the outputs (engine, model id, revision or weight hash, dtype, quantization,

@@ -41,6 +41,7 @@ class OpenAIEngine(Engine):
     free: ClassVar[frozenset[str]] = frozenset({"batch_size", "base_url", "concurrency", "retries", "timeout"})
 
     batch_size: int = 64
+    """Answers that are put together into one file; each is kept as soon as it is there."""
     base_url: str = "http://127.0.0.1:8000/v1"
     """Address of the interface, up to /v1; one that does not end so is tried with it as well."""
     concurrency: int = Field(16, ge=1)
