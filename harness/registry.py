@@ -148,9 +148,8 @@ class Registry:
         if path.suffix in (".yaml", ".yml"):
             from conrad_bench.tasks.csv_task import csv_task
 
-            described: list[tuple[Kind, type[BaseModel]]] = [("tasks", csv_task(path))]
-            self._single("tasks", self._add(described, str(path))[0])
-            return described
+            self._single("tasks", self._add([("tasks", csv_task(path))], str(path))[0])
+            return [("tasks", csv_task(path))]
         before = list(_registered)
         digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
         module_name = f"conrad_bench_plugin_{path.stem}_{digest}"
