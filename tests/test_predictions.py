@@ -267,3 +267,43 @@ def test_a_board_may_have_other_metrics_those_of_plugins_among_them(tmp_path: Pa
         assert done.returncode == 0, done.stderr + done.stdout
     found = json.loads((tmp_path / "out-2" / "leaderboard.json").read_text())
     assert {metric["name"] for metric in found["metrics"]} == set(metrics.split(","))
+
+
+TEXTS = """method,example,patient,confidence,question,response,reference
+a,1,p1,0.9,Is there an effusion?,"Yes, there is.",yes
+a,2,p1,0.4,What organ is shown?,lung,the lungs
+a,3,p2,0.8,Is the heart large?,no,yes
+a,4,p2,0.7,Is the heart large?,maybe,yes
+"""
+
+
+def test_texts_are_judged_first(tmp_path: Path) -> None:
+    source, out = tmp_path / "texts.csv", tmp_path / "out"
+    source.write_text(TEXTS)
+    found = invoke(source, "--scorer", "vqa_match", "--out", out, "--replicates", 20)
+    assert found.exit_code == 0, found.output
+    frame = read_records(out / "records" / "a@task.parquet")
+    assert frame["status"].tolist() == ["ok", "ok", "ok", "scorer_failed"]
+    assert frame["correctness"].tolist()[:3] == [1.0, 0.0, 0.0]
+    assert not {"response", "question", "reference"} & set(frame.columns) - {"response"}
+    assert not (frame["response"] != "").any()
+    every = "".join(path.read_text() for path in out.glob("leaderboard.*"))
+    assert "Yes, there is" not in every
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("method,confidence,correctness\na,0.5,1\n", ["--scorer", "vqa_match"], "there is no column 'response'"),
+        (TEXTS, ["--scorer", "vqa_matches"], "unknown scorer 'vqa_matches'"),
+        (TEXTS, ["--scorer", "green", "--granularity", "answer"], "judges report, not answers"),
+        (TEXTS, [], "there is no column 'correctness'"),
+    ],
+)
+def test_texts_that_cannot_be_judged(tmp_path: Path, text: str, options: list[str], message: str) -> None:
+    source = tmp_path / "texts.csv"
+    source.write_text(text)
+    command = [sys.executable, "-c", "from conrad_bench.cli import main; main()", "evaluate", str(source), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from conrad_bench.cli.common import show, tell
+from conrad_bench.cli.common import Options, Plugins, show, tell
 
 
 def evaluate(
@@ -30,11 +30,19 @@ def evaluate(
     model: Annotated[str, typer.Option(help="The model's name, for the title.")] = "an unnamed model",
     data: Annotated[str, typer.Option(help="The data set's name, for the title.")] = "unnamed data",
     replicates: Annotated[int, typer.Option(min=1, help="Bootstrap replicates.")] = 2_000,
+    scorer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Judge the columns response and reference by this scorer first.")
+    ] = None,
+    granularity: Annotated[
+        Literal["report", "sentence", "answer"] | None, typer.Option(help="What a row is, for the scorer.")
+    ] = None,
+    option: Options = None,
+    plugin: Plugins = None,
 ) -> None:
     """Compute the leaderboard of your own predictions: no model, no run.
 
-    Columns: confidence and correctness in [0, 1]; as far as they are there method, task, example, cluster (or patient),
-    claim, status, seed; any other is one of subgroups.
+    Columns: confidence and correctness in [0, 1] (or response and reference, with --scorer); as far as they are
+    there method, task, example, cluster (or patient), claim, status, seed; any other is one of subgroups.
     """
     from conrad_bench.leaderboards.pages.console import table_for_console
     from conrad_bench.leaderboards.predictions import board as boards
@@ -45,6 +53,14 @@ def evaluate(
         boards.check_folder(out)
     check_scale(scale)
     frame = read_predictions(files, names_of(mapped or []))
+    if scorer is not None:
+        from conrad_bench.config import parse_options
+        from conrad_bench.progress import Reporter
+        from conrad_bench.registry import Registry
+        from conrad_bench.scoring import with_correctness
+
+        registry, settings = Registry(plugin or []), parse_options(option or [])
+        frame = with_correctness(frame, scorer, settings, registry, Reporter(), out, granularity)
     if wide is not None:
         frame = long_form(frame, wide.split(","))
     predictions = records_of(frame, scale)

@@ -191,7 +191,7 @@ def columns(board: dict[str, Any], rows: list[dict[str, Any]], headline: bool) -
     names = {metric["name"] for metric in there}
     main = {metric["name"] for metric in there if metric["headline"]}
     if names & {"auroc", "somers_d"}:
-        main = main - {"pearson"} | ({"auroc"} if "auroc" in names else {"somers_d"})
+        main = main - {"pearson", "somers_d"} | ({"auroc"} if "auroc" in names else {"somers_d"})
     if not headline:
         return [metric["name"] for metric in there if metric["name"] not in main]
     main -= {name for name, text in _OF_ANSWERS.items() if _same(rows, text)}

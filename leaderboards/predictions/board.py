@@ -76,7 +76,8 @@ def check_folder(out: Path) -> None:
     """Raise ConfigError where a folder holds anything but an earlier evaluation, which is written anew."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
-    ours = (out / "context.json").is_file() and not any((out / name).exists() for name in ("config.yaml", "rollouts"))
+    known = (out / "context.json").is_file() or {each.name for each in out.glob("*")} == {"rollouts"}
+    ours = known and not (out / "config.yaml").exists()
     if out.is_dir() and any(out.iterdir()) and not ours:
         raise ConfigError(f"--out {out} is not empty and holds no evaluation; choose another folder")
 
