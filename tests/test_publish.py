@@ -356,7 +356,14 @@ def everything_listed() -> set[str]:
 PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
 
 
-@pytest.mark.parametrize("folder", sorted(p.parent for p in PUBLISHED.glob("*/bundle.json")), ids=lambda p: p.name)
+BUNDLES = [
+    # Those of many tasks and seeds take minutes.
+    pytest.param(path.parent, id=path.parent.name, marks=[pytest.mark.slow] * path.parent.name.startswith("paper"))
+    for path in sorted(PUBLISHED.glob("*/bundle.json"))
+]
+
+
+@pytest.mark.parametrize("folder", BUNDLES)
 def test_every_published_bundle_is_what_its_records_give(folder: Path) -> None:
     assert verify(folder).differences == []
 
