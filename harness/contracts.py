@@ -330,7 +330,7 @@ def place(cls: type, name: str, error: BaseException | None = None) -> str:
     """Return file and line of a plugin: where it raised an error, or else where its method `name` begins."""
     try:
         file = inspect.getsourcefile(cls)
-    except TypeError:  # defined at a prompt
+    except (OSError, TypeError):  # defined in a notebook, or at a prompt
         file = None
     if file is None:
         return cls.__qualname__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Picture:
     """A figure as files; a notebook shows it."""
 
-    files: dict[str, bytes]
+    files: dict[str, bytes] = field(repr=False)
     """".svg" and ".png"."""
 
     def _repr_svg_(self) -> str:

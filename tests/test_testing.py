@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -354,6 +356,25 @@ def test_what_cannot_be_checked_is_said() -> None:
         list(checks(ToyTask()))
     with pytest.raises(PluginError, match="is no method"):
         list(checks("a text"))  # type: ignore[arg-type]
+
+
+def test_a_class_of_a_notebook_can_be_checked() -> None:
+    """Its module has no file."""
+    code = """
+from conrad_bench import ResponseMethod
+from conrad_bench.testing import check_method
+
+class Percent(ResponseMethod):
+    name, summary = "percent", "in percent"
+
+    def confidence(self, response, claims):
+        return 50
+
+check_method(Percent())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "PluginError: method 'percent' failed on 12 of 12 examples" in done.stderr
+    assert "Percent: claims[0]: confidence 50.0 is not in [0, 1]" in done.stderr
 
 
 TRAINED = {
