@@ -339,6 +339,9 @@ def place(cls: type, name: str, error: BaseException | None = None) -> str:
         if lines:
             return f"{Path(file).name}, line {lines[-1]}"
     try:
-        return f"{Path(file).name}, line {inspect.getsourcelines(getattr(cls, name))[1]}"
+        method = getattr(cls, name)
+        if inspect.getsourcefile(method) == file:  # else it is inherited: its line is one of another file
+            return f"{Path(file).name}, line {inspect.getsourcelines(method)[1]}"
     except (OSError, TypeError, AttributeError):
-        return Path(file).name
+        pass
+    return Path(file).name

@@ -131,7 +131,8 @@ def _data_roots(registry: Registry) -> Iterator[Finding]:
         root, what = os.environ.get(variable), f"data of {', '.join(tasks)}"
         if not root:
             drawn = all(classes[name].phantom_layout for name in tasks)
-            remedy = "phantom data or --data-root stand in" if drawn else "no phantom data: name them with --data-root"
+            otherwise = "without either a run takes phantom data" if drawn else "no phantom data stand in"
+            remedy = f"name the folder by it or by --data-root; {otherwise}"
             yield Finding(what, "note", f"{variable} is not set", remedy)
         elif not Path(root).is_dir():
             yield Finding(what, "problem", f"{variable}={root} is no folder", f"set {variable} to the data's folder")

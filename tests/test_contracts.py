@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from test_run import TOY, Toy
 
-from conrad_bench import pipeline
+from conrad_bench import ResponseMethod, pipeline
 from conrad_bench.config import load_config
-from conrad_bench.contracts import Attributes
+from conrad_bench.contracts import Attributes, place
 from conrad_bench.errors import DataError, PluginError
 from conrad_bench.progress import Reporter
 from conrad_bench.records import read_records
@@ -337,3 +337,12 @@ class Percent(Metric):
 """
     with pytest.raises(PluginError, match=r"metric 'percent' is \d+.* for stated on toy, outside its range \[0, 1\]"):
         run(toy, tmp_path, metric, "stated")
+
+
+def test_a_place_is_a_line_of_the_plugins_own_file() -> None:
+    class Own(ResponseMethod):
+        def confidence(self, response: Any, claims: Any) -> float:
+            return 1.0
+
+    assert re.fullmatch(r"test_contracts\.py, line \d+", place(Own, "confidence"))
+    assert place(Own, "estimate") == "test_contracts.py"  # inherited

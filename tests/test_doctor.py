@@ -21,9 +21,12 @@ def test_the_embedded_model_answers_on_every_engine_that_is_installed(tmp_path: 
     assert re.search(r"^ok +engine transformers: wrote 8 tokens, [0-9.]+ s with loading$", done.stdout, re.M)
     assert re.search(rf"^(ok|note) +torch: {re.escape(version('torch'))}", done.stdout, re.M)
     assert re.search(r"^ok +model: phantom, sha256:[0-9a-f]{12}$", done.stdout, re.M)
-    stand_in = r"^note +data of mimic_report, mimic_sentence: MIMIC_CXR_ROOT is not set\n +-> phantom data or"
-    assert re.search(stand_in, done.stdout, re.M)
-    assert re.search(r"^note +data of slake: SLAKE_ROOT is not set\n +-> no phantom data: name them", done.stdout, re.M)
+    named = r" is not set\n +-> name the folder by it or by --data-root; "
+    drawn = (
+        rf"^note +data of mimic_report, mimic_sentence: MIMIC_CXR_ROOT{named}without either a run takes phantom data$"
+    )
+    assert re.search(drawn, done.stdout, re.M)
+    assert re.search(rf"^note +data of slake: SLAKE_ROOT{named}no phantom data stand in$", done.stdout, re.M)
     assert f"ok      data of iu_xray_report, iu_xray_sentence: IU_XRAY_ROOT={tmp_path};" in done.stdout
 
 

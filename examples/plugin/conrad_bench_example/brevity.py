@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from conrad_bench.methods.base import Judge, Method
-from conrad_bench.types import Estimate, Example
+from conrad_bench import Estimate, Example, Judge, Method
 
 if TYPE_CHECKING:
-    from conrad_bench.rollouts.model import Model
-    from conrad_bench.tasks.base import Task
+    from conrad_bench import Model, Task
 
 
 class Brevity(Method):

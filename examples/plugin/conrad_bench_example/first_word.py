@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from conrad_bench.tasks.base import Scorer
-from conrad_bench.types import Claim, Example, Granularity, Score
+from conrad_bench import Claim, Example, Score, Scorer
 
 if TYPE_CHECKING:
-    from conrad_bench.rollouts.model import Model
+    from conrad_bench import Model
+    from conrad_bench.types import Granularity
 
 
 class FirstWord(Scorer):

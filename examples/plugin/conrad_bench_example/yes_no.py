@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from conrad_bench import Claim, Example, Loaded, Message, Prompt, Response, Task, report_claim
 from conrad_bench.errors import DataError
-from conrad_bench.reading.claims import report_claim
 from conrad_bench.reading.elicitation import INSTRUCTIONS
-from conrad_bench.tasks.base import Loaded, Task
-from conrad_bench.types import Claim, Example, Message, Prompt, Response
 
 
 class YesNo(Task):
