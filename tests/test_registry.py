@@ -200,7 +200,7 @@ from conrad_bench.registry import Registry
 from conrad_bench.types import Claim, Response
 
 class Silent:
-    def generate(self, prompts):
+    def generate(self, prompts, sampling):
         assert prompts[0].messages[-1].text.startswith("Is the heart enlarged?")
         return [Response("00", "No.", (5, 6), None, "stop") for _ in prompts]
 
