@@ -127,7 +127,8 @@ def finished_files(run: Path) -> Files:
     found = {}
     for top in run.iterdir():
         making = top.name == "artifacts"
-        for path in () if top.name == "rollouts" else (top, *top.rglob("*")):
+        # Who starts the same run meanwhile is refused, but remembers the digests of files first.
+        for path in () if top.name in ("rollouts", "digests.json") else (top, *top.rglob("*")):
             ours = not making or (top / path.relative_to(top).parts[0] / ARTIFACT).is_file() if path != top else True
             if ours and path.is_file() and not path.name.endswith(".tmp"):
                 status = path.stat()

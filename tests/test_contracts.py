@@ -249,6 +249,11 @@ class Broken(Scorer):
 """
 
 
+def test_who_starts_the_same_run_meanwhile_does_no_harm(toy: Toy, tmp_path: Path) -> None:
+    body = "(out / 'a.json').write_text('{}'); (out.parents[1] / 'digests.json').write_text('{\"of another\": []}')"
+    run(toy, tmp_path, FIT.format(body=body), "broken")
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -191,7 +191,9 @@ def _on_scale(frame: pd.DataFrame, scale: int) -> pd.Series[Any]:
     advice = ""
     if scale == 1 and highest > 1:
         fitting = next((known for known in SCALES if highest <= known), None)
-        advice = f"; are they out of {fitting}? then add --scale {fitting}" if fitting else ""
+        advice = (
+            f"; are they out of {fitting}? then add --scale {fitting} (scale={fitting} in Python)" if fitting else ""
+        )
     _refuse(frame, "confidence", values.notna() & ~values.between(0, scale), f"is outside [0, {scale}]{advice}")
     return values / scale
 
