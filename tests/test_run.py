@@ -343,7 +343,8 @@ def test_records_have_their_columns_and_join_with_the_rollouts(finished: Finishe
     for method in METHODS:
         frame = finished.frame(method)
         stated = () if method == "probe" else ("reading",)
-        assert tuple(frame.columns) == (*COLUMNS, *stated, *SPENT, "age", "image_quality", "sex", "view")
+        seeded = () if method == "verbalized" else ("seed",)
+        assert tuple(frame.columns) == (*COLUMNS, *stated, *seeded, *SPENT, "age", "image_quality", "sex", "view")
         assert frame["example"].is_monotonic_increasing
         assert set(frame["response"]) <= responses.keys()
         assert (frame[list(SPENT[:2])] > 0).all(axis=None)

@@ -72,7 +72,7 @@ def test_several_seeds_are_one_row_with_both_sources_of_error() -> None:
     assert text.count('class="seed"') == 3
     said = re.search(r'data-seeds="(brier:[^"]*)"', text)
     assert said is not None
-    offsets = {name: row["seeds"]["metrics"][name] for name in ("brier", "ece", "correctness", "pearson")}
+    offsets = {name: row["seeds"]["metrics"][name] for name in ("brier", "ece", "somers_d", "correctness", "pearson")}
     found = {name: ends for name, _, ends in (part.partition(":") for part in said[1].split(";"))}
     assert set(found) == set(offsets)
     for name, each in offsets.items():

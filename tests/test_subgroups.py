@@ -143,7 +143,7 @@ def test_a_board_says_which_subgroup_is_worse_and_how_sure_that_is() -> None:
         data.loc[worse, "confidence"] = np.round(1 - data.loc[worse, "correctness"].clip(0, 1), 1)
     found = subgroups(frames, CONTEXT, "view")
     by = {(gap["method"], gap["metric"]): gap for gap in found["subgroup_gaps"]}
-    assert {metric for _, metric in by} == {"ece_debiased", "pearson", "brier", "correctness"}
+    assert {metric for _, metric in by} == {"ece_debiased", "somers_d", "pearson", "brier", "correctness"}
     gap = by["conrad", "brier"]
     assert (gap["best"], gap["worst"], gap["n_subgroups"], gap["column"]) == ("PA", "AP", 2, "view")
     rows = {(row["method"], row["subgroup"]["value"]): row["metrics"] for row in found["subgroups"]}
