@@ -351,4 +351,8 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
     yield from written_notes(rows)
     yield from filter(None, [same_note(board, task, rows)])
     yield from few_notes(rows)
-    yield from seed_notes(board, task, rows)
+    notes = list(seed_notes(board, task, rows))
+    each = [note for note in notes if "Each seed:" in note]
+    yield from (note for note in notes if note not in each)
+    if each:  # a long line for each method
+        yield "\n".join(["<details>", "<summary>Each training seed</summary>", "", *each, "", "</details>"])
