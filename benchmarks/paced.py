@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from conrad_bench import Engine, register_engine
 from conrad_bench.engines.base import Generation, Job, Take, Ticket
@@ -113,10 +113,6 @@ class Paced(Engine):
     def _length(self, call: Call) -> int:
         jobs: Sequence[Job] = call.arguments[0]
         return drawn(jobs[0].seed)
-
-    def generate(self, jobs: Sequence[Job], sampling: Any, adapter: Path | None) -> list[Generation]:
-        """Never asked: every call is streamed."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Nothing is held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from conrad_bench.contracts import declared, place
 from conrad_bench.errors import PluginError, StorageError, TrainingError
 from conrad_bench.fingerprints import ARTIFACT, artifact_files, artifact_folder, fit_parts
 from conrad_bench.judging import make_judge
-from conrad_bench.methods.base import Method
+from conrad_bench.methods.base import Judge, Method
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.plan import Plan
 from conrad_bench.storage import read_json, storage_errors, write_text
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
     from conrad_bench.progress import Reporter
     from conrad_bench.rollouts.model import Model
-    from conrad_bench.tasks.base import Loaded
+    from conrad_bench.tasks.base import Loaded, Task
+    from conrad_bench.types import Example
 
 
 BEGUN = ".begun.json"
@@ -92,12 +94,8 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     write_text(begun, json.dumps(parts, indent=1, sort_keys=True) + "\n")
     train, validation = loaded.split("train"), loaded.split("validate")
     met = replace(model, unreadable={})
-    asked = declared(fitting(plan, method, met), method)
-    before = finished_files(out)
-    method.fit(task, train, validation, asked, make_judge(plan, task, met), folder)
+    learn(plan, method, task, train, validation, met, make_judge(plan, task, met), out, folder)
     model.unreadable.update(met.unreadable)
-    model.store.check_there()
-    check_fit(method, out, folder, before)
     check_weights(folder)
     content = {
         "method": name,
@@ -120,6 +118,24 @@ def with_inner(plan: Plan, name: str) -> Plan:
     if inner in plan.methods or not isinstance(method, Recalibrated):
         return plan
     return replace(plan, methods={**plan.methods, inner: method.method})
+
+
+def learn(
+    plan: Plan,
+    method: Method,
+    task: Task,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    model: Model,
+    judge: Judge,
+    run: Path,
+    folder: Path,
+) -> None:
+    """Let a method learn in a folder of a run's. Raises PluginError where it does what it must not (`check_fit`)."""
+    before = finished_files(run)
+    method.fit(task, train, validation, declared(fitting(plan, method, model), method), judge, folder)
+    model.store.check_there()
+    check_fit(method, run, folder, before)
 
 
 def finished_files(run: Path) -> Files:

@@ -181,7 +181,7 @@ class Registry:
             name = getattr(cls, "name", None)
             if not isinstance(name, str):
                 raise PluginError(f"class {cls.__name__} ({origin}) has no `name`; give it one: name = ...")
-            if problem := _name_problem(name):
+            if problem := name_problem(name):
                 raise PluginError(f"class {cls.__name__} ({origin}): {problem}")
             self._plugins[kind].setdefault(name, []).append(_Plugin(origin, cls))
             names.append(name)
@@ -358,7 +358,7 @@ def _check_class(kind: Kind, name: str, loaded: Any, where: str) -> None:
     base = _base(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise PluginError(f"{where} is not a subclass of {base.__module__}.{base.__name__}")
-    if problem := _name_problem(name):
+    if problem := name_problem(name):
         raise PluginError(f"{where}: {problem}")
     lacks = [attribute for attribute in _REQUIRED[kind] if not hasattr(loaded, attribute)]
     if lacks:
@@ -370,7 +370,7 @@ def _check_class(kind: Kind, name: str, loaded: Any, where: str) -> None:
         raise PluginError(f"{where}: class {loaded.__name__} calls itself {own!r}; the two names must be the same")
 
 
-def _name_problem(name: str) -> str | None:
+def name_problem(name: str) -> str | None:
     """Return what is wrong with a plugin's name: it becomes the name of files."""
     if _NAME.fullmatch(name) and not name.startswith("."):
         return None

@@ -19,12 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.contracts import declared, estimated
+from conrad_bench.contracts import estimated
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import HubUnreachable, PluginError, StorageError
 from conrad_bench.fingerprints import artifact_folder
-from conrad_bench.fits import check_fit, finished_files, fitting
+from conrad_bench.fits import learn
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
@@ -216,10 +216,8 @@ class _Stage:
             # Where more examples do not make more steps, they make longer ones: the epochs of a probe.
             played.steps_factor, played.step_factor = learned, asked if learned == 1 else 1.0
             self._load(self.plan.engine, "")
-            before = finished_files(self.folder)
-            model = declared(fitting(self.plan, method, self.model), method)
-            method.fit(task, few, validation, model, self._judge(task), folder)
-            check_fit(method, self.folder, folder, before)
+            judge = self._judge(task)
+            learn(self.plan, method, task, few, validation, self.model, judge, self.folder, folder)
         self._fits[name, task_name] = None if played.failed else folder
         return self._fits[name, task_name]
 

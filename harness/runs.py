@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,13 +114,20 @@ def run(
     by plugin (`options={"probe": {"samples": 100}}`). Raises what the command reports as errors (conrad_bench.errors).
     """
     from conrad_bench import pipeline
-    from conrad_bench.cli.common import default_out
     from conrad_bench.progress import Reporter
 
     registry, resolved = _resolved(methods, tasks, config, plugins, settings)
     folder = Path(out) if out is not None else default_out(resolved.methods, resolved.tasks)
     pipeline.run(resolved, folder, registry, Reporter(quiet))
     return Run(folder)
+
+
+def default_out(methods: list[str], tasks: list[str]) -> Path:
+    """Return runs/<methods>-<tasks>, shortened by a hash where the name would be too long for a folder."""
+    name = f"{','.join(methods)}-{','.join(tasks)}".replace("/", "_")
+    if len(name.encode()) > 120:
+        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Path("runs") / name
 
 
 def rehearse(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from conrad_bench import progress
-from conrad_bench.cli.common import default_out
 from conrad_bench.progress import Reporter
+from conrad_bench.runs import default_out
 
 Done = subprocess.CompletedProcess[str]
 

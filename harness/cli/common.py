@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -130,14 +129,6 @@ def resolve(
         "options": parse_options([*settings, *address]) or None,
     }
     return load_config(config, {key: value for key, value in given.items() if value is not None}, registry)
-
-
-def default_out(methods: list[str], tasks: list[str]) -> Path:
-    """Return runs/<methods>-<tasks>, shortened by a hash where the name would be too long for a folder."""
-    name = f"{','.join(methods)}-{','.join(tasks)}".replace("/", "_")
-    if len(name.encode()) > 120:
-        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return Path("runs") / name
 
 
 def _names(given: str | None) -> list[str] | None:

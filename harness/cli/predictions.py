@@ -44,14 +44,14 @@ def evaluate(
     Columns: confidence and correctness in [0, 1] (or response and reference, with --scorer); as far as they are
     there method, task, example, cluster (or patient), claim, status, seed; any other is one of subgroups.
     """
+    from conrad_bench.leaderboards import functions
     from conrad_bench.leaderboards.pages.console import table_for_console
-    from conrad_bench.leaderboards.predictions import board as boards
-    from conrad_bench.leaderboards.predictions.columns import check_scale, long_form, names_of, records_of
+    from conrad_bench.leaderboards.predictions.board import check_folder
+    from conrad_bench.leaderboards.predictions.columns import names_of
     from conrad_bench.leaderboards.predictions.files import read_predictions
 
     if out is not None:
-        boards.check_folder(out)
-    check_scale(scale)
+        check_folder(out)
     frame = read_predictions(files, names_of(mapped or []))
     if scorer is not None:
         from conrad_bench.config import parse_options
@@ -61,12 +61,17 @@ def evaluate(
 
         registry, settings = Registry(plugin or []), parse_options(option or [])
         frame = with_correctness(frame, scorer, settings, registry, Reporter(), out, granularity)
-    if wide is not None:
-        frame = long_form(frame, wide.split(","))
-    predictions = records_of(frame, scale)
-    context = boards.context_for(predictions, model, data, baseline, replicates)
-    board = boards.evaluated(predictions, context, by)
-    show(table_for_console(board))
+    board = functions.evaluate(
+        frame,
+        wide=wide.split(",") if wide is not None else (),
+        scale=scale,
+        baseline=baseline,
+        by=by,
+        model=model,
+        data=data,
+        replicates=replicates,
+    )
+    show(table_for_console(board.content))
     if out is not None:
-        boards.write_evaluation(predictions, context, board, out)
+        board.write(out)
         tell(f"leaderboard: {out / 'leaderboard.html'}")

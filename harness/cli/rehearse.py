@@ -9,6 +9,7 @@ import typer
 
 from conrad_bench.cli import common
 from conrad_bench.errors import ConfigError
+from conrad_bench.runs import default_out
 
 
 def rehearse(
@@ -49,7 +50,7 @@ def rehearse(
     if out is not None and (out / "config.yaml").exists():
         raise ConfigError(f"{out} holds a run; a rehearsal keeps out of it: choose another folder with --out")
     # Patients' text and checkpoints lie where the run's will lie, not on a small /tmp, and are removed at the end.
-    beside = out or common.default_out(resolved.methods, resolved.tasks).parent
+    beside = out or default_out(resolved.methods, resolved.tasks).parent
     with storage_errors(beside):
         beside.mkdir(parents=True, exist_ok=True)
     result = rehearsal.rehearse(resolved, registry, beside, examples, steps)

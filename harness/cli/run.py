@@ -9,6 +9,7 @@ import typer
 
 from conrad_bench.cli import common
 from conrad_bench.errors import ConfigError, ConradBenchError
+from conrad_bench.runs import default_out
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
@@ -66,7 +67,7 @@ def run(
         resolved = common.resolve(
             registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, settings
         )
-    folder = out or common.default_out(resolved.methods, resolved.tasks)
+    folder = out or default_out(resolved.methods, resolved.tasks)
 
     from conrad_bench import pipeline
 

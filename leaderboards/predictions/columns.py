@@ -6,7 +6,6 @@ Needed are `confidence` and `correctness`, both in [0, 1]. As far as they are th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,14 @@ import numpy as np
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.predictions.files import PLACE
 from conrad_bench.records import COLUMNS, RESERVED
+from conrad_bench.registry import name_problem
+from conrad_bench.seeds import seed_variant
 from conrad_bench.types import STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 UNNAMED_METHOD, UNNAMED_TASK = "predictions", "task"
-_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
 SCALES = (1, 10, 100)
 
@@ -95,7 +95,7 @@ def records_of(frame: pd.DataFrame, scale: int = 1) -> Predictions:
         _refuse(
             frame,
             name,
-            ~frame[name].map(lambda text: bool(_NAME.fullmatch(text))),
+            frame[name].map(lambda text: name_problem(text) is not None),
             "is no name: letters, digits and _ . + - only, at most 64; rename it",
         )
     if "claim" not in frame:
@@ -136,8 +136,7 @@ def _by_method(
         task, method = str(key[0]), str(key[1])
         if len(by) > 2 and numbers[method] > 1:
             seed = int(str(key[2]))
-            learner, plus, rest = method.partition("+")
-            name = f"{learner}{'-' if '.' in learner else '.'}seed{seed}{plus}{rest}"
+            name = seed_variant(method, seed)
             seeds[name] = method, seed
             part, method = part.assign(method=name), name
         records[task, method] = part.drop(columns="seed", errors="ignore").reset_index(drop=True)
