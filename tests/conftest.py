@@ -8,11 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from served import Servers
 
-# The same examples on every machine; `--hypothesis-profile=default` looks for new ones.
-settings.load_profile("ci")
+# The same examples on every machine, but for constants that hypothesis takes from the modules that happen to be
+# imported; `--hypothesis-profile=default` looks for new ones. How many inputs a test passes over is for its author.
+settings.register_profile(
+    "suite",
+    settings.get_profile("ci"),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+settings.load_profile("suite")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
