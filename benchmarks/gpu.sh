@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The CUDA paths, one after the other, on a machine with a GPU: what it prints is what docs/gpu.md is to hold.
 #
-#     benchmarks/gpu.sh OUT [MODEL]    OUT: an empty folder; MODEL: a hub id or folder for the last part (needs access)
+#     benchmarks/gpu.sh OUT [MODEL]    OUT: an empty folder; MODEL: a Gemma 3 with images, MedGemma 4B say (needs access)
 #
 # Needs: pip install -c constraints.txt ".[dev,quantization]" with a CUDA build of torch; parts that need vLLM are left
 # out where it is not installed. A part that fails does not stop the others.
@@ -45,6 +45,12 @@ if python -c "import vllm" 2>/dev/null; then
     part "a run with vLLM" "${phantom[@]}" --engine vllm --methods verbalized,p_true,probe,conrad --out "$out/vllm"
 fi
 if [ -n "$model" ]; then
+    # Random weights in the shape of MedGemma 4B under MODEL's processor: the size without the access.
+    part "a model of 4 billion random weights" python benchmarks/random_model.py "$out/4b" --processor "$model"
+    part "which is taught the format" python benchmarks/real_model.py "$out/4b" --teach "$out/taught" --teaching-steps 70
+    part "its trainers" python benchmarks/real_model.py "$out/taught" --steps 4
+    part "its rehearsal" conrad-bench rehearse --model "$out/taught" --tasks mimic_report -o phantom.studies=600 \
+        --methods verbalized,p_true,conrad_exact --out "$out"
     part "$model in 4 bits" "${phantom[@]}" --model "$model" --limit 32 --methods verbalized,p_true,probe,conrad \
         --out "$out/model" -o transformers.quantization=nf4 -o transformers.batch_size=8 -o conrad.batch_size=16 \
         -o conrad.samples=64 -o probe.samples=64 -o probe.validation_samples=32

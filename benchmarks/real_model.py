@@ -5,8 +5,9 @@
 
 MODEL is the folder of an image-text-to-text checkpoint. Studies are those of the phantom world, their pictures films of
 2544 x 3056 pixels. A model that has never seen the format must be taught it first: joint rollouts without a confidence
-have nothing to learn from. Each trainer is a process of its own, so that its peak memory is its own. On a machine with
-a GPU it runs there. Joint training takes groups of `--joint-rollouts`, the others their defaults.
+have nothing to learn from. On a CPU each trainer is a process of its own, so that its peak memory is its own; on a
+machine with a GPU they run there, one after the other. Joint training takes groups of `--joint-rollouts`, the others
+their defaults.
 """
 
 from __future__ import annotations
@@ -257,29 +258,39 @@ def main() -> None:
     parser.add_argument("--joint-rollouts", type=int, default=16)
     parser.add_argument("--trainers", default=",".join(TRAINERS))
     parser.add_argument("--films", type=Path, default=Path(tempfile.gettempdir()) / "conrad-bench-films")
-    parser.add_argument("--one", choices=TRAINERS, help=argparse.SUPPRESS)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.films.mkdir(exist_ok=True)
     if arguments.teach is not None:
         teach(arguments.model, arguments.teach, arguments.films, arguments.teaching_steps)
         return
-    if arguments.one:
+    trainers = arguments.trainers.split(",")
+    if arguments.here:
         sizes = (arguments.films, arguments.studies, arguments.steps, arguments.joint_rollouts)
-        print(json.dumps(measure(arguments.one, arguments.model, *sizes)))
+        for trainer in trainers:
+            print(json.dumps({"trainer": trainer, **measure(trainer, arguments.model, *sizes)}), flush=True)
         return
     print("| trainer | rows | seconds a step | peak above the model (MiB) | gradient norms | parsed | opened | on |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for trainer in arguments.trainers.split(","):
-        command = [sys.executable, *sys.argv, "--one", trainer]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
-        norms = f"{min(found['norms']):.3g} to {max(found['norms']):.3g}" if found["norms"] else "-"
-        parsed = "-" if math.isnan(found["parse_rate"]) else f"{found['parse_rate']:.0%}"
-        cells = [f"{found['rows']}", f"{found['seconds']:.1f}", f"{found['peak']:,.0f}", norms, parsed]
-        cells += [found["opened"], found["device"]]
-        print(f"| {trainer} | {' | '.join(cells)} |", flush=True)
+    import torch
+
+    for group in [trainers] if torch.cuda.is_available() else [[trainer] for trainer in trainers]:
+        command = [sys.executable, *sys.argv, "--here", "--trainers", ",".join(group)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith('{"trainer"'):
+                    _print(json.loads(line))
+        if child.returncode:
+            sys.exit(child.returncode)
+
+
+def _print(found: dict[str, Any]) -> None:
+    """Print a row of the table."""
+    norms = f"{min(found['norms']):.3g} to {max(found['norms']):.3g}" if found["norms"] else "-"
+    parsed = "-" if math.isnan(found["parse_rate"]) else f"{found['parse_rate']:.0%}"
+    cells = [found["trainer"], f"{found['rows']}", f"{found['seconds']:.2f}", f"{found['peak']:,.0f}", norms, parsed]
+    print(f"| {' | '.join([*cells, found['opened'], found['device']])} |", flush=True)
 
 
 if __name__ == "__main__":

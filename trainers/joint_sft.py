@@ -22,7 +22,7 @@ from conrad_bench.engines.inputs import (
     Encoded,
     by_shape,
     collate,
-    encode,
+    encode_all,
     end_of_turn,
     stop_tokens,
     tokenize,
@@ -110,7 +110,8 @@ def train_joint_sft(
         learn,
         names=("loss", "confidence_loss"),
         label="training report and confidence",
-        count=len(targets),
+        processor=processor,
+        prompts=[target.prompt for target in targets],
         base_model=base_model,
         seed=seed,
         stage=stage,
@@ -132,7 +133,7 @@ class _Learner:
         """Return the sums over the targets of the loss, and of the mean loss of the tokens that state a confidence."""
         tokenizer = self.processor.tokenizer
         answers = [[*tokenize(tokenizer, t.text), *[self.end_id] * t.ended] for t in targets]
-        prompts = [encode(self.processor, target.prompt) for target in targets]
+        prompts = encode_all(self.processor, [target.prompt for target in targets])
         batch = [p.followed_by(ids) for p, ids in zip(prompts, answers, strict=True)]
         losses = by_shape(batch, [len(p.ids) for p in prompts], self._losses)
         stated = 0.0

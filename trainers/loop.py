@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from conrad_bench.engines.inputs import ahead
 from conrad_bench.errors import ConfigError
 from conrad_bench.storage import write_bytes
 from conrad_bench.trainers.adapters import save_adapter, trainable
@@ -15,6 +16,7 @@ from conrad_bench.trainers.group import add_up, place, wait_for_all
 from conrad_bench.trainers.guard import Guard
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
 from conrad_bench.trainers.tracking import keep_log_until, log_line, tracked
+from conrad_bench.types import Prompt
 
 _REMEDY = "lower the method's learning_rate, or look at what the model writes: conrad-bench run --methods verbalized"
 
@@ -36,26 +38,28 @@ def train_adapter(
     *,
     names: Sequence[str],
     label: str,
-    count: int,
+    processor: Any,
+    prompts: Sequence[Prompt],
     base_model: str,
     seed: int,
     stage: Callable[[str, int], Any],
     out: Path,
 ) -> None:
-    """Train a PEFT model on `count` rows and leave its adapter in the folder `out` (adapter_model.safetensors,
-    adapter_config.json, training.jsonl).
+    """Train a PEFT model on rows, one for each of `prompts`, and leave its adapter in the folder `out`
+    (adapter_model.safetensors, adapter_config.json, training.jsonl).
 
     `names` are those of the numbers that `learn` sums; `parse_rate`, where it is among them, is watched by the guard,
-    as is the gradient. An interrupted training goes on from its last checkpoint and ends with the same bytes; the
-    workers of a group train one adapter together, the one that a single process trains, up to float noise. Raises
-    TrainingError if the guard stops it, ConfigError for more workers than rows in a pass.
+    as is the gradient. The pictures of a pass are prepared while the model is at the one before. An interrupted
+    training goes on from its last checkpoint and ends with the same bytes; the workers of a group train one adapter
+    together, the one that a single process trains, up to float noise. Raises TrainingError if the guard stops it,
+    ConfigError for more workers than rows in a pass.
     """
     rank, workers = place()
     if problem := sharing_problem(settings, workers):
         raise ConfigError(problem)
     parameters = trainable(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
-    steps, order = settings.steps_for(count), settings.order_of(count, seed)
+    steps, order = settings.steps_for(len(prompts)), settings.order_of(len(prompts), seed)
     size, passes = settings.claims_per_pass, settings.accumulation
     share = 1 / (size * passes)
     checkpoint, log = out / "checkpoint.safetensors", out / "training.jsonl"
@@ -68,10 +72,15 @@ def train_adapter(
     save_every = max(1, -(-steps // settings.checkpoints))
     model.train()
 
+    def rows_of(nth: int) -> list[int]:
+        """Return this worker's rows of the nth pass of the training, none behind the last."""
+        return list(order[nth * size : (nth + 1) * size][rank::workers]) if nth < steps * passes else []
+
     def one_pass(step: int, part: int) -> torch.Tensor:
+        nth = step * passes + part
+        ahead(processor, [prompts[row] for row in rows_of(nth) + rows_of(nth + 1)])
         places = range(part * size, (part + 1) * size)[rank::workers]
-        first = step * passes * size
-        return learn(step, [order[first + at] for at in places], places, share).double()
+        return learn(step, rows_of(nth), places, share).double()
 
     with (
         stage(label, steps) as advance,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from conrad_bench.engines.decoders import counts_padding, positions, positions_behind
-from conrad_bench.engines.inputs import Encoded, collate, encode, readable, same_shapes, seen_behind
+from conrad_bench.engines.inputs import Encoded, collate, encode_all, readable, same_shapes, seen_behind
 from conrad_bench.types import Prompt
 
 
@@ -51,7 +51,8 @@ def prefill(model: Any, processor: Any, written: Sequence[Written]) -> Iterator[
     batch together. No adapter acts there, no gradient flows there.
     """
     network = model.get_base_model()
-    batch = [encode(processor, w.prompt).followed_by(readable(processor, w.ids)) for w in written]
+    prompts = encode_all(processor, [w.prompt for w in written])
+    batch = [prompt.followed_by(readable(processor, w.ids)) for prompt, w in zip(prompts, written, strict=True)]
     for rows in same_shapes(batch, same_length=counts_padding(network)):
         yield rows, _fill(model, network, processor, [batch[row] for row in rows])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,6 +93,19 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
             f"({type(error).__name__}); some models read exactly one, and none a text that holds a mark like <image>"
         ) from error
     return encoded.followed_by(_prefix(processor, prompt))
+
+
+def encode_all(processor: Any, prompts: Sequence[Prompt]) -> list[Encoded]:
+    """Return what `encode` makes of each prompt, their pictures prepared beside each other."""
+    ahead(processor, prompts)
+    return [encode(processor, prompt) for prompt in prompts]
+
+
+def ahead(processor: Any, prompts: Iterable[Prompt]) -> None:
+    """Begin to prepare the pictures of prompts that will be encoded soon, where the processor prepares by threads."""
+    prepared = getattr(processor, "image_processor", None)
+    if isinstance(prepared, Prepared):
+        prepared.ahead(path for prompt in prompts for path in prompt.images)
 
 
 def encode_chat(processor: Any, prompt: Prompt, images: Sequence[Image]) -> Encoded:

@@ -111,6 +111,8 @@ class Prepared:
         if not paths or None in paths:
             return self._processor(images, *arguments, **named)
         self._asked = arguments, named
+        if len(paths) > 1:
+            self.ahead(paths)
         rows = [self._prepared(path) for path in paths] if self._in_rows else [None]
         if any(row is None for row in rows):
             return self._processor(self._opened(images), *arguments, **named)

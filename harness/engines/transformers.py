@@ -25,11 +25,12 @@ from conrad_bench.engines.decoding import TokenChooser, write
 from conrad_bench.engines.heads import precise_logits
 from conrad_bench.engines.inputs import (
     Encoded,
-    TextProcessor,
+    ahead,
     by_shape,
     collate,
     decoded,
     encode,
+    encode_all,
     encode_unexpanded,
     end_of_turn,
     picture_tokens,
@@ -156,8 +157,8 @@ class TransformersEngine(Engine):
 
     def prepare(self, call: Call) -> None:
         """Begin to prepare the images of a call that comes next, once the model is there."""
-        if self._loaded is not None and not isinstance(self._loaded.processor, TextProcessor):
-            self._loaded.processor.image_processor.ahead(path for prompt in call.prompts() for path in prompt.images)
+        if self._loaded is not None:
+            ahead(self._loaded.processor, call.prompts())
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's decoded text, and the text's length."""
@@ -278,7 +279,7 @@ class TransformersEngine(Engine):
         asked: dict[Prompt, list[int]] = {}
         for i, job in enumerate(jobs):
             asked.setdefault(job.prompt, []).append(i)
-        batch = [encode(loaded.processor, prompt) for prompt in asked]
+        batch = encode_all(loaded.processor, list(asked))
         samples = [[jobs[i] for i in places] for places in asked.values()]
         written = by_shape(
             batch, samples, lambda some, part: self._write(some, part, sampling, adapter), same_length=loaded.unpadded
@@ -328,7 +329,7 @@ class TransformersEngine(Engine):
 
     def _score(self, items: Sequence[tuple[Prompt, Sequence[str]]], adapter: Path | None) -> list[list[float]]:
         loaded = self._load()
-        batch = [encode(loaded.processor, prompt) for prompt, _ in items]
+        batch = encode_all(loaded.processor, [prompt for prompt, _ in items])
         tokenizer = loaded.processor.tokenizer
         wanted = [[scored_ids(tokenizer, p.prefix, text, loaded.end_id) for text in texts] for p, texts in items]
         return by_shape(
@@ -369,7 +370,7 @@ class TransformersEngine(Engine):
                     found.append(torch.stack(states_read).cpu().numpy())
                 return found
 
-        return by_shape([encode(loaded.processor, prompt) for prompt, _, _ in items], items, read)
+        return by_shape(encode_all(loaded.processor, [prompt for prompt, _, _ in items]), items, read)
 
 
 @contextmanager
