@@ -1,4 +1,4 @@
-"""What the site needs beside mkdocs: pages from outside docs/, notebooks as pages, links that leave docs/, metrics."""
+"""What the site needs beside mkdocs: pages from outside docs/, published leaderboards, notebooks, links, metrics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import html
 import json
 import posixpath
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+BOARDS = ROOT / "build" / "boards"
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 HOMES = {page: name for name, page in PAGES.items()}
 DOCTEST = re.compile(r"^>>> (?:.+\n?)+", re.MULTILINE)
@@ -27,6 +29,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie outside docs/, and a page for each notebook in the notebook's place."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+    for path in boards():
+        files.append(File.generated(config, f"boards/{path.relative_to(BOARDS).as_posix()}", abs_src_path=str(path)))
     for file in [each for each in files if each.src_uri.endswith(".ipynb")]:
         files.remove(file)
         text = notebook_page(json.loads(Path(str(file.abs_src_path)).read_text(encoding="utf-8")))
@@ -57,6 +61,15 @@ def on_post_page(output: str, page: Page, **_: Any) -> str:
     if found := FOREIGN.search(output):
         raise PluginError(f"{page.file.src_uri}: {found[0]} is fetched from elsewhere")
     return output
+
+
+def boards() -> list[Path]:
+    """Write the front page of the published leaderboards, and return the files of its folder."""
+    from conrad_bench.leaderboards.site.write import write_site
+
+    shutil.rmtree(BOARDS, ignore_errors=True)
+    write_site(ROOT / "leaderboards" / "published", BOARDS, "Published leaderboards")
+    return [path for path in sorted(BOARDS.rglob("*")) if path.is_file()]
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:

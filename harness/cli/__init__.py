@@ -1,5 +1,5 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `leaderboard`,
-`publish`, `verify`, `ratings`, `doctor`, `data`.
+`publish`, `verify`, `site`, `ratings`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from conrad_bench.cli.boards import leaderboard, publish, ratings, verify
+from conrad_bench.cli.boards import leaderboard, publish, ratings, site, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
 from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
@@ -45,6 +45,7 @@ app.command()(evaluate)
 app.command()(leaderboard)
 app.command()(publish)
 app.command()(verify)
+app.command()(site)
 app.command()(ratings)
 app.command()(doctor)
 data = typer.Typer(help="Write data.", no_args_is_help=True, rich_markup_mode=None)

@@ -87,6 +87,25 @@ def verify(
         raise typer.Exit(1)
 
 
+def site(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds bundles.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the site.")],
+    title: Annotated[
+        str, typer.Option(help="Title of the front page.")
+    ] = "Confidence of medical vision-language models",
+    plugin: Plugins = None,
+) -> None:
+    """Verify the bundles of a folder and write a site: every row, each number two clicks from its records."""
+    from conrad_bench.leaderboards.site.write import write_site
+
+    register_files(plugin or [])
+    left_out = write_site(folder, out, title, tell)
+    tell(f"site: {out / 'index.html'}")
+    if left_out:
+        say(f"error: left out, since their numbers or files differ: {', '.join(left_out)}; see `conrad-bench verify`")
+        raise typer.Exit(1)
+
+
 def ratings(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Csv with rater, report, sentence, rating (1-5).")],

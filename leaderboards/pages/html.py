@@ -22,8 +22,6 @@ from conrad_bench.text import html as escape
 
 def page(board: dict[str, Any]) -> str:
     """Return the text of leaderboard.html; the same board gives the same bytes."""
-    assets = files("conrad_bench.leaderboards.pages") / "assets"
-    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("leaderboard.css", "leaderboard.js"))
     methods = sorted({row["method"] for row in board["rows"]})
     colours = {method: number for number, method in enumerate(methods)}
     body = "\n".join(
@@ -39,13 +37,25 @@ def page(board: dict[str, Any]) -> str:
             *_footer(board),
         ]
     )
+    return document(board["title"], body, "leaderboard.js")
+
+
+def document(title: str, body: str, script_name: str, more_style: str = "") -> str:
+    """Return a whole page: it may load nothing, and runs the scripts that all pages share and the named one alone."""
+    style, common, own = (asset(name) for name in ("leaderboard.css", "common.js", script_name))
+    script = common + own
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(board['title'])}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}{more_style}</style>\n</head>\n"
         f"<body>\n{body}\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
+
+
+def asset(name: str) -> str:
+    """Return a style sheet, script or drawing of the pages."""
+    return (files("conrad_bench.leaderboards.pages") / "assets" / name).read_text(encoding="utf-8")
 
 
 def policy(script: str) -> str:
