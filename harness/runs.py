@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.errors import ConfigError, DataError, StorageError
 from conrad_bench.registry import unknown
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Run:
     def responses(self, method: str | None = None, task: str | None = None) -> pd.DataFrame:
         """Return the records with the text of each response in a column `text`. Handle it as you do the reports.
 
-        Raises DataError where the folder holds no texts (a published bundle has none).
+        Raises DataError where the folder holds no texts (a published bundle has none), StorageError for a damaged file.
         """
         import pandas as pd
 
@@ -56,7 +56,7 @@ class Run:
         if not shards:
             raise DataError(f"{self.folder} holds no rollouts: texts stay in the run folder, bundles have none")
         records = self.records(method, task)
-        texts = pd.concat([pd.read_parquet(path, columns=["key", "text"]) for path in shards], ignore_index=True)
+        texts = pd.concat([_read_texts(path) for path in shards], ignore_index=True)
         found = texts.drop_duplicates("key").set_index("key")["text"]
         return records.assign(text=records["response"].map(found))
 
@@ -88,6 +88,16 @@ class Run:
         if not files:
             raise DataError(f"{self.folder} holds no records yet; run its methods first")
         return files
+
+
+def _read_texts(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, columns=["key", "text"])
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"{path} is damaged; the run's own command sets it aside and makes it again") from error
 
 
 def open_run(folder: str | Path) -> Run:

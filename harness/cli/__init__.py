@@ -1,5 +1,5 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `leaderboard`,
-`publish`, `verify`, `site`, `ratings`, `doctor`, `data`.
+`publish`, `verify`, `site`, `ratings`, `view`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -24,6 +24,7 @@ from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
+from conrad_bench.cli.view import view
 from conrad_bench.errors import ConfigError, ConradBenchError
 from conrad_bench.version import __version__
 
@@ -47,6 +48,7 @@ app.command()(publish)
 app.command()(verify)
 app.command()(site)
 app.command()(ratings)
+app.command()(view)
 app.command()(doctor)
 data = typer.Typer(help="Write data.", no_args_is_help=True, rich_markup_mode=None)
 data.command()(phantom)

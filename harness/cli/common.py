@@ -71,15 +71,16 @@ def show(renderable: Any) -> None:
         console.width = 160
     with console.capture() as printed:  # printed below: rich ends the program where nobody reads
         console.print(Harmless(renderable), markup=False)
-    _print(printed.get())
+    put(printed.get())
 
 
 def tell(line: str) -> None:
     """Print a line of the result to standard output."""
-    _print(text.console(line) + "\n")
+    put(text.console(line) + "\n")
 
 
-def _print(content: str) -> None:
+def put(content: str) -> None:
+    """Print what is harmless as it is to standard output."""
     try:
         print(content, end="", flush=True)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -56,6 +57,21 @@ def remembered(path: Path) -> Iterator[None]:
         after = before | {place: list(_known[place]) for place in sorted(_asked)}
         if after != before and path.parent.is_dir():
             write_text(path, json.dumps(after, indent=0))
+
+
+def all_known(path: Path, files: Iterable[str]) -> bool:
+    """Tell whether a JSON file of `remembered` has the digests of all these files, as they are now."""
+    known = read_json(path) or {}
+    for place in files:
+        try:
+            status = os.stat(place)
+        except OSError:
+            return False
+        match known.get(place):
+            case [size, modified, str()] if (size, modified) == (status.st_size, status.st_mtime_ns):
+                continue
+        return False
+    return True
 
 
 def image_digest(path: Path) -> str:

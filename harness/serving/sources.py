@@ -1,0 +1,95 @@
+"""The examples that a run was made on, where its data are still there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conrad_bench.config import RunConfig, load_config, resolve_data_root
+from conrad_bench.contracts import checked_examples
+from conrad_bench.errors import ConradBenchError, DataError
+from conrad_bench.fingerprints import examples_digest
+from conrad_bench.plan import is_phantom, phantom_root
+from conrad_bench.records import made_from
+from conrad_bench.registry import Registry
+from conrad_bench.rollouts.digests import all_known, remembered
+from conrad_bench.types import Example
+from conrad_bench.variants import plugin_name
+
+if TYPE_CHECKING:
+    from conrad_bench.progress import Reporter
+    from conrad_bench.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of one task of a run beside its records."""
+
+    task: Task | None = None
+    """None where the task's plugin is not installed."""
+    examples: Mapping[str, Example] = field(default_factory=dict)
+    """The run's examples by their id; empty where the data are not here."""
+    problem: str = ""
+    """Why there are none."""
+    compared: bool = True
+    """Whether the data are known to be those of the run, to the last picture. Else ids and patients agree."""
+
+
+def find_source(folder: Path, name: str, clusters: Mapping[str, str], reporter: Reporter) -> Source:
+    """Return the task of a run and its examples; what stands against it is its `problem`, never an error.
+
+    `clusters` are the patients of the examples in the records, by the examples' ids.
+    """
+    task = None
+    try:
+        config = load_config(folder / "config.yaml")
+        task = Registry().create("tasks", name, config.section(name))
+        root, phantom = _root(task, name, config, reporter)
+        loaded = checked_examples(task, task.load_test(root).examples)
+        test = sorted((e for e in loaded if e.split == "test"), key=lambda e: e.id)[: task.limit or config.limit]
+        there = {example.id: example for example in test}
+        if any(id not in there or there[id].cluster != cluster for id, cluster in clusters.items()):
+            raise DataError(f"the data in {root} do not hold the examples of this run")
+        same = _same(folder, name, test, phantom)
+        if same is False:
+            raise DataError(f"the data in {root} have changed since the run")
+    except ConradBenchError as error:
+        return Source(task, problem=str(error))
+    return Source(task, there, compared=same is True)
+
+
+def _root(task: Task, name: str, config: RunConfig, reporter: Reporter) -> tuple[Path, bool]:
+    """Return where a run's data lie, and whether they are phantoms. Raises DataError where they are not there.
+
+    A run that was copied from another machine finds them by the task's environment variable.
+    """
+    hub = task.hub_id()
+    if hub is not None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what was downloaded once: the viewer asks nobody
+        return Path(hub), False
+    configured = config.data_roots.get(name, config.data_roots.get(plugin_name(name)))
+    if configured is not None:
+        there = {key: root for key, root in config.data_roots.items() if Path(root).is_dir()}
+        root = resolve_data_root(name, task.root_variable, config.model_copy(update={"data_roots": there}))
+        if root is None:
+            raise DataError(f"{configured} is no folder here; {task.root_variable} may name another")
+        return root, is_phantom(root)
+    if task.phantom_layout is None:
+        raise DataError("the run does not say where its data lie")
+    return phantom_root(task.phantom_layout, config.phantom, reporter), True
+
+
+def _same(folder: Path, name: str, test: Collection[Example], phantom: bool) -> bool | None:
+    """Tell whether examples are those of the run's records; None where that would mean to read every picture."""
+    found = (made_from(path) for path in sorted((folder / "records").glob(f"*@{name}.parquet")))
+    wanted = next((parts["test examples"] for parts in found if parts and "test examples" in parts), None)
+    digests = folder / "digests.json"
+    if wanted is None:
+        return None
+    if all_known(digests, [image for example in test for image in example.images]):
+        with remembered(digests):
+            return examples_digest(test) == wanted
+    return examples_digest(test) == wanted if phantom else None
