@@ -2,8 +2,8 @@
 
     python benchmarks/view.py [--studies 5000] [--pages 60] [--keep FOLDER]
 
-A run is made up: a csv task of reports with two films of 2544 x 3056 pixels a study (twenty different films, of 8 and of
-16 bits), a patient each, three methods, nine sentences a report, texts of the usual length. Everything else is real: the
+A run is made up: a csv task of reports with two films of 2544 x 3056 pixels a study (twenty films under other names, of
+8 and of 16 bits), three methods, nine sentences a report, texts of the usual length. Everything else is real: the
 folder is written by the project's own writers, `conrad-bench view` serves it in a process of its own, and the times are
 those of a client that waits for each page; "with pictures" has fetched both pictures of the example as well, opened and
 scaled on the server. The client rests a second on each example, as a reader would at least.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import http.client
+import os
 import random
 import re
 import subprocess
@@ -32,11 +33,11 @@ from conrad_bench.records import records_path, write_records
 from conrad_bench.rollouts.store import RolloutStore
 
 FILMS, SENTENCES, METHODS = 20, 9, ("verbalized", "p_true", "conrad")
-WORDS = (
-    "heart lungs pleura effusion opacity left right lower upper lobe small large moderate patchy dense clear normal "
-    "size contour mediastinal silhouette consolidation edema pneumothorax catheter tip projects over cavoatrial "
-    "junction unchanged compared with prior study mild bibasilar atelectasis seen there is no evidence of"
-).split()
+WORDS = """
+    heart lungs pleura effusion opacity left right lower upper lobe small large moderate patchy dense clear normal size
+    contour mediastinal silhouette consolidation edema pneumothorax catheter tip projects over cavoatrial junction mild
+    unchanged compared with prior study bibasilar atelectasis seen there is no evidence of
+"""
 YAML = """
 title: made-up chest studies
 granularity: sentence
@@ -64,7 +65,7 @@ def films(folder: Path) -> list[str]:
 
 def sentence(rng: random.Random) -> str:
     """Return a sentence of a report's length."""
-    return " ".join(rng.choices(WORDS, k=rng.randint(6, 14))).capitalize() + "."
+    return " ".join(rng.choices(WORDS.split(), k=rng.randint(6, 14))).capitalize() + "."
 
 
 def make(folder: Path, studies: int) -> tuple[Path, Path]:
@@ -79,9 +80,12 @@ def make(folder: Path, studies: int) -> tuple[Path, Path]:
         rows.writerow(["id", "patient", "images", "indication", "reference", "split", "sex", "age", "view"])
         for i in range(studies):
             reference = " ".join(sentence(rng) for _ in range(SENTENCES))
-            shown = ";".join(rng.sample(names, 2))
+            shown = []
+            for film in rng.sample(names, 2):
+                shown.append(f"s{i:06d}-{film}")
+                os.link(data / film, data / shown[-1])
             about = [rng.choice("FM"), rng.randint(18, 95), rng.choice(["AP", "PA"])]
-            rows.writerow([f"s{i:06d}", f"p{i:06d}", shown, sentence(rng), reference, "test", *about])
+            rows.writerow([f"s{i:06d}", f"p{i:06d}", ";".join(shown), sentence(rng), reference, "test", *about])
     (data / "made_up.yaml").write_text(YAML)
     options = {"bootstrap": {"replicates": 100}}
     config = RunConfig(methods=list(METHODS), tasks=["made_up"], data_roots={"made_up": data}, options=options)
@@ -100,12 +104,13 @@ def make(folder: Path, studies: int) -> tuple[Path, Path]:
                 texts.append(
                     {
                         "key": key, "kind": "generate", "sample": 0, "text": "\n".join(lines), "token_ids": [1],
-                        "logprobs": None, "finish_reason": "stop",
+                        "logprobs": None, "finish_reason": "stop", "values": None,
                     }
                 )  # fmt: skip
                 records += [
                     {
-                        "task": "made_up", "method": method, "example": row["id"], "cluster": row["patient"], "claim": n,
+                        "task": "made_up", "method": method, "example": row["id"],
+                        "cluster": row["patient"], "claim": n,
                         "confidence": level / 10 if stated else rng.random(), "correctness": float(rng.random() < 0.6),
                         "status": "ok", "response": key, "sex": row["sex"], "age": float(row["age"]),
                         "view": row["view"],
@@ -159,9 +164,9 @@ def main() -> None:
         if not folder.is_dir():
             make(folder, arguments.studies)
         task, run = folder / "data" / "made_up.yaml", folder / "run"
-        command = [sys.executable, "-m", "conrad_bench.cli", "view", str(run), "--no-browser", "--plugin", str(task)]
+        command = [str(Path(sys.executable).with_name("conrad-bench")), "view", str(run), "--no-browser"]
         start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen([*command, "--plugin", str(task)], stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
             ready = time.perf_counter() - start

@@ -33,6 +33,7 @@ OPTIONAL = {
     "bitsandbytes": ("4-bit weights", 'pip install "conrad-bench[quantization]"'),
     "ray": ("--ray: replicas of the model on several GPUs or nodes", 'pip install "conrad-bench[ray]"'),
     "openai": ("engine openai", 'pip install "conrad-bench[openai]"'),
+    "starlette": ("conrad-bench view", 'pip install "conrad-bench[view]"'),
     "radeval": ("scorers green, precision_green and radeval", 'pip install --no-deps "radeval>=2.2.1"'),
 }
 """Packages that a run may do without: what they are for, and how to get them."""

@@ -65,6 +65,7 @@ def test_no_two_files_import_each_other() -> None:
         ("conrad_bench.engines", "conrad_bench.trainers"),
         ("conrad_bench.engines", "conrad_bench.tasks"),
         ("conrad_bench.methods", "conrad_bench.leaderboards"),
+        ("conrad_bench.serving", "conrad_bench.cli"),
         ("conrad_bench.leaderboards.metrics", "conrad_bench.leaderboards.board"),
         ("conrad_bench.leaderboards.inference", "conrad_bench.leaderboards.board"),
         ("conrad_bench.leaderboards.board", "conrad_bench.leaderboards.pages"),

@@ -64,6 +64,8 @@ class Index:
         attributes = [str(column) for column in frame if column not in (*RESERVED, "item")]
         self.columns = [_column(name, frame[name]) for name in attributes if frame[name].notna().any()]
         self._values = {name: frame[name].to_numpy() for name in NUMBERS}
+        self._qualities = frame["quality"].to_numpy() if "quality" in frame else None
+        self._plain = {name: frame[name].to_numpy(object) for name in ("method", "claim", "status", "response")}
         self._names = {name: frame[name].astype("category") for name in NAMES}
         self._ids = frame["example"].astype("category")
         self._attributes: dict[str, pd.Series[Any]] = {
@@ -77,14 +79,25 @@ class Index:
 
     def answers(self, item: int) -> list[Answer]:
         """Return the responses to an example, one a method."""
-        rows = self.frame.iloc[self.starts[item] : self.starts[item + 1]]
-        found = []
-        for method, part in rows.groupby("method", sort=True):
-            together = zip(part["claim"], part["confidence"], part["correctness"], part["status"], strict=True)
-            claims = tuple(Judged(int(n), _known(p), _known(y), str(status)) for n, p, y, status in together)
-            quality = _known(part["quality"].iloc[0]) if "quality" in part else None
-            found.append(Answer(str(method), str(part["response"].iloc[0]), claims, quality))
-        return found
+        plain, confidences, correctness = self._plain, self._values["confidence"], self._values["correctness"]
+        claims: dict[str, list[Judged]] = {}
+        firsts: dict[str, int] = {}
+        for row in range(self.starts[item], self.starts[item + 1]):
+            method = str(plain["method"][row])
+            firsts.setdefault(method, row)
+            judged = Judged(
+                int(plain["claim"][row]), _known(confidences[row]), _known(correctness[row]), str(plain["status"][row])
+            )
+            claims.setdefault(method, []).append(judged)
+        return [
+            Answer(
+                method,
+                str(plain["response"][row]),
+                tuple(claims[method]),
+                None if self._qualities is None else _known(self._qualities[row]),
+            )
+            for method, row in firsts.items()
+        ]
 
     def attributes(self, item: int) -> dict[str, str]:
         """Return the subgroup columns of an example, without those that say nothing of it."""

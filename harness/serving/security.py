@@ -16,7 +16,7 @@ import hmac
 import secrets
 import traceback
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -88,7 +88,8 @@ class Guard:
             await PlainTextResponse(refused[1] + "\n", refused[0])(scope, receive, sending)
         elif token is not None and self._opens(token):
             rest = [(k, v) for k, v in parse_qsl(scope["query_string"].decode("latin-1")) if k != "token"]
-            moved = RedirectResponse("/" + f"?{urlencode(rest)}" * bool(rest), 303)
+            here = f"http://{request.headers['host']}{quote(scope['path'])}"  # whole: "//other" would lead elsewhere
+            moved = RedirectResponse(here + f"?{urlencode(rest)}" * bool(rest), 303)
             moved.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
             await moved(scope, receive, sending)
         elif not _equal(request.cookies.get(self._cookie, ""), self._session):

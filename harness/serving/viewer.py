@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
@@ -106,9 +107,7 @@ class Viewer:
         neighbours = {name: int(items[i]) for name, i in beside.items() if 0 <= i < len(items)}
         source = self._sources[task]
         example = source.examples.get(id)
-        for neighbour in reversed(neighbours.values()):
-            self.films.prepare(self._numbers(self._example(neighbour)))
-        return self._pages.page(
+        response = self._pages.page(
             "example.html",
             task=task,
             id=id,
@@ -128,6 +127,9 @@ class Viewer:
             previous=self._example_link(neighbours["previous"], wanted) if "previous" in neighbours else None,
             next=self._example_link(neighbours["next"], wanted) if "next" in neighbours else None,
         )
+        coming = [n for neighbour in reversed(neighbours.values()) for n in self._numbers(self._example(neighbour))]
+        response.background = BackgroundTask(self.films.prepare, coming)
+        return response
 
     def picture(self, request: Request) -> Response:
         """Answer with a picture."""
