@@ -517,7 +517,7 @@ def test_the_server_answers_says_nothing_and_ends_with_ctrl_c(served: tuple[str,
     connection.close()
     assert process.wait(timeout=30) == 0
     assert process.stdout.read() == "Ctrl-C ends the viewer\n"
-    assert process.stderr.read() == "the viewer has ended\n"
+    assert process.stderr.read() == "reading the data\nthe viewer has ended\n"
 
 
 def chromium(address: str, profile: Path, *more: str) -> str:

@@ -13,7 +13,9 @@ from conrad_bench.registry import register_files
 
 def view(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the server. Default: one that is free.")] = 0,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, show_default=False, help="Port. Default: one that is free.")
+    ] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
     plugin: Plugins = None,
 ) -> None:

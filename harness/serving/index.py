@@ -61,12 +61,12 @@ class Index:
         """Task and id of each example."""
         self.numbers = {item: number for number, item in enumerate(self.items)}
         self.choices = {name: sorted({str(value) for value in frame[name].unique()}) for name in NAMES}
+        self._codes = {name: _codes(frame[name], self.choices[name]) for name in NAMES}
         attributes = [str(column) for column in frame if column not in (*RESERVED, "item")]
         self.columns = [_column(name, frame[name]) for name in attributes if frame[name].notna().any()]
         self._values = {name: frame[name].to_numpy() for name in NUMBERS}
         self._qualities = frame["quality"].to_numpy() if "quality" in frame else None
-        self._plain = {name: frame[name].to_numpy(object) for name in ("method", "claim", "status", "response")}
-        self._names = {name: frame[name].astype("category") for name in NAMES}
+        self._claims = frame["claim"].to_numpy()
         self._ids = frame["example"].astype("category")
         self._attributes: dict[str, pd.Series[Any]] = {
             column.name: frame[column.name]
@@ -74,27 +74,25 @@ class Index:
             else frame[column.name].map(_shown, na_action="ignore").astype("category")
             for column in self.columns
         }
-        self.find = lru_cache(32)(self._find)
+        self.find = lru_cache(16)(self._find)
         """Return what a `Wanted` leaves of the claims."""
 
     def answers(self, item: int) -> list[Answer]:
         """Return the responses to an example, one a method."""
-        plain, confidences, correctness = self._plain, self._values["confidence"], self._values["correctness"]
         claims: dict[str, list[Judged]] = {}
         firsts: dict[str, int] = {}
         for row in range(self.starts[item], self.starts[item + 1]):
-            method = str(plain["method"][row])
+            method, status = (self.choices[name][self._codes[name][row]] for name in ("method", "status"))
+            confidence, correctness = (_known(self._values[name][row]) for name in NUMBERS)
             firsts.setdefault(method, row)
-            judged = Judged(
-                int(plain["claim"][row]), _known(confidences[row]), _known(correctness[row]), str(plain["status"][row])
-            )
-            claims.setdefault(method, []).append(judged)
+            claims.setdefault(method, []).append(Judged(int(self._claims[row]), confidence, correctness, status))
+        responses, qualities = self.frame["response"], self._qualities
         return [
             Answer(
                 method,
-                str(plain["response"][row]),
+                str(responses.iat[row]),
                 tuple(claims[method]),
-                None if self._qualities is None else _known(self._qualities[row]),
+                None if qualities is None else _known(qualities[row]),
             )
             for method, row in firsts.items()
         ]
@@ -120,7 +118,7 @@ class Index:
         left = np.ones(len(self.frame), bool)
         for name in NAMES:
             if value := wanted.text(name):
-                left &= (self._names[name] == value).to_numpy() if value in self.choices[name] else False
+                left &= self._codes[name] == (self.choices[name].index(value) if value in self.choices[name] else -1)
         if part := wanted.text("example"):
             left &= _holds(self._ids, part)
         for name in NUMBERS:
@@ -150,6 +148,13 @@ class Index:
         else:
             found = {"doubtful": confidence, "sure": -confidence, "wrong": correctness, "right": -correctness}[sort]
         return np.asarray(found)
+
+
+def _codes(values: pd.Series[Any], names: list[str]) -> np.ndarray[Any, Any]:
+    """Return the place of each value among the names."""
+    import pandas as pd
+
+    return pd.Categorical(values, names).codes
 
 
 def _column(name: str, values: pd.Series[Any]) -> Column:

@@ -8,6 +8,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +47,13 @@ def make_viewer(folder: Path, reporter: Reporter) -> tuple[Viewer, Starlette]:
 
     from conrad_bench.serving.index import Index
     from conrad_bench.serving.pages import Pages, static
-    from conrad_bench.serving.sources import find_source
+    from conrad_bench.serving.sources import find_sources
     from conrad_bench.serving.viewer import Viewer
 
     run = open_run(folder)
     index = Index(run.responses())
-    sources = {name: find_source(folder, name, index.clusters(name), reporter) for name in index.choices["task"]}
+    reporter.say("reading the data")
+    sources = find_sources(folder, {name: index.clusters(name) for name in index.choices["task"]}, reporter)
     about = (read_json(folder / "context.json") or {}).get("context")
     about = about if isinstance(about, dict) else {}
     pages = Pages(
@@ -93,8 +95,8 @@ def view(folder: Path, port: int, browser: bool, reporter: Reporter, tell: Calla
         if browser and _has_browser():
             threading.Thread(target=webbrowser.open, args=[guard.address_once()], daemon=True).start()
         try:
-            uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:  # the way it ends: uvicorn lets the last answers go out first
+            with suppress(KeyboardInterrupt):  # the way it ends: uvicorn lets the last answers go out first
+                uvicorn.Server(config).run(sockets=[listener])
             reporter.say("the viewer has ended")
         finally:
             viewer.films.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from conrad_bench.variants import plugin_name
 
 if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
-    from conrad_bench.tasks.base import Task
+    from conrad_bench.tasks.base import Loaded, Task
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,28 @@ class Source:
     """Whether the data are known to be those of the run, to the last picture. Else ids and patients agree."""
 
 
-def find_source(folder: Path, name: str, clusters: Mapping[str, str], reporter: Reporter) -> Source:
-    """Return the task of a run and its examples; what stands against it is its `problem`, never an error.
+def find_sources(folder: Path, clusters: Mapping[str, Mapping[str, str]], reporter: Reporter) -> dict[str, Source]:
+    """Return the tasks of a run and their examples; what stands against one is its `problem`, never an error.
 
-    `clusters` are the patients of the examples in the records, by the examples' ids.
+    `clusters` are the patients of the examples in the records, by task and the examples' ids.
     """
+    read: dict[Hashable, Loaded] = {}
+    return {name: _find(folder, name, known, read, reporter) for name, known in clusters.items()}
+
+
+def _find(
+    folder: Path, name: str, clusters: Mapping[str, str], read: dict[Hashable, Loaded], reporter: Reporter
+) -> Source:
+    """`read` holds what was read for other tasks: data that several share are read once."""
     task = None
     try:
         config = load_config(folder / "config.yaml")
         task = Registry().create("tasks", name, config.section(name))
         root, phantom = _root(task, name, config, reporter)
-        loaded = checked_examples(task, task.load_test(root).examples)
+        key = root, task.data_options()
+        if key not in read:
+            read[key] = task.load_test(root)
+        loaded = checked_examples(task, read[key].examples)
         test = sorted((e for e in loaded if e.split == "test"), key=lambda e: e.id)[: task.limit or config.limit]
         there = {example.id: example for example in test}
         if any(id not in there or there[id].cluster != cluster for id, cluster in clusters.items()):
