@@ -256,6 +256,12 @@ def test_the_last_page_stands_for_those_behind_it_and_nothing_left_is_said(clien
     assert "No claim is left" in client.get("/?method=none").text
 
 
+def test_a_form_leads_to_a_short_address(client: TestClient) -> None:
+    answer = client.get("/?task=vqa_rad&method=&confidence.from=&by.view=&sort=gap", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?task=vqa_rad")
+    assert client.get("/?task=&method=", follow_redirects=False).headers["location"] == "/"
+
+
 def test_many_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "ROWS", 7)
     page = client.get("/?page=2").text

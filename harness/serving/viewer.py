@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.background import BackgroundTask
+from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from conrad_bench.errors import ConradBenchError
@@ -77,6 +78,8 @@ class Viewer:
     def claims(self, request: Request) -> Response:
         """Answer with a page of the list."""
         wanted, page = self._wanted(request), _read(read_page, request.query_params)
+        if "" in request.query_params.values():  # a form sends all its fields; an address to keep has those that count
+            return RedirectResponse(str(URL(path="/", query=wanted.query())), 303)
         rows = self._index.find(wanted).rows
         last = max(1, -(-len(rows) // ROWS))
         page = min(page, last)
