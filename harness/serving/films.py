@@ -29,14 +29,16 @@ class Picture:
 
 
 class Films:
-    """The pictures of a run, each by its number. Two are opened at a time, whoever asks."""
+    """The pictures of a run, each by its number. Three are opened at a time, two of them for pages to come."""
 
     def __init__(self, paths: Sequence[str], room: int = _ROOM) -> None:
         self.paths = paths
         self._room, self._used = room, 0
         self._made: OrderedDict[tuple[int, Size], Future[Picture]] = OrderedDict()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(2, "films")
+        self._pool = ThreadPoolExecutor(3, "films")
+        self._ahead = ThreadPoolExecutor(2, "films ahead")
+        self._coming: list[Future[Picture]] = []
 
     def get(self, number: int, size: Size) -> Picture:
         """Return a picture: lossless where it is small enough as it is, else as JPEG.
@@ -46,12 +48,15 @@ class Films:
         return self._asked(number, size).result()
 
     def prepare(self, numbers: Iterable[int]) -> None:
-        """Make pictures for the next page meanwhile."""
-        for number in numbers:
-            self._asked(number, "page")
+        """Make pictures for pages to come, in this order; those that were to come before are given up."""
+        with self._lock:
+            for each in self._coming:
+                each.cancel()
+            self._coming = [self._ahead.submit(self.get, number, "page") for number in numbers]
 
     def close(self) -> None:
         """Begin no other picture."""
+        self._ahead.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
 
     def _asked(self, number: int, size: Size) -> Future[Picture]:
