@@ -95,6 +95,57 @@ def test_several_files_are_methods_by_their_names(tmp_path: Path) -> None:
     assert content(found)["rows"] == content(records_of(frame))["rows"]
 
 
+def test_a_method_without_seeds_stands_beside_one_with_seeds() -> None:
+    frame = pd.concat([table(seed=seed) for seed in (0, 1)], ignore_index=True)
+    fixed = table(seed=None).query("method == 'a'").assign(method="fixed")
+    found = records_of(pd.concat([frame, fixed], ignore_index=True))
+    assert {method for _, method in found.records} == {*found.seeds, "fixed"}
+    torn = frame.astype({"seed": "float"})
+    torn.loc[0, "seed"] = float("nan")
+    with pytest.raises(DataError, match="column 'seed': is empty, and other rows of the method have one"):
+        records_of(torn)
+
+
+def test_the_records_of_a_bundle_are_predictions_as_they_are() -> None:
+    """All columns as published: those of methods without a training seed, too."""
+    files = sorted((PUBLISHED / "phantom" / "records").glob("*.parquet"))
+    done = invoke(*files, "--replicates", 50)
+    assert done.exit_code == 0, done.output
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "predictions"
+
+
+@pytest.mark.parametrize(
+    ("harness", "made", "package"),
+    [
+        ("lm_eval", "lm_eval_samples.jsonl", None),
+        ("inspect_ai", "inspect_ai.eval", "inspect_ai"),
+        ("lm_polygraph", "lm_polygraph.man", None),
+    ],
+)
+def test_what_other_harnesses_wrote_is_converted(harness: str, made: str, package: str | None) -> None:
+    if package is not None:
+        pytest.importorskip(package)
+    command = [sys.executable, str(EXAMPLES / "convert.py"), harness, str(EXAMPLES / made)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == (EXAMPLES / f"{harness}.csv").read_text(encoding="utf-8")
+
+
+def test_what_other_harnesses_wrote_makes_one_board(tmp_path: Path) -> None:
+    files = [EXAMPLES / f"{harness}.csv" for harness in ("lm_eval", "inspect_ai", "lm_polygraph")]
+    done = invoke(*files, "--out", tmp_path / "board", "--replicates", 50)
+    assert done.exit_code == 0, done.output
+    board = json.loads((tmp_path / "board" / "leaderboard.json").read_text())
+    values = {row["method"]: row["metrics"] for row in board["rows"]}
+    assert len(values) == 5
+    given = pd.concat(map(pd.read_csv, files), ignore_index=True)
+    for method, metrics in values.items():
+        rows = given[given["method"] == method]
+        expected = ((rows["confidence"] - rows["correctness"]) ** 2).mean()
+        assert metrics["brier"]["value"] == pytest.approx(expected)
+
+
 def test_several_seeds_are_one_row() -> None:
     frame = pd.concat([table(seed=seed) for seed in (0, 1)], ignore_index=True)
     found = records_of(frame)

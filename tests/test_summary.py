@@ -62,6 +62,19 @@ def test_what_orders_well_and_misleads_is_said() -> None:
     assert said[-1].startswith("Good at telling them apart, though the numbers themselves mislead: shifted on ")
 
 
+def test_an_order_at_chance_is_not_called_good() -> None:
+    """Alone on the board it is the best of one, and still no better than chance; nor is a reversed order."""
+    random, truth = np.random.default_rng(1), frame("verbalized", n=400)
+    right = truth["correctness"].to_numpy()
+    noise = truth.assign(method="noise", confidence=random.random(400))
+    reversed_ = truth.assign(method="reversed", confidence=np.clip(0.9 - 0.1 * right, 0, 1))
+    for frames in ((noise,), (noise, reversed_)):
+        said = " ".join(sentences(board_of(*frames)))
+        assert "No method is shown to tell wrong claims from right ones better than chance on mimic_report." in said
+        assert "For triage" not in said
+        assert "Good at telling" not in said
+
+
 def test_those_that_cannot_be_told_apart_are_named() -> None:
     board = world()
     board["rows"] = [row for row in board["rows"] if row["method"] != "conrad"]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conrad_bench.leaderboards.inference.bootstrap import LEAST_UNITS
 from conrad_bench.leaderboards.pages import wording
 
 LEVEL = 0.05
@@ -89,12 +90,13 @@ def sentences(board: dict[str, Any]) -> Iterator[str]:
     yield from _useless(_NO_BETTER, found, "useless")
     yield from _useless(_NOT_SHOWN, found, "unsure")
     orders = list(_orders(board))
-    if orders:
-        yield f"For triage, best at telling wrong claims from right ones: {'; '.join(map(_order, orders))}."
+    if shown := [order for order in orders if order.shown]:
+        yield f"For triage, best at telling wrong claims from right ones: {'; '.join(map(_order, shown))}."
+    if chance := [order.task for order in orders if not order.shown]:
+        yield f"No method is shown to tell wrong claims from right ones better than chance on {listed(chance)}."
     useless = {verdict.task: verdict.useless for verdict in found}
     hidden = _by_method(
-        (order.task, [name for name in (order.best, *order.tied) if name in useless.get(order.task, ())])
-        for order in orders
+        (order.task, [name for name in order.shown if name in useless.get(order.task, ())]) for order in orders
     )
     if hidden:
         yield (
@@ -156,7 +158,7 @@ def _on_tasks(tasks: Mapping[str, Sequence[str]], number: int) -> str:
 
 @dataclass(frozen=True)
 class Order:
-    """Which method of a task orders claims best."""
+    """Which method of a task orders claims best, among those that are shown to order them better than chance."""
 
     task: str
     best: str
@@ -164,6 +166,8 @@ class Order:
     """By which metric, and how well."""
     tied: list[str]
     """The methods that cannot be told from it."""
+    shown: list[str]
+    """It, and those of `tied`, whose intervals are above chance; none where no method's is."""
 
 
 def _orders(board: dict[str, Any]) -> Iterator[Order]:
@@ -174,16 +178,24 @@ def _orders(board: dict[str, Any]) -> Iterator[Order]:
         if metric is None:
             continue
         known = [row for row in rows if value_of(row, metric) is not None]
-        best = max(known, key=lambda row: value_of(row, metric))
+        chance = 0.5 if metric == "auroc" else 0.0
+        above = [row for row in known if _above(row, metric, chance)]
+        best = max(above or known, key=lambda row: value_of(row, metric))
         pairs = (board["tasks"][task].get("comparisons") or {}).get("pairs", [])
         tests = _tests(pairs, metric, best["method"])
         label = wording.column_label(board, task, metric)
-        yield Order(
-            task,
-            best["method"],
-            f"{label} {wording.estimate_text(best['metrics'][metric])}",
-            [row["method"] for row in known if (p := tests.get(row["method"])) is not None and p >= LEVEL],
-        )
+        tied = [row["method"] for row in known if (p := tests.get(row["method"])) is not None and p >= LEVEL]
+        shown = [row["method"] for row in above if row is best or row["method"] in tied]
+        said = f"{label} {wording.estimate_text(best['metrics'][metric])}"
+        yield Order(task, best["method"], said, tied, shown)
+
+
+def _above(row: Mapping[str, Any], metric: str, chance: float) -> bool:
+    """Tell whether a row's order of claims is shown to be better than chance."""
+    low = row["metrics"][metric]["low"]
+    if low is None:  # a perfect order has no interval
+        return bool(value_of(row, metric) == 1.0 and row["effective_clusters"] >= LEAST_UNITS)
+    return bool(low > chance)
 
 
 def _order(order: Order) -> str:

@@ -103,6 +103,9 @@ def records_of(frame: pd.DataFrame, scale: int = 1) -> Predictions:
     frame["claim"] = _whole(frame, "claim")
     by = ["task", "method"]
     if "seed" in frame:
+        seeded = frame["seed"].notna().groupby(frame["method"]).transform("any")
+        _refuse(frame, "seed", frame["seed"].isna() & seeded, "is empty, and other rows of the method have one")
+        frame["seed"] = frame["seed"].where(seeded, 0)
         frame["seed"] = _whole(frame, "seed")
         by.append("seed")
     if "example" not in frame:
