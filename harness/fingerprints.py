@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from conrad_bench.methods.base import Method
     from conrad_bench.plan import Plan
-    from conrad_bench.tasks.base import Loaded, Task
+    from conrad_bench.tasks.base import Loaded, Scorer, Task
 
 Parts = dict[str, str]
 """A digest by the name of what it is about."""
@@ -59,7 +59,8 @@ def _image(path: str) -> str:
 def fit_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loaded], out: Path) -> Parts:
     """Return what the artifact of a method on a task is made from."""
     method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
-    parts = _common(plan, method, task)
+    taught = task.model_copy(update={"scorer": task.fit_scorer or task.scorer, "fit_scorer": None})
+    parts = _common(plan, method, taught, plan.teachers[task_name])
     parts["training examples"] = examples_digest([*loaded.split("train"), *loaded.split("validate")])
     inner = learner_name(name)
     if isinstance(method, Recalibrated) and method.method.learns():
@@ -70,7 +71,9 @@ def fit_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loaded],
 def record_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loaded], out: Path) -> Parts:
     """Return what the records of a method on a task are made from."""
     method, task = plan.methods[name], plan.tasks[task_name]
-    parts = _common(plan, method, task)
+    parts = _common(plan, method, task, plan.scorers[task_name])
+    if task.fit_scorer is not None:
+        parts["scorer that the method sees"] = _judging(plan, plan.teachers[task_name])
     parts["test examples"] = examples_digest(data[task_name].split("test"))
     if task_name in plan.qualities:
         parts["quality scorer"] = _judging(plan, plan.qualities[task_name])
@@ -79,14 +82,17 @@ def record_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loade
     return parts
 
 
-def _common(plan: Plan, method: Method, task: Task) -> Parts:
+def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:
     learns = learner(method)
+    options = task.model_dump(mode="json")
+    if options["fit_scorer"] is None:
+        del options["fit_scorer"]  # what was made before there was this option stays as it is
     return {
         "options of the method": _digest(method.model_dump(mode="json", exclude={**_UNSAID, "method": _UNSAID})),
         "code of the method": code_digest(type(learns)),
-        "options of the task": _digest(task.model_dump(mode="json")),
+        "options of the task": _digest(options),
         "code of the task": code_digest(type(task)),
-        "scorer": _judging(plan, plan.scorers[task.name]),
+        "scorer": _judging(plan, scorer),
         **{f"model ({name})": _digest(value) for name, value in plan.engine.identity().items()},
         "code of the engine": code_digest(type(plan.engine)),
     }

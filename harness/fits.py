@@ -94,7 +94,8 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     write_text(begun, json.dumps(parts, indent=1, sort_keys=True) + "\n")
     train, validation = loaded.split("train"), loaded.split("validate")
     met = replace(model, unreadable={})
-    learn(plan, method, task, train, validation, met, make_judge(plan, task, met), out, folder)
+    judge = make_judge(plan, plan.teachers[task_name], task, met)
+    learn(plan, method, task, train, validation, met, judge, out, folder)
     model.unreadable.update(met.unreadable)
     check_weights(folder)
     content = {

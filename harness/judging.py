@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from conrad_bench.tasks.base import Scorer, Task
 
 
-def make_judge(plan: Plan, task: Task, model: Model) -> Judge:
-    """Return the function that judges claims by the task's scorer."""
-    scorer = plan.scorers[task.name]
+def make_judge(plan: Plan, scorer: Scorer, task: Task, model: Model) -> Judge:
+    """Return the function that judges the claims of a task by a scorer of the plan."""
 
     def judge(examples: Sequence[Example], claims: Sequence[Sequence[Claim]]) -> list[list[Score]]:
         pairs = [(e, c) for e, found in zip(examples, claims, strict=True) for c in found]

@@ -119,6 +119,7 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
         quality={
             name: (plan.qualities[name].name, plan.qualities[name].label) for name in tasks if tasks[name].quality
         },
+        fitted_by=_fitted_by(plan),
         granularities={name: task.granularity for name, task in tasks.items()},
         methods={row_name(name, plan.config): _said(plan, name, method) for name, method in plan.methods.items()},
         seeds={name: found for name in plan.methods if (found := seed_of(name, plan.config))},
@@ -189,6 +190,7 @@ def _said(plan: Plan, name: str, method: Method) -> str:
 def _variants(plan: Plan) -> dict[str, str]:
     """Return what sets the run's variants of tasks and scorers apart."""
     named: list[Task | Scorer] = [*plan.tasks.values(), *plan.scorers.values(), *plan.qualities.values()]
+    named += plan.teachers.values()
     return {each.name: _set_apart(plan, each) for each in named if plugin_name(each.name) != each.name}
 
 
@@ -197,6 +199,14 @@ def _set_apart(plan: Plan, variant: Method | Task | Scorer, defaults: Mapping[st
     plugin = plugin_name(variant.name)
     own = plan.config.options.get(variant.name, {})
     return set_apart(variant, own, {**(defaults or {}), **plan.config.section(plugin)}) or f"set as {plugin}"
+
+
+def _fitted_by(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Return name and label of the scorer by which methods learned or compared samples, for tasks judged by another."""
+    if not any(method.learns() or chance_seed(method) is not None for method in plan.methods.values()):
+        return {}
+    found = {name: plan.teachers.get(plan.tasks[name].fit_on or name) for name in plan.config.tasks}
+    return {name: (by.name, by.label) for name, by in found.items() if by is not None and by != plan.scorers[name]}
 
 
 def manifest(
@@ -210,6 +220,7 @@ def manifest(
     """Return the content of manifest.json; `sums` are the SHA-256 of the result files."""
     from conrad_bench.version import __version__
 
+    fitted = {task: scorer for task, (scorer, _) in _fitted_by(plan).items()}
     return {
         "format": 1,
         "version": __version__,
@@ -228,6 +239,7 @@ def manifest(
             for name, loaded in data.items()
         },
         "seed": plan.config.seed,
+        **({"fitted_by": fitted} if fitted else {}),
         "rollouts": rollouts,
         "files": sums,
         "seconds": {stage: round(seconds, 3) for stage, seconds in reporter.times.items()},

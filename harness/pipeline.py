@@ -68,7 +68,7 @@ def run(
             _refuse_unreadable(images)
         stale = [] if keep_stale else find_stale(plan, data, out)
         return {**preview(plan, out, reporter, data, stale), "images": images}
-    return _carry_out(plan, out, reporter, cluster, keep_stale, strict)
+    return carry_out(plan, out, reporter, cluster, keep_stale, strict)
 
 
 def _refuse_unreadable(images: dict[str, Any]) -> None:
@@ -122,9 +122,10 @@ def check_config(out: Path, plan: Plan) -> list[str]:
     return differences(before, plan.config)
 
 
-def _carry_out(
+def carry_out(
     plan: Plan, out: Path, reporter: Reporter, cluster: Cluster | None, keep_stale: bool, strict: bool
 ) -> dict[str, Any]:
+    """Carry out a plan in a folder that `check_folder` allows; arguments, result and errors as those of `run`."""
     from conrad_bench.fingerprints import examples_digest
     from conrad_bench.leaderboards.board.build import FORMAT
     from conrad_bench.leaderboards.pages.outputs import write_leaderboard
@@ -246,7 +247,8 @@ def _evaluate(
     from conrad_bench.rollouts.spending import Spending
 
     method, task = plan.methods[name], plan.tasks[task_name]
-    judge = make_judge(plan, task, model)
+    judge = make_judge(plan, plan.scorers[task_name], task, model)
+    teacher = make_judge(plan, plan.teachers[task_name], task, model)
     test = data[task_name].split("test")
     artifact = None
     if method.learns():
@@ -255,7 +257,7 @@ def _evaluate(
             raise unfit[learner_name(name), fit_on]
         artifact = fit(plan, name, fit_on, data, model, out)
     spending = Spending()
-    found = estimated(method, task, test, replace(model, spending=spending), judge, artifact)
+    found = estimated(method, task, test, replace(model, spending=spending), teacher, artifact)
     estimates = found.estimates
     if found.failed:
         lines = [f"{id}: {problem}" for id, problem in found.failed.items()]

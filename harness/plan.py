@@ -56,6 +56,8 @@ class Plan:
     """The scorer of each task, by the task's name."""
     qualities: dict[str, Scorer]
     """The scorer of whole responses, for the tasks that have one."""
+    teachers: dict[str, Scorer]
+    """The scorer of each task by which methods learn and compare samples: the task's own unless `fit_scorer` is set."""
     judges: dict[str, Engine]
     """The engine of each scorer that asks a model, by the scorer's name."""
     roots: dict[str, Path | None]
@@ -126,8 +128,12 @@ def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | 
     methods = {name: make_method(name, config, registry) for name in config.methods}
     scorers = {name: make_scorer(task.scorer, config, registry) for name, task in tasks.items()}
     qualities = {name: make_scorer(task.quality, config, registry) for name, task in tasks.items() if task.quality}
+    teachers = {
+        name: make_scorer(task.fit_scorer, config, registry) if task.fit_scorer else scorers[name]
+        for name, task in tasks.items()
+    }
     judges: dict[str, Engine] = {}
-    for scorer in (*scorers.values(), *qualities.values()):
+    for scorer in (*scorers.values(), *qualities.values(), *teachers.values()):
         wanted = scorer.judge()
         if wanted is not None:
             judge = registry.create("engines", *wanted)
@@ -135,14 +141,14 @@ def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | 
             judges[scorer.name] = next((known for known in judges.values() if known == judge), judge)
     folder = embedded_model() if model == PHANTOM_MODEL else model
     engine = registry.create("engines", config.engine, {"model": folder, **config.section(config.engine)})
-    problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities)]
+    problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities, teachers)]
     if problems:
         raise PlanError("this run cannot work as planned:\n" + "\n".join(f"  - {problem}" for problem in problems))
     for each in (engine, *judges.values()):
         if _is_path(each.model):
             each.identity()  # raises ModelError now rather than after the data were read
     metrics = make_metrics(config, registry)
-    return Plan(config, engine, methods, tasks, scorers, qualities, judges, roots, metrics)
+    return Plan(config, engine, methods, tasks, scorers, qualities, teachers, judges, roots, metrics)
 
 
 def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str, Loaded]:
@@ -255,13 +261,17 @@ def _mismatches(
 
 
 def _misjudged(
-    tasks: Mapping[str, Task], scorers: Mapping[str, Scorer], qualities: Mapping[str, Scorer]
+    tasks: Mapping[str, Task],
+    scorers: Mapping[str, Scorer],
+    qualities: Mapping[str, Scorer],
+    teachers: Mapping[str, Scorer],
 ) -> Iterable[str]:
     """Say which scorers cannot judge claims of their task's granularity."""
     for name, task in tasks.items():
-        if task.granularity not in scorers[name].granularities:
-            can = ", ".join(sorted(scorers[name].granularities))
-            yield f"scorer {task.scorer!r} judges claims at {can} level, task {name!r} has {task.granularity} level"
+        for scorer in {id(each): each for each in (scorers[name], teachers[name])}.values():
+            if task.granularity not in scorer.granularities:
+                can = ", ".join(sorted(scorer.granularities))
+                yield f"scorer {scorer.name!r} judges claims at {can} level, task {name!r} has {task.granularity} level"
         if name in qualities and "report" not in qualities[name].granularities:
             yield f"scorer {task.quality!r} cannot judge whole reports; choose another {name}.quality"
 
@@ -305,7 +315,8 @@ def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded]
         raise DataError(
             f"task {name!r}: attribute columns must not be named {', '.join(taken)}; records use these names"
         )
-    for scorer in (plan.scorers[name], *([plan.qualities[name]] if name in plan.qualities else [])):
+    judging = filter(None, (plan.scorers[name], plan.qualities.get(name), plan.teachers[name]))
+    for scorer in {id(each): each for each in judging}.values():
         scorer.check(test[:limit])
     return Loaded(examples=examples, left_out=loaded.left_out)
 

@@ -40,7 +40,7 @@ from conrad_bench.variants import learner_name
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
     from conrad_bench.registry import Registry
-    from conrad_bench.tasks.base import Loaded, Task
+    from conrad_bench.tasks.base import Loaded, Scorer, Task
 
 
 def rehearse(
@@ -182,14 +182,15 @@ class _Stage:
         factor = len(everyone) / len(test)
         with self._playing("estimate", task.name, name, factor) as played:
             self._load(self.plan.engine, "")
-            found = estimated(method, task, test, self.model, self._judge(task), artifact)
+            teacher = self._judge(task, self.plan.teachers[task.name])
+            found = estimated(method, task, test, self.model, teacher, artifact)
             if found.failed:
                 raise PluginError(f"method {name!r} failed on an example: {next(iter(found.failed.values()))}")
             estimates = found.estimates
         if played.failed:
             return
         with self._playing("score", task.name, name, factor):
-            scores = self._judge(task)(test, [estimate.claims for estimate in estimates])
+            scores = self._judge(task, self.plan.scorers[task.name])(test, [estimate.claims for estimate in estimates])
             qualities = [{}] * len(test) if self._is_blind(task) else self._qualities(task, test, estimates)
             self._record(name, task, test, estimates, scores, qualities, factor)
 
@@ -216,7 +217,7 @@ class _Stage:
             # Where more examples do not make more steps, they make longer ones: the epochs of a probe.
             played.steps_factor, played.step_factor = learned, asked if learned == 1 else 1.0
             self._load(self.plan.engine, "")
-            judge = self._judge(task)
+            judge = self._judge(task, self.plan.teachers[task.name])
             learn(self.plan, method, task, few, validation, self.model, judge, self.folder, folder)
         self._fits[name, task_name] = None if played.failed else folder
         return self._fits[name, task_name]
@@ -232,13 +233,12 @@ class _Stage:
 
         return sizes.start + bisect.bisect_left(sizes, wanted, key=learned)
 
-    def _judge(self, task: Task) -> Judge:
-        """Return the run's judge; where it fails, scores that stand in, so that what needs some is played all the same.
+    def _judge(self, task: Task, scorer: Scorer) -> Judge:
+        """Return a scorer's judge; where it fails, scores stand in, so that what needs some is played all the same.
 
         The failure is noted once, where it happens.
         """
-        scorer = self.plan.scorers[task.name]
-        real = make_judge(self.plan, task, self.model)
+        real = make_judge(self.plan, scorer, task, self.model)
 
         def judge(examples: Sequence[Example], claims: Sequence[Sequence[Claim]]) -> list[list[Score]]:
             if not self._is_blind(task):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from conrad_bench.tasks.base import Task
 
-NAMING = ("scorer", "quality", "fit_on")
+NAMING = ("scorer", "quality", "fit_on", "fit_scorer")
 """The options of a task whose values are names of scorers or tasks."""
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")

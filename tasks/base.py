@@ -75,6 +75,10 @@ class Task(BaseModel):
     """Name of the task whose examples methods are fitted on; None: this task's own. With another task's, this task is
     out of distribution and zero-shot."""
 
+    fit_scorer: str | None = None
+    """Name of the scorer by which methods learn and compare samples; None: `scorer`. Another one where `conrad-bench
+    score` judged the claims anew."""
+
     limit: int | None = Field(default=None, ge=1)
     """Number of test examples, in place of the run's: a report has several sentences, a question one answer."""
 

@@ -1,5 +1,5 @@
-"""The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `leaderboard`,
-`publish`, `verify`, `site`, `ratings`, `view`, `doctor`, `data`.
+"""The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `score`,
+`leaderboard`, `publish`, `verify`, `site`, `ratings`, `view`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -24,6 +24,7 @@ from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.rehearse import rehearse
 from conrad_bench.cli.run import run
+from conrad_bench.cli.score import score
 from conrad_bench.cli.view import view
 from conrad_bench.errors import ConfigError, ConradBenchError
 from conrad_bench.version import __version__
@@ -43,6 +44,7 @@ app.command()(describe)
 app.command()(new)
 app.command()(check)
 app.command()(evaluate)
+app.command()(score)
 app.command()(leaderboard)
 app.command()(publish)
 app.command()(verify)

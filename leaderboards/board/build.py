@@ -83,6 +83,8 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
             "granularity": granularity,
             "left_out": context.left_out.get(task, {}),
         }
+        if task in context.fitted_by:
+            tasks[task]["fitted_by"] = dict(zip(("scorer", "label"), context.fitted_by[task], strict=True))
         found, about = task_rows(task, frames, context)
         tasks[task] |= about
         rows += found
@@ -92,7 +94,7 @@ def build(records: Mapping[tuple[str, str], pd.DataFrame], context: BoardContext
     board = {
         "format": FORMAT,
         "title": f"Confidence of {context.model} on {data}",
-        **context.model_dump(exclude={"scorers", "quality", "granularities", "left_out", "metrics"}),
+        **context.model_dump(exclude={"scorers", "quality", "fitted_by", "granularities", "left_out", "metrics"}),
         "data": data,
         # A list, since its order is that of the tables' columns.
         "metrics": [
@@ -160,6 +162,11 @@ def context_of(board: Mapping[str, Any]) -> BoardContext:
             name: (task["quality"]["scorer"], task["quality"]["label"])
             for name, task in tasks.items()
             if task["quality"]
+        },
+        fitted_by={
+            name: (task["fitted_by"]["scorer"], task["fitted_by"]["label"])
+            for name, task in tasks.items()
+            if task.get("fitted_by")
         },
         granularities={name: task["granularity"] for name, task in tasks.items()},
         left_out={name: task["left_out"] for name, task in tasks.items()},

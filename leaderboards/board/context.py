@@ -28,6 +28,8 @@ class BoardContext(BaseModel):
     """For each task: the scorer's name and its column label."""
     quality: dict[str, tuple[str, str]] = {}
     """For each task with a scorer of whole responses: that scorer's name and its column label."""
+    fitted_by: dict[str, tuple[str, str]] = {}
+    """For each task whose methods learned, or compared samples, by another scorer: that scorer's name and label."""
     granularities: dict[str, Granularity] = {}
     """For each task: what its claims are; "report" where it says nothing."""
     methods: dict[str, str]

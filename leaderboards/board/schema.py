@@ -46,8 +46,8 @@ class MetricInfo(_Part):
     options: dict[str, Any] = {}
 
 
-class Quality(_Part):
-    """The scorer of whole responses."""
+class OtherScorer(_Part):
+    """A scorer beside that of the claims: of whole responses, or the one by which methods learned."""
 
     scorer: str
     label: str
@@ -85,7 +85,9 @@ class TaskInfo(_Part):
 
     scorer: str
     label: str
-    quality: Quality | None
+    quality: OtherScorer | None
+    fitted_by: OtherScorer | None = None
+    """By which methods learned, or compared samples, where it is another scorer than that of the table."""
     granularity: Literal["report", "sentence", "answer"]
     left_out: dict[str, int]
     n_clusters: int

@@ -36,7 +36,7 @@ from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
 from conrad_bench.variants import learner_name, plugin_name
 
-_BY_NAME = ("scorers", "quality", "granularities", "methods", "variants", "seeds", "left_out")
+_BY_NAME = ("scorers", "quality", "fitted_by", "granularities", "methods", "variants", "seeds", "left_out")
 """What a context says of each method or task."""
 
 
@@ -67,6 +67,8 @@ def about(folder: Path, said: BoardContext, records: Records) -> About:
     if not (is_version(said.version) and (said.commit == "" or is_commit(said.commit))):
         problems.append("leaderboard.json: version or commit is none")
     context, notes = what_to_say(folder, said)
+    if manifest.get("fitted_by", {}) != {task: scorer for task, (scorer, _) in context.fitted_by.items()}:
+        problems.append("manifest.json, fitted_by: not the scorers by which methods learned, as config.yaml has them")
     return About(context, problems, notes)
 
 

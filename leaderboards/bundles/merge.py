@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_OF_TASKS = ("scorers", "quality", "granularities", "left_out")
+_OF_TASKS = ("scorers", "quality", "fitted_by", "granularities", "left_out")
 """What a context says of each task."""
 
 
@@ -317,6 +317,10 @@ def _scorer_problems(runs: Sequence[Finished]) -> list[str]:
             for run in runs
             if task in run.context.scorers
         }
+        having = [run.context for run in runs if task in run.context.scorers]
+        fitted = {context.fitted_by.get(task, context.scorers[task])[0] for context in having}
+        if len(scorers) == 1 and len(fitted) > 1:
+            problems.append(f"task {task!r}: methods learned by different scorers ({', '.join(sorted(fitted))})")
         if len(scorers) > 1:
             said = " and ".join(sorted(f"{scorer} (quality: {quality})" for scorer, quality in scorers))
             problems.append(f"task {task!r} was judged by different scorers: {said}; their numbers do not compare")

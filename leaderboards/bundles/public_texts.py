@@ -51,7 +51,7 @@ class PublicTexts:
 
     def __init__(self, context: BoardContext) -> None:
         self._registry = Registry()
-        judging = (*context.scorers.values(), *context.quality.values())
+        judging = (*context.scorers.values(), *context.quality.values(), *context.fitted_by.values())
         names = (*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging))
         names += (*context.seeds, *map(learner_name, context.seeds))
         self._names = {*names, *(name for kind in KINDS for name in self._registry.names(kind)), PHANTOM_MODEL}
@@ -107,6 +107,7 @@ class PublicTexts:
                 },
                 "scorers": {task: self._label(*scorer) for task, scorer in context.scorers.items()},
                 "quality": {task: self._label(*scorer) for task, scorer in context.quality.items()},
+                "fitted_by": {task: self._label(*scorer) for task, scorer in context.fitted_by.items()},
                 "left_out": {task: self.reasons(task, counted) for task, counted in context.left_out.items()},
                 "notes": [LEFT_OUT if _PRIVATE.search(note) else note for note in context.notes],
             }
@@ -169,6 +170,7 @@ def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str
     return {
         **{key: manifest[key] for key in ("format",) if isinstance(manifest.get(key), int)},
         **_of_a_run(manifest),
+        **({"fitted_by": texts.value(manifest["fitted_by"])} if "fitted_by" in manifest else {}),
         "model": identity,
         "methods": {name: texts.options(options) for name, options in manifest.get("methods", {}).items()},
         "data": {

@@ -48,6 +48,7 @@ def _about(board: dict[str, Any], task: str) -> str:
     said = f"Correctness is {about['label']} (scorer {about['scorer']})"
     said += f", quality of whole responses {whole['label']} (scorer {whole['scorer']})" if whole else ""
     said += f"; {about['n_clusters']:,} clusters (patients; images in questions)."
+    said += f" {note}" if (note := wording.fitted_note(about)) else ""
     if variants := wording.variants_of(board, task):
         said += f" Variants: {'; '.join(f'{name}: {text}' for name, text in variants.items())}."
     if about["left_out"]:

@@ -20,6 +20,7 @@ from conrad_bench.leaderboards.pages.wording import (
     counts,
     estimate_text,
     few_notes,
+    fitted_note,
     footnotes,
     gap_notes,
     harmless,
@@ -343,6 +344,7 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
         + (f", quality of whole responses {whole['label']} (scorer {code(whole['scorer'])})" if whole else "")
         + f"; the claims come from {unit}."
     )
+    yield from filter(None, [fitted_note(about)])
     variants = variants_of(board, task)
     if variants:
         yield "Variants: " + "; ".join(f"{code(name)}: {said}" for name, said in variants.items()) + "."

@@ -260,9 +260,20 @@ def metric_title(board: dict[str, Any], metric: str) -> str:
 def variants_of(board: dict[str, Any], task: str) -> dict[str, str]:
     """Return in what a task and its scorers differ from those that they are variants of, by name."""
     about = board["tasks"][task]
-    names = (task, about["scorer"], *([about["quality"]["scorer"]] if about["quality"] else []))
+    names = (task, about["scorer"], *(about[key]["scorer"] for key in ("quality", "fitted_by") if about.get(key)))
     said = board.get("variants", {})
     return {name: said[name] for name in names if name in said}
+
+
+def fitted_note(about: Mapping[str, Any]) -> str:
+    """Return by which scorer the methods of a task learned, where the table's is another one; else ""."""
+    by = about.get("fitted_by")
+    if by is None:
+        return ""
+    return (
+        f"Methods that learn were fitted on correctness by {by['label']} (scorer {by['scorer']}), and samples were "
+        "compared by it; the claims were judged anew."
+    )
 
 
 def estimate_text(estimate: dict[str, float | None] | None) -> str:
