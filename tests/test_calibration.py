@@ -21,7 +21,7 @@ from test_metrics import Rows, all_rows, rows_binary, sample
 
 from conrad_bench.leaderboards.inference.bootstrap import Estimates
 from conrad_bench.leaderboards.inference.null_band import null_band
-from conrad_bench.leaderboards.metrics.base import Metric, Sample, by_level, groups
+from conrad_bench.leaderboards.metrics.base import Metric, Sample, by_level, groups, mass_groups
 from conrad_bench.leaderboards.metrics.calibration import (
     ECE,
     Brier,
@@ -34,7 +34,6 @@ from conrad_bench.leaderboards.metrics.calibration import (
     LogScore,
     MaximumError,
     SmoothECE,
-    mass_groups,
 )
 from conrad_bench.leaderboards.metrics.ranking import rank_keys
 

@@ -14,6 +14,8 @@ from test_run import TOY, Toy
 import conrad_bench as cb
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards import functions
+from conrad_bench.leaderboards.metrics import base, calibration, discrimination, selective
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 
 RANDOM = np.random.default_rng(3)
 CONFIDENCE = RANDOM.choice(11, 300) / 10
@@ -25,6 +27,17 @@ def test_examples_in_docstrings_run() -> None:
     found = doctest.testmod(functions, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 3
     assert found.failed == 0
+
+
+def test_each_metric_says_what_it_is_and_its_example_runs() -> None:
+    run = {}
+    for module in (base, calibration, discrimination, selective):
+        for found in doctest.DocTestFinder().find(module):
+            run[found.name.rpartition(".")[2]] = doctest.DocTestRunner().run(found)
+    for cls in map(type, BUILT_IN):
+        missing = [word for word in ("Formula: ", "Domain: ", "Reference: ") if word not in (cls.__doc__ or "")]
+        assert not missing, (cls.__name__, missing)
+        assert (run[cls.__name__].failed, run[cls.__name__].attempted) == (0, 2), cls.__name__
 
 
 @pytest.mark.parametrize("name", functions.METRIC_NAMES)

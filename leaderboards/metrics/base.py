@@ -202,7 +202,16 @@ class Metric(BaseModel):
 
 
 class Correctness(Metric):
-    """Mean correctness: the mean of the task's scorer over claims. In [0, 1], higher is better."""
+    """Mean correctness of the claims, by the task's scorer.
+
+    Formula: mean of y over claims.
+    Domain: correctness in [0, 1]; values in [0, 1], higher is better.
+    Reference: none; what correctness is, the scorer says.
+
+    >>> from conrad_bench.leaderboards.functions import measure
+    >>> round(measure(Correctness(), [0.9, 0.6, 0.8, 0.3], [1, 0, 1, 1]).value, 4)
+    0.75
+    """
 
     name = "correctness"
     summary = "mean correctness of the claims"
@@ -220,7 +229,16 @@ class Correctness(Metric):
 
 
 class Quality(Metric):
-    """Mean over examples of the quality scorer's score of the whole response. In [0, 1], higher is better."""
+    """Mean quality of whole responses, by the task's quality scorer.
+
+    Formula: mean over examples of the score of the whole response, each example once.
+    Domain: scores in [0, 1]; values in [0, 1], higher is better.
+    Reference: ConRad, Table 2 (GREEN).
+
+    >>> from conrad_bench.leaderboards.functions import measure
+    >>> round(measure(Quality(), [0.9, 0.6], [0.5, 0.25]).value, 4)
+    0.375
+    """
 
     name = "quality"
     summary = "mean quality of whole responses"
@@ -265,6 +283,16 @@ def groups(confidence: FloatArray) -> IntArray:
         return np.unique(whole, return_inverse=True)[1].astype(np.int64)
     width = _SCALE // BINS
     return np.maximum(-(-whole // width) - 1, 0)
+
+
+def mass_groups(confidence: FloatArray) -> IntArray:
+    """Return the group of each confidence (n,), from 0 in rising order: its level, or its bin of equal mass."""
+    if by_level(confidence):
+        return groups(confidence)
+    _, level, count = np.unique(levels(confidence), return_inverse=True, return_counts=True)
+    # Twice the middle rank of each level, in whole numbers: bins must not depend on rounding.
+    middle = 2 * np.cumsum(count) - count
+    return (BINS * middle // (2 * len(confidence)))[level].astype(np.int64)
 
 
 def collapse(confidence: FloatArray) -> dict[str, float]:

@@ -7,34 +7,37 @@ resampling.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from pydantic import Field
 
 from conrad_bench.leaderboards.metrics.base import (
-    BINS,
     FloatArray,
-    IntArray,
     Metric,
     OfSums,
     Sample,
     Statistic,
-    by_level,
-    groups,
-    levels,
+    mass_groups,
     mean_of,
     ratio,
     signed_root,
 )
+from conrad_bench.leaderboards.metrics.smoothing import modes, recalibrated, smooth_width, smoother
 
 
 class ECE(Metric):
-    """Expected calibration error: sum over groups of (share of claims) * |mean confidence - mean correctness|.
+    """Expected calibration error: how far groups of claims lie from the correctness that they promise.
 
-    Groups are the distinct confidences where there are at most 21 of them and they repeat (two claims each on average),
-    otherwise 10 equal-width bins closed on the right. In [0, 1], lower is better. It is biased upwards, and its
-    replicates more so: the interval to read is that of `DebiasedECE`.
+    Formula: sum over groups of (share of claims) * |mean confidence - mean correctness|. Groups are the distinct
+    confidences where there are at most 21 of them and they repeat (two claims each on average), otherwise 10
+    equal-width bins closed on the right. It is biased upwards, and its replicates more so: the interval to read is that
+    of `DebiasedECE`.
+    Domain: confidence and correctness in [0, 1]; values in [0, 1], lower is better.
+    Reference: Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning, AAAI.
+
+    >>> from conrad_bench import ece
+    >>> round(ece([0.9, 0.9, 0.4, 0.4], [1, 0, 1, 0]).value, 4)
+    0.25
     """
 
     name = "ece"
@@ -53,9 +56,17 @@ class ECE(Metric):
 
 
 class EqualMassECE(Metric):
-    """ECE over 10 bins of about equally many claims; by distinct confidence where ECE groups so.
+    """ECE over bins of about equally many claims.
 
-    Claims with one confidence are in one bin: the bin of the middle of their ranks. In [0, 1], lower is better.
+    Formula: as ECE, over 10 bins of equal mass; by distinct confidence where ECE groups so. Claims with one confidence
+    are in one bin: the bin of the middle of their ranks.
+    Domain: confidence and correctness in [0, 1]; values in [0, 1], lower is better.
+    Reference: Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for natural language processing
+    models, EMNLP (adaptive bins).
+
+    >>> from conrad_bench import ece_mass
+    >>> round(ece_mass([0.9, 0.8, 0.4, 0.3], [1, 0, 1, 0]).value, 4)
+    0.45
     """
 
     name = "ece_mass"
@@ -75,11 +86,18 @@ class EqualMassECE(Metric):
 class DebiasedECE(Metric):
     """Calibration error without its bias: the signed root of the mean squared gap, less what chance adds to it.
 
-    In each group, the squared gap of mean confidence and mean correctness is too large by the variance s^2 of that gap.
-    With the residual sums R_u (confidence - correctness) and claims n_u of its units, (R^2 - sum R_u^2) / (n^2 - sum
-    n_u^2) is free of it: products of different units alone, whatever the dependence within a unit. (With one claim a
-    unit this is gap^2 - s^2 / n.) Groups of one unit are left out. The mean over claims is 0 on average for calibrated
-    confidences, so it may be negative; shown is the root of its size with its sign. In [-1, 1], lower is better.
+    Formula: sgn(m) sqrt(|m|), m the mean over claims of (R^2 - sum R_u^2) / (n^2 - sum n_u^2), with the residual sums
+    R_u (confidence - correctness) and claims n_u of a group's units, R and n those of the group. In each group, the
+    squared gap of mean confidence and mean correctness is too large by the variance s^2 of that gap; products of
+    different units alone are free of it, whatever the dependence within a unit. (With one claim a unit this is gap^2 -
+    s^2 / n.) Groups of one unit are left out. m is 0 on average for calibrated confidences, so it may be negative.
+    Domain: confidence and correctness in [0, 1]; values in [-1, 1], lower is better.
+    Reference: Kumar, Liang & Ma 2019, Verified uncertainty calibration, NeurIPS (section 5, with units in the place of
+    claims).
+
+    >>> from conrad_bench import ece_debiased
+    >>> round(ece_debiased([0.9] * 10 + [0.4] * 10, [1, 0] * 10).value, 4)
+    0.2392
     """
 
     name = "ece_debiased"
@@ -108,10 +126,16 @@ class DebiasedECE(Metric):
 
 
 class MaximumError(Metric):
-    """Maximum calibration error: the largest |mean confidence - mean correctness| of a group of ECE.
+    """Maximum calibration error: the largest gap of a group of ECE.
 
-    A group of a single claim counts as much as any other, so this is a warning, not a score. In [0, 1], lower is
-    better.
+    Formula: max over groups of |mean confidence - mean correctness|. A group of a single claim counts as much as any
+    other, so this is a warning, not a score.
+    Domain: confidence and correctness in [0, 1]; values in [0, 1], lower is better.
+    Reference: Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning, AAAI.
+
+    >>> from conrad_bench import mce
+    >>> round(mce([0.9, 0.9, 0.4, 0.4], [1, 0, 1, 0]).value, 4)
+    0.4
     """
 
     name = "mce"
@@ -137,8 +161,15 @@ class MaximumError(Metric):
 class SmoothECE(Metric):
     """Smooth ECE: the mean absolute residual (confidence - correctness) after smoothing along the confidence.
 
-    The kernel is a Gaussian reflected at 0 and 1, its width the one at which the error equals the width, found on the
-    sample and fixed under resampling. There are no bins to choose. In [0, 1], lower is better.
+    Formula: integral over t in [0, 1] of |mean over claims of (c - y) K(t, c)|. The kernel K is a Gaussian reflected at
+    0 and 1, its width the one at which the error equals the width, found on the sample and fixed under resampling.
+    There are no bins to choose.
+    Domain: confidence and correctness in [0, 1]; values in [0, 1], lower is better.
+    Reference: Blasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing, ICLR.
+
+    >>> from conrad_bench import smece
+    >>> round(smece([0.9, 0.9, 0.4, 0.4], [1, 0, 1, 0]).value, 4)
+    0.2072
     """
 
     name = "smece"
@@ -152,17 +183,26 @@ class SmoothECE(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """Sums by unit of residuals times cosines, in which smoothing is a product."""
         x, residual = sample.stated(), sample.stated() - sample.correctness
-        width = _smooth_width(x, residual)
+        width = smooth_width(x, residual)
         # Reflected Gaussian smoothing multiplies the k-th cosine of a function on [0, 1] by exp(-(pi k width)^2 / 2).
-        terms = np.empty((sample.units, _modes(width)))
-        for k in range(_modes(width)):
+        terms = np.empty((sample.units, modes(width)))
+        for k in range(modes(width)):
             terms[:, k] = np.bincount(sample.unit, residual * np.cos(math.pi * k * x), sample.units)
-        smooth = _smoother(width)
+        smooth = smoother(width)
         return lambda weights: ratio(np.abs(weights @ terms @ smooth).mean(axis=1), weights @ sample.counts)
 
 
 class Brier(Metric):
-    """Brier score: mean squared difference between confidence and correctness. In [0, 1], lower is better; proper."""
+    """Brier score: mean squared difference between confidence and correctness. Proper.
+
+    Formula: mean of (c - y)^2 over claims with confidence c and correctness y.
+    Domain: confidence and correctness in [0, 1]; values in [0, 1], lower is better.
+    Reference: Brier 1950, Verification of forecasts expressed in terms of probability, Monthly Weather Review 78.
+
+    >>> from conrad_bench import brier
+    >>> round(brier([0.9, 0.6, 0.8], [1, 0, 1]).value, 4)
+    0.1367
+    """
 
     name = "brier"
     summary = "mean squared difference between confidence and correctness"
@@ -179,10 +219,17 @@ class Brier(Metric):
 
 
 class Skill(Metric):
-    """Brier skill score: 1 - Brier / UNC, what a method gains over always stating the mean correctness of its claims.
+    """Brier skill score: what a method gains over always stating the mean correctness of its claims.
 
-    1 is perfect, 0 is no better than that constant, below 0 is worse; undefined where all claims are equally correct.
-    In (-inf, 1], higher is better.
+    Formula: 1 - Brier / UNC, UNC the variance of correctness. 1 is perfect, 0 is no better than that constant, below 0
+    is worse.
+    Domain: confidence and correctness in [0, 1], not all claims equally correct; values in (-inf, 1], higher is better.
+    Reference: Murphy 1973, Hedging and skill scores for probability forecasts, Journal of Applied Meteorology 12 (here
+    against the sample's own mean).
+
+    >>> from conrad_bench import skill
+    >>> round(skill([0.9, 0.2, 0.8, 0.4], [1, 0, 1, 0]).value, 4)
+    0.75
     """
 
     name = "skill"
@@ -210,10 +257,17 @@ class Skill(Metric):
 
 
 class BrierMiscalibration(Metric):
-    """MCB: what the Brier score loses by miscalibration, its value less that of the isotonically recalibrated claims.
+    """MCB: what the Brier score loses by miscalibration.
 
-    Brier = MCB - DSC + UNC. In [0, 1], lower is better. No interval: a replicate's repeated claims let the isotonic fit
-    follow them, so that replicates lie above the value.
+    Formula: Brier less the Brier score of the claims after isotonic regression; Brier = MCB - DSC + UNC. No interval: a
+    replicate's repeated claims let the isotonic fit follow them, so that replicates lie above the value.
+    Domain: confidence and correctness in [0, 1]; values in [0, 1], lower is better.
+    Reference: Dimitriadis, Gneiting & Jordan 2021, Stable reliability diagrams for probabilistic classifiers, PNAS 118
+    (CORP).
+
+    >>> from conrad_bench import brier_mcb
+    >>> round(brier_mcb([0.9, 0.2, 0.8, 0.4], [1, 0, 0, 1]).value, 4)
+    0.1375
     """
 
     name = "brier_mcb"
@@ -227,13 +281,20 @@ class BrierMiscalibration(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """One isotonic fit for each replicate."""
         score = Brier().statistic(sample)
-        return lambda weights: np.maximum(score(weights) - _recalibrated(sample, weights), 0.0)
+        return lambda weights: np.maximum(score(weights) - recalibrated(sample, weights), 0.0)
 
 
 class BrierDiscrimination(Metric):
-    """DSC: what the Brier score gains by discrimination, UNC less the score of the isotonically recalibrated claims.
+    """DSC: what the Brier score gains by discrimination.
 
-    In [0, 0.25], higher is better. No interval, for the reason given at MCB.
+    Formula: UNC less the Brier score of the claims after isotonic regression. No interval, for the reason given at MCB.
+    Domain: confidence and correctness in [0, 1]; values in [0, 0.25], higher is better.
+    Reference: Dimitriadis, Gneiting & Jordan 2021, Stable reliability diagrams for probabilistic classifiers, PNAS 118
+    (CORP).
+
+    >>> from conrad_bench import brier_dsc
+    >>> round(brier_dsc([0.9, 0.2, 0.8, 0.4], [1, 0, 0, 1]).value, 4)
+    0.125
     """
 
     name = "brier_dsc"
@@ -247,13 +308,21 @@ class BrierDiscrimination(Metric):
     def statistic(self, sample: Sample) -> Statistic:
         """One isotonic fit for each replicate."""
         spread = BrierUncertainty().statistic(sample)
-        return lambda weights: np.maximum(spread(weights) - _recalibrated(sample, weights), 0.0)
+        return lambda weights: np.maximum(spread(weights) - recalibrated(sample, weights), 0.0)
 
 
 class BrierUncertainty(Metric):
     """UNC: the variance of correctness, the Brier score of stating the mean correctness always.
 
-    In [0, 0.25]. It belongs to the answers, not to the confidences; lower means that they differ less.
+    Formula: mean of (y - mean y)^2 over claims. It belongs to the answers, not to the confidences; lower means that
+    they differ less.
+    Domain: correctness in [0, 1]; values in [0, 0.25].
+    Reference: Dimitriadis, Gneiting & Jordan 2021, Stable reliability diagrams for probabilistic classifiers, PNAS 118
+    (CORP).
+
+    >>> from conrad_bench.leaderboards.functions import measure
+    >>> round(measure(BrierUncertainty(), [0.9, 0.2, 0.8, 0.4], [1, 0, 1, 1]).value, 4)
+    0.1875
     """
 
     name = "brier_unc"
@@ -277,9 +346,17 @@ class BrierUncertainty(Metric):
 
 
 class LogScore(Metric):
-    """Log score: mean of -(y ln c + (1 - y) ln(1 - c)), soft-label cross-entropy in nats; lower is better; proper.
+    """Log score: soft-label cross-entropy in nats. Proper.
 
-    Confidences c are first clipped to [clip, 1 - clip], as in ConRad's reward: a stated 0 or 1 is not infinitely wrong.
+    Formula: mean of -(y ln c + (1 - y) ln(1 - c)) over claims. Confidences c are first clipped to [clip, 1 - clip], as
+    in ConRad's reward: a stated 0 or 1 is not infinitely wrong.
+    Domain: confidence and correctness in [0, 1]; values in [0, inf), lower is better.
+    Reference: Good 1952, Rational decisions, Journal of the Royal Statistical Society B 14; clipped as in ConRad,
+    equation 2.
+
+    >>> from conrad_bench import log_score
+    >>> round(log_score([0.9, 0.2, 1.0], [1, 0, 1]).value, 4)
+    0.1129
     """
 
     name = "log_score"
@@ -299,7 +376,16 @@ class LogScore(Metric):
 
 
 class InTheLarge(Metric):
-    """Calibration in the large: mean confidence minus mean correctness, above 0 for overconfidence. In [-1, 1]."""
+    """Calibration in the large: whether confidences are too high or too low on the whole.
+
+    Formula: mean confidence - mean correctness; above 0 for overconfidence.
+    Domain: confidence and correctness in [0, 1]; values in [-1, 1], 0 is best.
+    Reference: Van Calster et al. 2019, Calibration: the Achilles heel of predictive analytics, BMC Medicine 17.
+
+    >>> from conrad_bench import in_the_large
+    >>> round(in_the_large([0.9, 0.6, 0.8], [1, 0, 1]).value, 4)
+    0.1
+    """
 
     name = "in_the_large"
     summary = "mean confidence minus mean correctness; above 0: overconfident"
@@ -313,79 +399,7 @@ class InTheLarge(Metric):
         return mean_of(sample, sample.stated() - sample.correctness)
 
 
-def mass_groups(confidence: FloatArray) -> IntArray:
-    """Return the group of each confidence (n,), from 0 in rising order: its level, or its bin of equal mass."""
-    if by_level(confidence):
-        return groups(confidence)
-    _, level, count = np.unique(levels(confidence), return_inverse=True, return_counts=True)
-    # Twice the middle rank of each level, in whole numbers: bins must not depend on rounding.
-    middle = 2 * np.cumsum(count) - count
-    return (BINS * middle // (2 * len(confidence)))[level].astype(np.int64)
-
-
 def _grouped_error(sample: Sample, residuals: FloatArray) -> Statistic:
     # The share times the difference of means is the summed residual over n.
     terms = np.column_stack([residuals, sample.counts])
     return OfSums(terms, lambda sums: ratio(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1]))
-
-
-def _recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:
-    """Return the Brier score (replicates,) after isotonic regression of correctness on confidence."""
-    from scipy.optimize import isotonic_regression
-
-    squares = weights @ sample.totals(sample.correctness**2)[:, 0]
-    scores = np.full(len(weights), np.nan)
-    claims, corrects = sample.ranking.sums(weights)
-    for i in range(len(weights)):
-        count, correct = claims[:, i], corrects[:, i]
-        there = count > 0
-        if there.any():
-            means = correct[there] / count[there]
-            fit = isotonic_regression(means, weights=count[there], increasing=False).x
-            # Pooled means: the squared error is the sum of squares less that of the fit.
-            scores[i] = (squares[i] - np.sum(count[there] * fit**2)) / count.sum()
-    return np.asarray(np.maximum(scores, 0.0))
-
-
-_SMALLEST_WIDTH = 0.001
-_GRID = 4096
-
-
-def _modes(width: float) -> int:
-    """Return how many cosines a width leaves above a millionth."""
-    return 1 + math.ceil(math.sqrt(2 * math.log(1e6)) / (math.pi * width))
-
-
-@lru_cache(maxsize=16)
-def _smoother(width: float) -> FloatArray:
-    """Return the matrix (modes, points) from sums of cosines to the smoothed function at points of [0, 1]."""
-    modes = _modes(width)
-    points = (np.arange(max(200, math.ceil(4 / width))) + 0.5) / max(200, math.ceil(4 / width))
-    k = np.arange(modes)
-    damping = np.exp(-((math.pi * k * width) ** 2) / 2) * np.where(k > 0, 2.0, 1.0)
-    return np.asarray(damping[:, None] * np.cos(math.pi * k[:, None] * points))
-
-
-def _smooth_width(x: FloatArray, residual: FloatArray) -> float:
-    """Return the smallest multiple of 2**-10, from 0.001 on, whose smoothed error is no larger than itself."""
-    # Claims are shared out between the two nearest points of a fine grid: the search needs no more.
-    place = x * _GRID
-    cell = np.minimum(place.astype(np.int64), _GRID - 1)
-    share = place - cell
-    grid = np.bincount(cell, residual * (1 - share), _GRID + 1) + np.bincount(cell + 1, residual * share, _GRID + 1)
-    at = math.pi * np.arange(_GRID + 1) / _GRID
-    known: list[float] = []
-
-    def below(width: float) -> bool:
-        if width < _SMALLEST_WIDTH:
-            return False
-        while len(known) < _modes(width):
-            known.append(float(grid @ np.cos(len(known) * at)))
-        sums = np.array(known[: _modes(width)])
-        return width >= float(np.abs(sums @ _smoother(width)).mean()) / max(len(x), 1)
-
-    low, high = 0.0, 1.0
-    for _ in range(10):
-        middle = (low + high) / 2
-        low, high = (low, middle) if below(middle) else (middle, high)
-    return high

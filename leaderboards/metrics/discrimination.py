@@ -20,9 +20,16 @@ from conrad_bench.leaderboards.metrics.ranking import Levels, Ranking, by_unit, 
 
 
 class Pearson(Metric):
-    """Pearson correlation of confidence and correctness; undefined where either is constant.
+    """Pearson correlation of confidence and correctness.
 
-    In [-1, 1], higher is better.
+    Formula: cov(c, y) / (sd(c) sd(y)) over claims.
+    Domain: confidence and correctness in [0, 1], neither constant; values in [-1, 1], higher is better.
+    Reference: Pearson 1895, Note on regression and inheritance in the case of two parents, Proceedings of the Royal
+    Society of London 58; ConRad, Table 1 (Correlation).
+
+    >>> from conrad_bench import pearson
+    >>> round(pearson([0.9, 0.2, 0.8, 0.4], [1, 0, 0.5, 0]).value, 4)
+    0.922
     """
 
     name = "pearson"
@@ -51,9 +58,16 @@ class Pearson(Metric):
 
 
 class Spearman(Metric):
-    """Spearman correlation: Pearson's of the ranks, ties at their mean rank; undefined where either is constant.
+    """Spearman correlation: whether the order of confidences is that of correctness.
 
-    In [-1, 1], higher is better. Every replicate is ranked anew.
+    Formula: Pearson's correlation of the ranks, ties at their mean rank. Every replicate is ranked anew.
+    Domain: confidence and correctness in [0, 1], neither constant; values in [-1, 1], higher is better.
+    Reference: Spearman 1904, The proof and measurement of association between two things, American Journal of
+    Psychology 15.
+
+    >>> from conrad_bench import spearman
+    >>> round(spearman([0.9, 0.2, 0.8, 0.4], [1, 0, 0.5, 0]).value, 4)
+    0.9487
     """
 
     name = "spearman"
@@ -86,10 +100,18 @@ class Spearman(Metric):
 
 
 class Kendall(Metric):
-    """Kendall's tau-b: concordant minus discordant pairs of claims, over the geometric mean of the untied ones.
+    """Kendall's tau-b: pairs of claims in the same order by confidence and by correctness.
 
-    Undefined where either is constant. In [-1, 1], higher is better. Its replicates are linear in the weights (the
-    infinitesimal jackknife's), since counting pairs in every replicate takes too long.
+    Formula: (concordant - discordant pairs) / sqrt(pairs that differ in confidence * pairs that differ in correctness).
+    Its replicates are linear in the weights (the infinitesimal jackknife's), since counting pairs in every replicate
+    takes too long.
+    Domain: confidence and correctness in [0, 1], neither constant; values in [-1, 1], higher is better.
+    Reference: Kendall 1945, The treatment of ties in ranking problems, Biometrika 33; linearised as in Efron &
+    Tibshirani 1993, An introduction to the bootstrap, section 21.3.
+
+    >>> from conrad_bench import kendall
+    >>> round(kendall([0.9, 0.2, 0.8, 0.4], [1, 0, 0.5, 0]).value, 4)
+    0.9129
     """
 
     name = "kendall"
@@ -111,10 +133,17 @@ class Kendall(Metric):
 
 
 class SomersD(Metric):
-    """Somers' D: concordant minus discordant pairs of claims, over the pairs that differ in correctness.
+    """Somers' D of confidence given correctness: 2 AUROC - 1 for any correctness.
 
-    For binary correctness this is 2 AUROC - 1. Undefined where correctness is constant. In [-1, 1], higher is better.
-    Linearised replicates as for Kendall's tau-b.
+    Formula: (concordant - discordant pairs of claims) / pairs that differ in correctness. Linearised replicates as for
+    Kendall's tau-b.
+    Domain: confidence and correctness in [0, 1], correctness not constant; values in [-1, 1], higher is better.
+    Reference: Somers 1962, A new asymmetric measure of association for ordinal variables, American Sociological Review
+    27.
+
+    >>> from conrad_bench import somers_d
+    >>> round(somers_d([0.9, 0.2, 0.8, 0.4], [1, 0, 0.5, 0]).value, 4)
+    1.0
     """
 
     name = "somers_d"
@@ -132,9 +161,16 @@ class SomersD(Metric):
 
 
 class AUROC(Metric):
-    """Area under the ROC curve for binary correctness: the chance that a correct claim has the higher confidence.
+    """Area under the ROC curve: the chance that a correct claim has a higher confidence than a wrong one.
 
-    Ties count one half; undefined where one class is absent. In [0, 1], higher is better.
+    Formula: (pairs of a correct and a wrong claim in this order + half of the tied ones) / all such pairs.
+    Domain: confidence in [0, 1], correctness 0 or 1, both there; values in [0, 1], higher is better.
+    Reference: Hanley & McNeil 1982, The meaning and use of the area under a receiver operating characteristic (ROC)
+    curve, Radiology 143; ConRad, Table 2.
+
+    >>> from conrad_bench import auroc
+    >>> round(auroc([0.9, 0.2, 0.8, 0.4], [1, 0, 0, 1]).value, 4)
+    0.75
     """
 
     name = "auroc"
@@ -155,11 +191,16 @@ class AUROC(Metric):
 
 
 class AUPRC(Metric):
-    """Area under the precision-recall curve for binary correctness, as average precision: sum of precision * recall
-    gained, over the distinct confidences as thresholds.
+    """Area under the precision-recall curve, as average precision.
 
-    Undefined where no claim is correct; a confidence without information has the share of correct claims. In [0, 1],
-    higher is better.
+    Formula: sum of precision * recall gained, over the distinct confidences as thresholds. A confidence without
+    information has the share of correct claims.
+    Domain: confidence in [0, 1], correctness 0 or 1, some of it 1; values in [0, 1], higher is better.
+    Reference: Davis & Goadrich 2006, The relationship between precision-recall and ROC curves, ICML.
+
+    >>> from conrad_bench import auprc
+    >>> round(auprc([0.9, 0.2, 0.8, 0.4], [1, 0, 0, 1]).value, 4)
+    0.8333
     """
 
     name = "auprc"
