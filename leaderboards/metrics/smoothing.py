@@ -12,8 +12,6 @@ from conrad_bench.leaderboards.metrics.base import FloatArray, Sample
 
 def recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:
     """Return the Brier score (replicates,) after isotonic regression of correctness on confidence."""
-    from scipy.optimize import isotonic_regression
-
     squares = weights @ sample.totals(sample.correctness**2)[:, 0]
     scores = np.full(len(weights), np.nan)
     claims, corrects = sample.ranking.sums(weights)
@@ -21,11 +19,23 @@ def recalibrated(sample: Sample, weights: FloatArray) -> FloatArray:
         count, correct = claims[:, i], corrects[:, i]
         there = count > 0
         if there.any():
-            means = correct[there] / count[there]
-            fit = isotonic_regression(means, weights=count[there], increasing=False).x
             # Pooled means: the squared error is the sum of squares less that of the fit.
-            scores[i] = (squares[i] - np.sum(count[there] * fit**2)) / count.sum()
+            scores[i] = (squares[i] - _fitted_squares(count[there], correct[there])) / count.sum()
     return np.asarray(np.maximum(scores, 0.0))
+
+
+def _fitted_squares(count: FloatArray, correct: FloatArray) -> float:
+    """Return the sum over claims of their squared isotonic fits, from claims and their summed correctness by level.
+
+    Levels (n,) come in falling order; neighbours whose means rise are pooled (Ayer et al. 1955).
+    """
+    pools: list[tuple[float, float]] = []
+    for claims, right in zip(count.tolist(), correct.tolist(), strict=True):
+        while pools and right * pools[-1][0] >= pools[-1][1] * claims:
+            before = pools.pop()
+            claims, right = claims + before[0], right + before[1]
+        pools.append((claims, right))
+    return math.fsum(right**2 / claims for claims, right in pools)
 
 
 _SMALLEST_WIDTH = 0.001

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from conrad_bench.leaderboards.metrics.base import BINS
 from conrad_bench.text import console
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # After Okabe and Ito's palette, which colour-blind readers can tell apart.
 _BLUE, _SKY, _ORANGE, _GREY = "#0072B2", "#A6D5F2", "#D55E00", "#595959"
+_ONE_LINE = 0.17
+"""Inches of a line of an axes title."""
 _IN_SQUARE: Any = {"ha": "center", "va": "center", "fontsize": 7}
 _STYLE: Any = {
     "svg.hashsalt": "conrad-bench",
@@ -42,13 +44,16 @@ def reliability_diagram(
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-        figure.suptitle(console(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}"), fontsize=11)
+        figure.suptitle(
+            console(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}"), y=0.988, fontsize=11
+        )
         upper.set_title(_numbers(row), fontsize=10)
         _reliability(upper, row)
-        upper.set_ylabel(console(f"mean {board['tasks'][row['task']]['label']}"))
+        upper.set_ylabel(_mean(board, row["task"]))
         _histogram(lower, row)
         lower.set(ylabel="claims", ylim=(0, 1.2 * _largest(row)))
         _legend(figure, [upper])
+        _place(figure, [upper, lower], _ONE_LINE, _largest(row))
 
     return _files(draw, 5.4, 6.4, suffixes)
 
@@ -65,14 +70,18 @@ def before_after(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3.2, 1))
-        figure.suptitle(console(f"{after} against {before} on {task}\n{board['model']}, {board['data']}"), fontsize=11)
+        figure.suptitle(
+            console(f"{after} against {before} on {task}\n{board['model']}, {board['data']}"), y=0.988, fontsize=11
+        )
         for (upper, lower), row, when in zip(axes.T, rows, ("before", "after"), strict=True):
             upper.set_title(console(f"{when}: {row['method']}\n{_numbers(row)}"), fontsize=10)
             _reliability(upper, row)
             _histogram(lower, row)
-        axes[0, 0].set_ylabel(console(f"mean {board['tasks'][task]['label']}"))
-        axes[1, 0].set(ylabel="claims", ylim=(0, 1.2 * max(_largest(row) for row in rows)))
+        axes[0, 0].set_ylabel(_mean(board, task))
+        largest = max(map(_largest, rows))
+        axes[1, 0].set(ylabel="claims", ylim=(0, 1.2 * largest))
         _legend(figure, axes[0])
+        _place(figure, axes[:, 0], 2 * _ONE_LINE, largest)
 
     return _files(draw, 9.4, 6.6, suffixes)
 
@@ -93,7 +102,9 @@ def token_heat_map(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figure.suptitle(console(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}"), fontsize=11)
+        figure.suptitle(
+            console(f"{row['method']} on {row['task']}\n{board['model']}, {board['data']}"), y=0.988, fontsize=11
+        )
         axes.set_title(
             f"stated is likeliest {measures['top']:.0%}, one hump {measures['unimodal']:.0%}, "
             f"rank order {measures['order']:.2f}",
@@ -115,10 +126,16 @@ def token_heat_map(
         axes.tick_params(length=0)
         figure.colorbar(squares, ax=axes, label="mean probability")
 
-    return _files(draw, 6.6, 5.2, suffixes)
+    return _files(draw, 6.6, 5.2, suffixes, "constrained")
 
 
-def _files(draw: Callable[[Figure], None], width: float, height: float, suffixes: Collection[str]) -> dict[str, bytes]:
+def _files(
+    draw: Callable[[Figure], None],
+    width: float,
+    height: float,
+    suffixes: Collection[str],
+    layout: Literal["constrained"] | None = None,
+) -> dict[str, bytes]:
     """Return the files of a figure that `draw` draws, of this size in inches."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -127,7 +144,7 @@ def _files(draw: Callable[[Figure], None], width: float, height: float, suffixes
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc must not change the figure
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=layout)
         draw(figure)
         for suffix in suffixes:
             buffer = io.BytesIO()
@@ -136,10 +153,39 @@ def _files(draw: Callable[[Figure], None], width: float, height: float, suffixes
     return files
 
 
+def _title(figure: Figure, said: str, board: dict[str, Any]) -> None:
+    figure.suptitle(console(f"{said}\n{board['model']}, {board['data']}"), y=0.988, fontsize=11)
+
+
+def _place(figure: Figure, left: Iterable[Axes], titles: float, largest: int) -> None:
+    """Set the margins of panels, with axes titles of `titles` inches; `left` are the leftmost ones.
+
+    There is room for numbers up to `largest` beside them. A layout engine would draw each figure several times to find
+    these margins, which takes longer than the figure.
+    """
+    width, height = figure.get_size_inches()
+    wide = 0.09 * max(0, len(str(largest)) - 4)
+    figure.subplots_adjust(
+        left=(0.75 + wide) / width,
+        right=1 - 0.12 / width,
+        bottom=0.98 / height,
+        top=1 - (0.58 + titles) / height,
+        hspace=0.06,
+        wspace=0.05,
+    )
+    for axes in left:
+        axes.yaxis.set_label_coords(-(0.56 + wide) / (width * axes.get_position().width), 0.5)
+
+
 def _numbers(row: dict[str, Any]) -> str:
     ece = row["metrics"].get("ece")  # a board may be without it
     said = f"ECE {ece['value']:.3f}, " if ece is not None else ""
     return f"{said}n = {row['n']:,} claims, {row['n_clusters']:,} clusters"
+
+
+def _mean(board: dict[str, Any], task: str) -> str:
+    label = console(board["tasks"][task]["label"])
+    return label if label.lower().startswith("mean ") else f"mean {label}"
 
 
 def _largest(row: dict[str, Any]) -> int:
@@ -171,7 +217,7 @@ def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         entries.update(zip(map(str, labels), handles, strict=True))
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(list(entries.values()), list(entries), loc="lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def _histogram(axes: Axes, row: dict[str, Any]) -> None:
