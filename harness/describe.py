@@ -111,6 +111,7 @@ def _method(cls: type[Method]) -> Iterator[tuple[str, str]]:
 def _task(cls: Any) -> Iterator[tuple[str, str]]:
     yield "claims", cls.granularity
     yield "data", f"--data-root {cls.name}=DIR, or ${cls.root_variable}"
+    yield "licence of the data", cls.data_licence or "not said"
     phantom = f"in the layout {cls.phantom_layout}" if cls.phantom_layout else "none: it needs a data root"
     yield "phantom data", phantom
     for real, other in sorted(cls.phantom_scorers.items()):

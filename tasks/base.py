@@ -62,6 +62,8 @@ class Task(BaseModel):
     """Environment variable that names the data root, for example MIMIC_CXR_ROOT."""
     default_root: ClassVar[Path | None] = None
     """The data root where none is configured."""
+    data_licence: ClassVar[str | None] = None
+    """Name of the licence of the data; weights that were learned on them are published only by who acknowledges it."""
     phantom_layout: ClassVar[str | None] = None
     """Layout of the phantom data that stands in when no root was configured, or None."""
     phantom_scorers: ClassVar[Mapping[str, str]] = {}

@@ -23,6 +23,7 @@ class _Mimic(Task):
     """Studies of MIMIC-CXR."""
 
     root_variable: ClassVar[str] = "MIMIC_CXR_ROOT"
+    data_licence: ClassVar[str | None] = "PhysioNet Credentialed Health Data License 1.5.0"
     phantom_layout: ClassVar[str | None] = "mimic"
 
     views: Views = "all"

@@ -34,6 +34,7 @@ class PathVqa(VqaTask):
     summary: ClassVar[str] = "PathVQA: answer questions about pathology images"
     source: ClassVar[str] = "He et al. 2020 (PathVQA)"
     root_variable: ClassVar[str] = "PATH_VQA_ROOT"
+    data_licence: ClassVar[str | None] = "MIT"
 
     def items(self, root: Path) -> list[Item]:
         """Return the questions, in the order of the files; an id is the split's name and the row's number."""

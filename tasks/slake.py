@@ -39,6 +39,7 @@ class Slake(VqaTask):
     summary: ClassVar[str] = "SLAKE: answer questions about radiology images, in English or Chinese"
     source: ClassVar[str] = "Liu et al. 2021 (SLAKE)"
     root_variable: ClassVar[str] = "SLAKE_ROOT"
+    data_licence: ClassVar[str | None] = "CC BY 4.0"
 
     q_lang: Literal["en", "zh"] = "en"
     """Language of the questions and answers; those in the other one are left out and counted."""

@@ -42,6 +42,7 @@ class VqaRad(VqaTask):
     summary: ClassVar[str] = "VQA-RAD: answer questions about radiology images"
     source: ClassVar[str] = "Lau et al. 2018 (VQA-RAD)"
     root_variable: ClassVar[str] = "VQA_RAD_ROOT"
+    data_licence: ClassVar[str | None] = "CC0 1.0"
     phantom_layout: ClassVar[str | None] = "vqa_rad"
 
     form: Literal["original", "mevf"] = "original"

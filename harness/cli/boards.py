@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from conrad_bench.cli.common import Plugins, say, show, tell
+from conrad_bench.errors import ConfigError
 from conrad_bench.registry import register_files
 
 _SHOWN = 40
@@ -45,13 +46,27 @@ def publish(
         typer.Argument(metavar="RUN...", help="Folder of a finished run, or folders that differ in the seed alone."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
+    card: Annotated[
+        bool, typer.Option("--card", help="Add a results card: reporting checklists, filled in as far as is known.")
+    ] = False,
+    eee: Annotated[bool, typer.Option("--eee", help="Add the numbers as a record of Every Eval Ever.")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Add the adapters and probes that methods trained.")
+    ] = False,
+    acknowledge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LICENCE", help="Licence of the data, by name, that allows to publish them. Repeatable."),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Write a bundle that can be made public: hashed ids, no text, no paths."""
     from conrad_bench.leaderboards.bundles import publish as publishing
 
     register_files(plugin or [])
-    tell(f"bundle: {publishing.publish(runs, out)}")
+    if acknowledge and not adapter:
+        raise ConfigError("--acknowledge is for --adapter, which publishes what methods learned from the data")
+    derived = [name for name, asked in zip(publishing.DERIVED, (card, eee), strict=True) if asked]
+    tell(f"bundle: {publishing.publish(runs, out, derived, adapter, acknowledge or ())}")
     if (runs[0] / "publish.salt").is_file():
         tell(f"ids are hashed under {runs[0] / 'publish.salt'}: keep that file to yourself")
 

@@ -9,6 +9,7 @@ What goes in is on a list; nothing else does:
 - leaderboard.json, .md, .csv, .tex, .html and the figures (.svg), computed from these records. Values differ from the
   run's by the rounding, interval ends by resampling noise, since other ids put the clusters into another order
 - config.yaml and manifest.json without paths, host names and free texts (`public_texts`)
+- on demand the results card (`card`), a record of Every Eval Ever (`every_eval_ever`), and weights (`adapters`)
 - bundle.json, written last: the SHA-256 of every other file
 
 Runs that differ in the training seed alone make one bundle, the one that `run --seeds` would have given.
@@ -24,7 +25,7 @@ import hmac
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,10 @@ from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.bundles.about import what_to_say
-from conrad_bench.leaderboards.bundles.finished import load_run
+from conrad_bench.leaderboards.bundles.adapters import adapter_files
+from conrad_bench.leaderboards.bundles.card import CARD, card_text
+from conrad_bench.leaderboards.bundles.every_eval_ever import EEE, eee_stamp, eee_text
+from conrad_bench.leaderboards.bundles.finished import load_manifest, load_run
 from conrad_bench.leaderboards.bundles.merge import by_this_version, differ_in_seed, merge, of_seeds
 from conrad_bench.leaderboards.bundles.privacy import SUBGROUPS, anonymous, rounded
 from conrad_bench.leaderboards.bundles.public_texts import (
@@ -58,16 +62,25 @@ FORMAT = 2
 """Format of bundle.json. Format 1 had numbers of full precision, and attributes that were rare one by one only."""
 FIGURE = ".svg"
 """The form of figures in bundles; leaderboard.json names them so."""
+DERIVED = (CARD, EEE)
+"""What a bundle may hold besides that is made of its leaderboard and manifest."""
 OF_A_RUN = ("seed", "version", "commit", "versions", "hardware", "rollouts", "seconds")
 """What manifest.json says of each run where a bundle was made of several."""
 
 
-def publish(folders: Sequence[Path], out: Path) -> Path:
+def publish(
+    folders: Sequence[Path],
+    out: Path,
+    derived: Collection[str] = (),
+    adapters: bool = False,
+    acknowledged: Collection[str] = (),
+) -> Path:
     """Write the bundle of a finished run, or of several that differ in the seed alone, into the new folder `out`.
 
-    Of a bundle it is the bundle anew: the same records, and the numbers that this version computes from them. Returns
-    `out`. Raises DataError for a run that is not finished and for runs that make no bundle together, ConfigError if
-    `out` is not empty.
+    Of a bundle it is the bundle anew: the same records, and the numbers that this version computes from them. `derived`
+    names files of `DERIVED` to write besides, `adapters` asks for the weights that methods learned, on data whose
+    licences are `acknowledged` by name. Returns `out`. Raises DataError for a run that is not finished and for runs
+    that make no bundle together, ConfigError if `out` is not empty or a licence is not acknowledged.
     """
     runs = [load_run(folder) for folder in folders]
     for run in runs:
@@ -76,6 +89,8 @@ def publish(folders: Sequence[Path], out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not an empty folder; choose another")
     formats = {_bundle_format(run.folder) for run in runs}
+    if adapters and (len(runs) > 1 or formats != {None}):
+        raise ConfigError("--adapter: name one run folder; bundles have no weights, and several runs have several")
     if len(formats) > 1:
         raise DataError("these are runs and bundles, or bundles of different formats; name some of one kind")
     format = formats.pop()
@@ -109,19 +124,21 @@ def publish(folders: Sequence[Path], out: Path) -> Path:
     if format is None:
         attributes = anonymous(records)
         records = {key: published_frame(frame, attributes, code) for key, frame in records.items()}
+    for name, data in (adapter_files(folders[0], manifest, acknowledged) if adapters else {}).items():
+        write_bytes(out / name, data)
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
     write_text(out / "config.yaml", config_text(config))
     write_text(out / "manifest.json", manifest_text(manifest))
     board = build(records, by_this_version(what_to_say(out, context)[0]))
-    write_board(out, board, FORMAT if format is None else format)
+    write_board(out, board, FORMAT if format is None else format, derived)
     return out
 
 
-def write_board(folder: Path, board: dict[str, Any], format: int) -> None:
-    """Write what is computed from the records of a bundle, and behind it bundle.json."""
+def write_board(folder: Path, board: dict[str, Any], format: int, derived: Collection[str]) -> None:
+    """Write what is computed from the records of a bundle, some of `DERIVED` among it, and behind it bundle.json."""
     Board.model_validate(board)
-    for name, text in page_texts(board).items():
+    for name, text in (page_texts(board) | derived_texts(folder, board, derived)).items():
         write_text(folder / name, text)
     for path, files in figure_files(board, [FIGURE]):
         write_bytes(folder / path, files[FIGURE])
@@ -133,6 +150,13 @@ def write_board(folder: Path, board: dict[str, Any], format: int) -> None:
 def page_texts(board: dict[str, Any]) -> dict[str, str]:
     """Return the texts that a bundle holds of its leaderboard, by name."""
     return {**{name: render(board) for name, render in RENDERED.items()}, "leaderboard.json": json_text(board)}
+
+
+def derived_texts(folder: Path, board: dict[str, Any], names: Collection[str]) -> dict[str, str]:
+    """Return the texts of some of `DERIVED`, by name. Raises DataError for a manifest or record that cannot be read."""
+    manifest = load_manifest(folder / "manifest.json")
+    made = {CARD: lambda: card_text(board, manifest), EEE: lambda: eee_text(board, manifest, eee_stamp(folder))}
+    return {name: made[name]() for name in names}
 
 
 def _bundle_format(folder: Path) -> int | None:

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conrad_bench.config import load_config
 from conrad_bench.errors import ConfigError, ConradBenchError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, run_records
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.schema import read_board
 from conrad_bench.leaderboards.bundles.about import about
-from conrad_bench.leaderboards.bundles.finished import Records, load_run
+from conrad_bench.leaderboards.bundles.adapters import ADAPTERS, adapter_problems
+from conrad_bench.leaderboards.bundles.finished import Records, load_manifest, load_run
 from conrad_bench.leaderboards.bundles.merge import by_this_version
 from conrad_bench.leaderboards.bundles.privacy import hidden, problems
-from conrad_bench.leaderboards.bundles.publish import FIGURE, page_texts, write_board
+from conrad_bench.leaderboards.bundles.publish import DERIVED, FIGURE, derived_texts, page_texts, write_board
 from conrad_bench.leaderboards.bundles.publish import FORMAT as BUNDLE_FORMAT
 from conrad_bench.leaderboards.pages.figures import SUFFIXES
 from conrad_bench.leaderboards.pages.outputs import figure_files
@@ -126,7 +128,7 @@ def render(folder: Path) -> Findings:
     for path in (folder / "figures").glob("*"):
         if path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
-    write_board(folder, board, subject.format)
+    write_board(folder, board, subject.format, [name for name in DERIVED if (folder / name).is_file()])
     return verify(folder)
 
 
@@ -175,6 +177,8 @@ def _check_bundle(subject: _Subject, findings: Findings) -> None:
         findings.notes.append("bundle.json: format 1, whose numbers have all digits; rare attributes are not looked at")
     told = about(subject.folder, subject.context, subject.records)
     findings.last(*told.problems)
+    config, manifest = load_config(subject.folder / "config.yaml"), load_manifest(subject.folder / "manifest.json")
+    findings.last(*adapter_problems(subject.folder, config, manifest))
     findings.notes += told.notes
     subject.context = told.context
 
@@ -212,19 +216,20 @@ def _check_hashes(folder: Path, findings: Findings) -> int | None:
             findings.last(f"{name}: a link or pipe, no file; it would not travel with the bundle")
         elif file_sha256(folder / name) != listed[name]:
             _differs(findings, name, f"{name}: its SHA-256 is not the one in bundle.json")
-        if name.partition("/")[0] not in _TOP or name.count("/") > 1:
+        top = name.partition("/")[0]
+        if top not in _TOP or name.count("/") > (2 if top == ADAPTERS else 1):
             findings.last(f"{name}: no file of a bundle")
     return content["format"] if isinstance(content["format"], int) else None
 
 
 _PAGES = {f"leaderboard.{suffix}" for suffix in ("json", "md", "csv", "tex", "html")}
-_TOP = {"config.yaml", "manifest.json", "records", "figures", *_PAGES}
+_TOP = {"config.yaml", "manifest.json", "records", "figures", ADAPTERS, *DERIVED, *_PAGES}
 """What a bundle holds beside bundle.json."""
 
 
 def _differs(findings: Findings, name: str, said: str) -> None:
     """Note a difference of a file, which can be mended where the file is made of the others."""
-    mended = name in _PAGES or name.startswith("figures/")
+    mended = name in _PAGES or name in DERIVED or name.startswith("figures/")
     (findings.differences.append if mended else findings.last)(said)
 
 
@@ -275,7 +280,10 @@ def _compare(said: Any, found: Any, where: str, findings: Findings) -> None:
 
 def _check_rendered(folder: Path, board: dict[str, Any], bundle: bool, findings: Findings) -> None:
     """Compare pages and figures with what leaderboard.json gives; a bundle has all of them, and no other."""
-    wanted: dict[str, bytes] = {name: text.encode() for name, text in page_texts(board).items()}
+    texts = page_texts(board)
+    if bundle:
+        texts |= derived_texts(folder, board, [name for name in DERIVED if (folder / name).is_file()])
+    wanted: dict[str, bytes] = {name: text.encode() for name, text in texts.items()}
     for name, data in _figures(board, None if bundle else folder):
         wanted[name] = data
     anew = (
