@@ -11,6 +11,7 @@ it is of the worlds in which it gives one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from worlds import (
     PATIENTS,
     STUDIES,
     both_sides,
+    calibrated,
     continuous,
     mimic_patients,
     nearly_sure,
@@ -33,6 +35,7 @@ from worlds import (
 )
 
 from conrad_bench.leaderboards.inference.bootstrap import Estimates, IntervalKind, bootstrap, interval
+from conrad_bench.leaderboards.inference.certify import certify
 from conrad_bench.leaderboards.inference.gaps import widest_gap
 from conrad_bench.leaderboards.inference.null_band import null_band
 from conrad_bench.leaderboards.metrics.base import CORRECTNESS, FloatArray, IntArray, Metric, Sample, signed_square
@@ -358,7 +361,23 @@ def gentler(random: Random, unit: IntArray, binary: bool, slope: float) -> tuple
     return 0.5 + slope * (confidence - 0.5), correctness
 
 
-TABLES = (cover, null, level, scales, few, errors, bands, kinds, gaps, seeds, gain)
+def certain(worlds: int, _replicates: int, seed: int) -> None:
+    """Print how often a threshold is certified (target .85, probability .9), and how often wrongly."""
+    iccs = (0.0, 0.3, 0.6, 0.9)
+    table("patients", "claims of each", "correctness", *(f"wrong at ICC {icc:g}" for icc in iccs), "certified")
+    for number, kind, binary in itertools.product((60, 200), ("equal", "unequal", "half"), (True, False)):
+        found: dict[float, list[float | None]] = {icc: [] for icc in iccs}
+        for icc, world in itertools.product(iccs, range(worlds)):
+            random = np.random.default_rng((seed, world, 12))
+            unit = patients(random, number, kind)
+            sample = sample_of(unit, *calibrated(random, unit, icc, binary))
+            found[icc].append(certify(sample, 0.85, 0.1).threshold)
+        wrong = [share(t is not None and t < 0.7 for t in found[icc]) for icc in iccs]
+        often = share(t is not None for each in found.values() for t in each)
+        row(str(number), kind, "binary" if binary else "continuous", *wrong, often)
+
+
+TABLES = (cover, null, level, scales, few, errors, bands, kinds, gaps, seeds, gain, certain)
 
 
 def main() -> None:

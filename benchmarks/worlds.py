@@ -100,3 +100,14 @@ def both_sides(random: np.random.Generator, unit: IntArray, error: float) -> tup
     """Return confidences too high and too low by `error`, in levels of 0.05, and continuous correctness."""
     high, y = off_by(random, unit, error, binary=False)
     return high, high - 2 * error, y
+
+
+def calibrated(random: np.random.Generator, unit: IntArray, icc: float, binary: bool) -> tuple[FloatArray, FloatArray]:
+    """Return confidences between .5 and 1, and correctness whose mean at each confidence is the confidence; each (n,).
+
+    Above a threshold t mean correctness is (1 + t) / 2.
+    """
+    confidence = random.uniform(0.5, 1, len(unit))
+    if binary:
+        return confidence, (ndtr(normal(random, unit, icc)) < confidence).astype(float)
+    return confidence, confidence + (1 - confidence) * bounded(random, unit, icc)

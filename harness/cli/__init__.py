@@ -1,5 +1,5 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `score`,
-`leaderboard`, `publish`, `verify`, `site`, `ratings`, `view`, `doctor`, `data`.
+`leaderboard`, `publish`, `verify`, `site`, `threshold`, `ratings`, `view`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from conrad_bench.cli.boards import leaderboard, publish, ratings, site, verify
+from conrad_bench.cli.boards import leaderboard, publish, ratings, site, threshold, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
 from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
@@ -49,6 +49,7 @@ app.command()(leaderboard)
 app.command()(publish)
 app.command()(verify)
 app.command()(site)
+app.command()(threshold)
 app.command()(ratings)
 app.command()(view)
 app.command()(doctor)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -119,6 +120,30 @@ def site(
     if left_out:
         say(f"error: left out, since their numbers or files differ: {', '.join(left_out)}; see `conrad-bench verify`")
         raise typer.Exit(1)
+
+
+def threshold(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a published bundle.")],
+    target: Annotated[float, typer.Option(help="Mean correctness that kept claims must have at least.")],
+    confidence: Annotated[float, typer.Option(help="Probability with which that holds.")] = 0.9,
+    per: Annotated[Literal["claim", "report"], typer.Option(help="Keep claims, or whole responses.")] = "claim",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run whose patients certify. Default: half of this run's, the rest check."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the result here.")
+    ] = None,
+) -> None:
+    """Find the lowest confidence that may be acted on: certified on some patients, checked on others."""
+    from conrad_bench.leaderboards.thresholds import as_json, markdown, thresholds
+    from conrad_bench.storage import write_text
+
+    found = thresholds(run_folder, target, confidence, per, calibration, seed)
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_json(found), indent=1) + "\n")
+    tell(markdown(found, target, confidence, per))
 
 
 def ratings(
