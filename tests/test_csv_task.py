@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_cli import conrad_bench
 
 from conrad_bench import ResponseMethod, open_run, run
 from conrad_bench.errors import DataError, PluginError
@@ -138,3 +142,27 @@ def test_one_function_is_a_method(method: ResponseMethod) -> None:
 def test_as_many_numbers_as_claims() -> None:
     with pytest.raises(PluginError, match="2 numbers for 1 claims"):
         check_method(Wrong())
+
+
+OWN_DATA = Path(__file__).parents[1] / "examples" / "own_data"
+
+
+def test_the_example_of_own_data_runs_as_the_page_says(tmp_path: Path) -> None:
+    """docs/own_data.md, on the embedded model."""
+    for path in OWN_DATA.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, tmp_path / path.name)
+    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True)
+    small = ("--model", "phantom", "-o", "bootstrap.replicates=50")
+    run = ("run", "--methods", "verbalized,probe", "--tasks", "square", "--plugin", "square.yaml", *small)
+    done = conrad_bench(*run, "--out", "runs/square", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "VQA match 0.000" in done.stdout
+    plugins = ("--plugin", "square_sentences.yaml", "--plugin", "shared_words.py")
+    run = ("run", "--methods", "verbalized,p_true", "--tasks", "square_sentences", *plugins, *small)
+    done = conrad_bench(*run, "--out", "runs/sentences", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "runs" / "sentences" / "leaderboard.json").read_text())["rows"]
+    assert {row["method"]: row["n"] for row in rows} == {"verbalized": 178, "p_true": 198}
+    done = conrad_bench("leaderboard", "runs/sentences", "--by", "site", *plugins, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
