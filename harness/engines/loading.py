@@ -85,8 +85,8 @@ def _commit(model: str, revision: str | None) -> str:
     except LocalEntryNotFoundError as error:
         raise HubUnreachable(
             f"model {model!r} is neither a local folder nor in the local cache, and the hub cannot be reached; "
-            "connect to the network once, or give the folder of a checkpoint; --model phantom tries a run on the embedded "
-            "model"
+            "connect to the network once, or give the folder of a checkpoint; --model phantom tries a run on the "
+            "embedded model"
         ) from error
     except EntryNotFoundError as error:
         raise ModelError(f"model {model!r} has no config.json: not a transformers checkpoint") from error
