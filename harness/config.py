@@ -319,7 +319,7 @@ def _name_problems(config: RunConfig, registry: Registry, places: Places) -> Ite
 def _name_problem(kind: Kind, name: str, registry: Registry) -> str | None:
     """Return what is wrong with the name of a method or task, or of a variant."""
     if plugin_name(name) not in registry.names(kind):
-        return unknown(kind[:-1], plugin_name(name), registry.names(kind))
+        return f"{unknown(kind[:-1], plugin_name(name), registry.names(kind))}; one from a file needs --plugin FILE"
     return label_problem(name)
 
 

@@ -232,7 +232,7 @@ class Registry:
             family, colon, member = name.partition(":")
             if kind == "scorers" and colon and family in self._plugins[kind]:
                 return self._member(family, member)
-            raise ConfigError(unknown(kind[:-1], name, self.names(kind)))
+            raise ConfigError(f"{unknown(kind[:-1], name, self.names(kind))}; one from a file needs --plugin FILE")
         try:
             plugin = self._single(kind, name)
             if (kind, name) not in self._classes:

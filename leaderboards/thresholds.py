@@ -29,6 +29,7 @@ class Advice:
 
     task: str
     method: str
+    target: float
     certified: Certified
     claims: int
     """Of the patients that calibrate, with a confidence."""
@@ -50,7 +51,12 @@ class Advice:
             said.append(f"fewer than {FEWEST} patients have claims")
         elif self.certified.threshold is None:
             first = self.certified.tested[0]
-            said.append(f"not even claims at {first.threshold:.2f} and above are good enough (p = {first.p:.3f})")
+            fails = first.correctness < self.target
+            why = "below the target" if fails else "too few patients to be sure of the target; lower it or take more"
+            said.append(
+                f"{first.kept:,} claims at {first.threshold:.2f} and above, mean correctness {first.correctness:.3f}: "
+                f"{why} (p = {first.p:.3f})"
+            )
         if self.shift < SHIFT_LEVEL:
             said.append(f"the checked patients' confidences differ (p = {self.shift:.3g}): the guarantee may not hold")
         return "; ".join(said)
@@ -133,7 +139,7 @@ def _advice(
             correctness = got.value, got.low, got.high
     sides = [part.groupby("cluster")["confidence"].mean().to_numpy(float) for part in (known, stated)]
     shift = float(ks_2samp(*sides, method="asymp").pvalue) if all(len(side) for side in sides) else 1.0
-    return Advice(task, method, found, len(known), len(names), len(checked), kept, correctness, shift)
+    return Advice(task, method, target, found, len(known), len(names), len(checked), kept, correctness, shift)
 
 
 def markdown(found: Sequence[Advice], target: float, confidence: float, per: str) -> str:

@@ -88,7 +88,9 @@ def _made(path: Path, digest: str) -> type[CsvTask]:
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(map(str, wrong["loc"]))
-        raise PluginError(f"task file {path}: {key}: {wrong['msg']}; tasks/csv_task.py has an example") from error
+        raise PluginError(
+            f"task file {path}: {key}: {wrong['msg']}; keys are {', '.join(Description.model_fields)}"
+        ) from error
     unknown = sorted(set(described.columns) - set(OURS))
     if unknown:
         raise PluginError(f"task file {path}: columns: {unknown[0]!r} is none of ours: {', '.join(OURS)}")
@@ -123,7 +125,10 @@ def _examples(path: Path, described: Description) -> list[Example]:
     theirs = {ours: described.columns.get(ours, ours) for ours in OURS}
     for ours in (*described.columns, "id", "reference"):
         if theirs[ours] not in header:
-            raise DataError(f"{path}: has no column {theirs[ours]!r} for `{ours}`; columns: {', '.join(header)}")
+            raise DataError(
+                f"{path}: has no column {theirs[ours]!r} for `{ours}`; columns: {', '.join(header)}. Your name of it "
+                f"stands in the YAML file: columns: {{{ours}: its name}}"
+            )
     return [_example(f"{path}, line {line}", path.parent, header, row, theirs) for line, row in rows]
 
 

@@ -178,7 +178,22 @@ class Empty(Untidy):
         pass
 
 
+class Unseeded(Good):
+    """Draws its samples with a seed of its own, whatever the run's."""
+
+    name = "unseeded"
+    needs: ClassVar[Any] = frozenset({"sampling"})
+
+    def steps(self, task: Any, train: Any, validation: Any, test: Sequence[Any]) -> list[Step]:
+        return [*super().steps(task, train, validation, test), Step("generate", 2 * len(test), "samples")]
+
+    def estimate(self, task: Any, examples: Any, model: Any, judge: Any, artifact: Any) -> list[Estimate]:
+        model.sample([task.prompt(e) for e in examples], 2, Sampling(1.0, max_tokens=100))
+        return super().estimate(task, examples, model, judge, artifact)
+
+
 BROKEN_METHODS = {
+    "other seed": Unseeded(),
     "declaration": Unknown(),
     "order": ByPlace(),
     "subset": ByCompany(),
@@ -190,7 +205,7 @@ BROKEN_METHODS = {
 }
 IMPLIED = {
     # What cannot estimate at all, or depends on its place, fails wherever estimates are compared.
-    "estimates": {"estimates", "order", "subset", "seeds", "odd responses", "steps"},
+    "estimates": {"estimates", "order", "subset", "seeds", "other seed", "odd responses", "steps"},
     "order": {"order", "subset"},
 }
 

@@ -76,7 +76,10 @@ def test_patients_certify_or_check_and_the_numbers_are_those_of_the_records() ->
     assert advice.correctness is not None
     assert advice.correctness[0] >= 0.6
     assert found["verbalized"].certified.threshold is None
-    assert "not even claims at 1.00" in found["verbalized"].note
+    assert "claims at 1.00 and above, mean correctness 0.5" in found["verbalized"].note
+    assert "below the target" in found["verbalized"].note
+    strict = {each.method: each for each in thresholds(BUNDLE, 0.6, confidence=0.9999999)}
+    assert "too few patients to be sure of the target" in strict["conrad.seed0"].note
     assert markdown(list(found.values()), 0.6, 0.9, "claim").count("\n| mimic_report |") == len(found)
 
 

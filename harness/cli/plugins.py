@@ -114,15 +114,18 @@ def check(
     from conrad_bench.testing import checks
 
     own, path = Registry(plugin or []), Path(what)
-    registry = Registry([*(plugin or []), path]) if path.suffix == ".py" else own
+    is_file = path.suffix in (".py", ".yaml", ".yml")
+    registry = Registry([*(plugin or []), path]) if is_file else own
     found = [
         (kind, name)
         for kind in KINDS
         for name in registry.names(kind)
-        if (name not in own.names(kind) if path.suffix == ".py" else name == what)
+        if (name not in own.names(kind) if is_file else name == what)
     ]
     if not found:
-        raise ConfigError(f"there is no plugin {what!r}; `conrad-bench list` has the names, a file must end in .py")
+        raise ConfigError(
+            f"there is no plugin {what!r}; `conrad-bench list` has the names, a file ends in .py or .yaml"
+        )
     if data_root is not None and not data_root.is_dir():
         raise ConfigError(f"--data-root {data_root}: there is no such folder")
     options = parse_options(option or [])

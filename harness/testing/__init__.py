@@ -69,6 +69,7 @@ def checks(plugin: Plugin, root: Path | None = None) -> Iterator[Check]:
             parts[granularity] = lambda g=granularity: ScorerChecks(plugin, g)
         kind = ScorerChecks
     elif isinstance(plugin, Task):
+        root = root or getattr(plugin, "default_root", None)
         if root is None:
             raise PluginError(f"task {plugin.name!r} is checked on data: name the folder (--data-root DIR)")
         parts[""], kind = lambda: TaskChecks(plugin, root), TaskChecks

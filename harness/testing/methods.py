@@ -108,6 +108,22 @@ class MethodChecks:
         after = _by_example(again.estimate(again.split("test")))
         _same(before, after, "a second run with the same seed differs; random choices must come from self.seed")
 
+    def check_other_seed(self) -> None:
+        """With another seed, other responses are sampled."""
+        if not isinstance(self.setting.engine, ToyEngine):
+            return
+        drawn = []
+        for seed in (0, 1):
+            engine = ToyEngine(**self.setting.engine.model_dump())
+            trial = _Trial(self.method.model_copy(update={"seed": seed}), self.setting, engine)
+            trial.estimate(trial.split("test"))
+            drawn.append(engine.sampled())
+        if drawn[0] & drawn[1]:
+            raise PluginError(
+                "seeds 0 and 1 sample the same responses, so that training seeds differ in nothing; pass "
+                "seed=self.seed to Sampling"
+            )
+
     def check_odd_responses(self) -> None:
         """Empty, cut off and unreadable responses do no harm."""
         engine = self.setting.engine

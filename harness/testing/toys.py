@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PrivateAttr
 
 from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.reading.elicitation import INSTRUCTIONS, LEVELS
@@ -49,6 +50,11 @@ class ToyEngine(Engine):
     model: str = "toy"
     odd: str | None = None
     """What every other response is instead: an empty text, for one."""
+    _sampled: set[tuple[int, int]] = PrivateAttr(default_factory=set)
+
+    def sampled(self) -> set[tuple[int, int]]:
+        """Return (digest of the prompt, seed) of every response that was sampled."""
+        return set(self._sampled)
 
     def identity(self) -> dict[str, str]:
         """Return the options: they are all that there is."""
@@ -59,6 +65,8 @@ class ToyEngine(Engine):
         return [self._write(job, sampling) for job in jobs]
 
     def _write(self, job: Job, sampling: Sampling) -> Generation:
+        if sampling.temperature > 0:
+            self._sampled.add((_digest(job.prompt, 0), job.seed))
         draw = random.Random(_digest(job.prompt, job.seed if sampling.temperature > 0 else 0))
         if sampling.choices:
             text = draw.choice(sampling.choices)

@@ -48,7 +48,7 @@ from conrad_bench.leaderboards.board.models import between_models
 from conrad_bench.leaderboards.board.rounding import rounded
 from conrad_bench.leaderboards.board.rows import baseline_of, task_rows
 from conrad_bench.leaderboards.metrics.base import Metric
-from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
+from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN, in_order
 from conrad_bench.records import read_records, records_path, training_seed
 from conrad_bench.registry import Registry
 from conrad_bench.variants import unlabelled
@@ -177,6 +177,15 @@ def installed(metrics: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:
     """Return metrics by `name` and `options`. Raises ConfigError for one that is not installed."""
     registry = Registry()
     return tuple(registry.create("metrics", metric["name"], metric["options"]) for metric in metrics)
+
+
+def available() -> tuple[Metric, ...]:
+    """Return the metrics that a new run has: the built-in ones, and those of plugins that are there.
+
+    Raises ConfigError for one whose options must be set.
+    """
+    registry = Registry()
+    return tuple(in_order(registry.create("metrics", name, {}) for name in registry.available("metrics")))
 
 
 def before_training(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

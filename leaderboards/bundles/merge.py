@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import ConfigError, DataError
-from conrad_bench.leaderboards.board.build import build
+from conrad_bench.leaderboards.board.build import available, build
 from conrad_bench.leaderboards.board.context import BoardContext
 from conrad_bench.leaderboards.board.models import section
 from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_run
 from conrad_bench.leaderboards.metrics.base import Metric
-from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN, in_order
+from conrad_bench.leaderboards.metrics.catalogue import in_order
 from conrad_bench.leaderboards.pages.outputs import write_files
 from conrad_bench.records import RESERVED, SEED, training_seed
 from conrad_bench.registry import Registry, unknown
@@ -95,7 +95,7 @@ def by_this_version(context: BoardContext) -> BoardContext:
     from conrad_bench.manifest import git_commit
     from conrad_bench.version import __version__
 
-    metrics = in_order({metric.name: metric for metric in (*BUILT_IN, *context.metrics)}.values())
+    metrics = in_order({metric.name: metric for metric in (*available(), *context.metrics)}.values())
     return context.model_copy(update={"version": __version__, "commit": git_commit(), "metrics": metrics})
 
 

@@ -84,7 +84,12 @@ def publish(
     """
     runs = [load_run(folder) for folder in folders]
     for run in runs:
-        if run.manifest is None or not (run.folder / "config.yaml").is_file():
+        if not (run.folder / "config.yaml").is_file():
+            raise DataError(
+                f"{run.folder} is of `evaluate`, which knows no model and no data: bundles are made of runs. Its "
+                "leaderboard.html is one file that can be shown as it is"
+            )
+        if run.manifest is None:
             raise DataError(f"{run.folder} is not finished (no manifest.json); the same `run` command finishes it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not an empty folder; choose another")

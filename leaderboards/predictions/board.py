@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from conrad_bench.errors import ConfigError
-from conrad_bench.leaderboards.board.build import build
+from conrad_bench.leaderboards.board.build import available, build
 from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
-from conrad_bench.leaderboards.metrics.base import Metric
-from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.leaderboards.predictions.columns import Predictions
 from conrad_bench.registry import unknown
 
@@ -29,7 +27,6 @@ def context_for(
     data: str = "unnamed data",
     baseline: str | None = None,
     replicates: int = REPLICATES,
-    metrics: tuple[Metric, ...] = BUILT_IN,
 ) -> BoardContext:
     """Return what the board of predictions says beside them. Raises ConfigError for a baseline that no row has."""
     from conrad_bench.manifest import git_commit
@@ -55,7 +52,7 @@ def context_for(
         random=sorted(several),
         notes=[MADE_ELSEWHERE, *([] if predictions.clustered else [UNCLUSTERED])],
         baseline=baseline or (BASELINE if BASELINE in methods else methods[0]),
-        metrics=metrics,
+        metrics=available(),
     )
 
 
