@@ -8,19 +8,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from conrad_bench import pipeline
 from conrad_bench.config import RunConfig
+from conrad_bench.methods.probability.distributions import (
+    PMI,
+    ConditionalPMI,
+    MeanTokenEntropy,
+    SelfCertainty,
+    TokenMargin,
+    blanked,
+)
 from conrad_bench.methods.probability.tokens import MaximumSequenceProbability, MinimumTokenProbability, Perplexity
 from conrad_bench.progress import Reporter
 from conrad_bench.records import read_records, records_path
 from conrad_bench.registry import Registry
 from conrad_bench.rollouts.store import RolloutStore
+from conrad_bench.types import Message, Prompt
 
 TASKS = ["mimic_report", "mimic_sentence", "vqa_rad"]
 METHODS = ["msp", "perplexity", "min_token_probability", "sequence_probability", "verbalized", "verbalized_expected"]
+READ = ["mean_token_entropy", "token_margin", "self_certainty", "pmi", "conditional_pmi"]
 
 
 @given(st.lists(st.floats(-20, 0), min_size=1, max_size=20))
@@ -40,7 +52,7 @@ def out(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("CONRAD_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         folder = tmp_path_factory.mktemp("run") / "run"
         options = {"phantom": {"studies": 60}, "bootstrap": {"replicates": 20}, "verbalized": {"distribution": True}}
-        given = {"methods": METHODS, "tasks": TASKS, "limit": 6, "options": options}
+        given = {"methods": [*METHODS, *READ], "tasks": TASKS, "limit": 6, "options": options}
         pipeline.run(RunConfig.model_validate(given), folder, Registry(), Reporter(quiet=True))
         return folder
 
@@ -82,3 +94,47 @@ def test_the_expected_confidence_is_that_of_the_distribution(out: Path, task: st
     mean = (p @ np.arange(11)) / p.sum(1) / 10
     assert expected.loc[both, "confidence"].to_numpy() == pytest.approx(mean)
     assert (stated["response"] == expected["response"]).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 6))
+def test_the_estimators_are_their_formulas(seed: int, tokens: int, words: int) -> None:
+    draw = np.random.default_rng(seed)
+    p, q = draw.dirichlet(np.ones(words), tokens), draw.uniform(0.01, 1, tokens)
+    chosen = p.max(axis=1)
+    entropy = np.array([scipy.stats.entropy(row) for row in p])
+    margin = np.array([sorted(row)[-1] - sorted(row)[-2] for row in p])
+    certainty = np.array([scipy.stats.entropy(np.full(words, 1 / words), row) for row in p])
+    table = np.stack([np.log(chosen), entropy, margin, certainty], axis=1)
+    blank = np.stack([np.log(q), entropy, margin, certainty], axis=1)
+    assert MeanTokenEntropy()._confidence(table, table) == pytest.approx(math.exp(-entropy.mean()))
+    assert TokenMargin()._confidence(table, table) == pytest.approx(margin.mean())
+    assert SelfCertainty()._confidence(table, table) == pytest.approx(1 - 1 / (1 + certainty.mean()))
+    ratio = (chosen / q).prod() ** (1 / tokens)
+    assert PMI()._confidence(table, blank) == pytest.approx(ratio / (1 + ratio))
+    assert PMI()._confidence(table, table) == 0.5
+    score = np.mean(
+        [math.log(c) - (3.599 * math.log(x) if h >= 0.0656 else 0) for c, x, h in zip(chosen, q, entropy, strict=True)]
+    )
+    assert ConditionalPMI()._confidence(table, blank) == pytest.approx(1 / (1 + math.exp(-score)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_responses_are_read_again_once_for_all(out: Path, task: str) -> None:
+    frames = {method: records(out, method, task) for method in [*READ, "perplexity"]}
+    for method in READ:
+        ok = frames[method]["status"] == "ok"
+        assert (ok == (frames["perplexity"]["status"] == "ok")).all()
+        assert frames[method]["confidence"][ok].between(0, 1).all()
+        assert frames[method]["confidence"][ok].nunique() > 3
+    assert (frames["pmi"]["confidence"] > 0.5).mean() > 0.5  # what was seen makes the response likelier
+    with RolloutStore(out / "rollouts") as store:
+        assert (
+            store.counts()["reread"] == 2 * 2 * 6
+        )  # reports and questions, their own picture and a blank one; sentences share
+
+
+def test_a_blank_picture_takes_the_place_of_each() -> None:
+    prompt = blanked(Prompt((Message("user", "Edema?"),), ("/a.png", "/b.png")))
+    assert len(prompt.images) == 2
+    with Image.open(prompt.images[0]) as image:
+        assert np.asarray(image).std() == 0
