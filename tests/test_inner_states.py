@@ -47,9 +47,21 @@ def world(n: int, seed: int, size: int = 12) -> tuple[np.ndarray, np.ndarray]:
 def test_what_was_learned_is_what_numpy_computes(widths: tuple[int, ...], layers: int, tmp_path: Path) -> None:
     tx, ty = world(200, 3)
     train_probe(
-        *world(1500, 1), *world(200, 2), widths=widths, layers=layers, dropout=0.0, epochs=20,
-        learning_rate=3e-3, weight_decay=0.0, batch_size=32, patience=3, seed=0, advance=lambda _: None, report=lambda *_: None, out=tmp_path,
-    )  # fmt: skip
+        *world(1500, 1),
+        *world(200, 2),
+        widths=widths,
+        layers=layers,
+        dropout=0.0,
+        epochs=20,
+        learning_rate=3e-3,
+        weight_decay=0.0,
+        batch_size=32,
+        patience=3,
+        seed=0,
+        advance=lambda _: None,
+        report=lambda *_: None,
+        out=tmp_path,
+    )
     confidence = predict(tx, tmp_path)
     assert np.corrcoef(confidence, ty)[0, 1] > 0.95
     learned = load_file(tmp_path / "probe.safetensors")
