@@ -26,7 +26,8 @@ from conrad_bench.methods.sampling.base import Array, Compared, Drawn, similarit
 
 BELOW = 0.9
 """Eigenvectors with eigenvalues below this are the axes of the eccentricity (Lin et al.'s choice)."""
-_NOISE = 1e-9
+_DIGITS = 9
+"""Decimals of eigenvalues and norms: what is equal must not differ by the noise of floats, which would break ties."""
 
 
 class Graph(Compared):
@@ -61,7 +62,7 @@ class Eigenvalues(Graph):
 
     def _of_graph(self, weights: Array) -> float:
         values, _ = laplacian(weights)
-        return float(1 / np.maximum(1 - values, 0).sum())
+        return float(1 / np.round(np.maximum(1 - values, 0).sum(), _DIGITS))
 
 
 class Eccentricity(Graph):
@@ -73,8 +74,8 @@ class Eccentricity(Graph):
 
     def _of_graph(self, weights: Array) -> float:
         values, vectors = laplacian(weights)
-        axes = vectors[:, values < BELOW - _NOISE]
-        return float(np.exp(-np.linalg.norm(axes - axes.mean(axis=0))))
+        axes = vectors[:, np.round(values, _DIGITS) < BELOW]
+        return float(np.exp(-np.round(np.linalg.norm(axes - axes.mean(axis=0)), _DIGITS)))
 
 
 def laplacian(weights: Array) -> tuple[Array, Array]:

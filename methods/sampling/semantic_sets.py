@@ -88,5 +88,5 @@ def sets(similar: Array, texts: Sequence[str], threshold: float) -> list[int]:
 def entropy_confidence(of: Sequence[int], weights: Array) -> float:
     """Return exp(-H) in [1 / number of sets, 1], H the entropy of the sets' shares of the weights (m,)."""
     share = np.bincount(of, weights) / weights.sum()
-    share = share[share > 0]
+    share = np.sort(share[share > 0])  # sets of the same sizes have the same sum, to the last digit
     return min(1.0, float(np.exp((share * np.log(share)).sum())))
