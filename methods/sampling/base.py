@@ -124,12 +124,15 @@ def similarities(drawn: Sequence[Drawn], similarity: Similarity, judge: Judge) -
     """Return, for each example of m responses, how similar they are: arrays of shape (m, m) in [0, 1].
 
     Entry (i, j) by the scorer is how correct response i would be if j were the reference, which need not be that of
-    (j, i). A response is like itself: 1. Different texts are compared once, both ways; what the scorer cannot judge is
-    not alike, 0.
+    (j, i). A response is like itself: 1. Different texts are compared once, by the scorer both ways; what it cannot
+    judge is not alike, 0.
     """
     texts = [list(dict.fromkeys(claim.text for claim in each.claims)) for each in drawn]
-    pairs = [(d, a, b) for d, found in enumerate(texts) for a in found for b in found if a != b]
-    values = dict(zip(pairs, _compared(drawn, pairs, similarity, judge), strict=True))
+    pairs = [(d, a, b) for d, some in enumerate(texts) for a in some for b in some if a != b]
+    if similarity != "scorer":  # the others are the same both ways
+        pairs = [(d, a, b) for d, a, b in pairs if a < b]
+    found = dict(zip(pairs, _compared(drawn, pairs, similarity, judge), strict=True))
+    values = {(d, b, a): value for (d, a, b), value in found.items()} | found
     return [
         np.array([[1.0 if a.text == b.text else values[d, a.text, b.text] for b in each.claims] for a in each.claims])
         for d, each in enumerate(drawn)
