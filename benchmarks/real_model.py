@@ -186,7 +186,7 @@ def probe(model: str, rows: list[tuple[Any, str]]) -> dict[str, Any]:
     y = np.linspace(0, 1, len(x), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         history = train_probe(
-            x, y, x, y, width=256, epochs=5, learning_rate=1e-3, weight_decay=0.0, batch_size=8, patience=5, seed=0,
+            x, y, x, y, widths=(256,), epochs=5, learning_rate=1e-3, weight_decay=0.0, batch_size=8, patience=5, seed=0,
             advance=lambda _: None, report=lambda *_: None, out=Path(folder),
         )  # fmt: skip
     losses = [line["train_loss"] for line in history]

@@ -54,10 +54,12 @@ if TYPE_CHECKING:
     from conrad_bench.runs import Run, open_run, rehearse, run
     from conrad_bench.tasks.base import Loaded, Scorer, Task
     from conrad_bench.types import (
+        DISTRIBUTIONS,
         FITTING,
         HIDDEN_STATES,
         LOGPROBS,
         SAMPLING,
+        TOKEN_COLUMNS,
         TRAINING,
         Claim,
         Estimate,
@@ -118,10 +120,12 @@ _HOMES = {
     "conrad_bench.runs": ("Run", "open_run", "rehearse", "run"),
     "conrad_bench.tasks.base": ("Loaded", "Scorer", "Task"),
     "conrad_bench.types": (
+        "DISTRIBUTIONS",
         "FITTING",
         "HIDDEN_STATES",
         "LOGPROBS",
         "SAMPLING",
+        "TOKEN_COLUMNS",
         "TRAINING",
         "Claim",
         "Estimate",
@@ -135,10 +139,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "DISTRIBUTIONS",
     "FITTING",
     "HIDDEN_STATES",
     "LOGPROBS",
     "SAMPLING",
+    "TOKEN_COLUMNS",
     "TRAINING",
     "Board",
     "Claim",

@@ -20,6 +20,7 @@ from conrad_bench.methods.base import Judge, Method, without_references
 from conrad_bench.methods.recalibrated import learner
 from conrad_bench.rollouts.model import Model
 from conrad_bench.types import (
+    DISTRIBUTIONS,
     HIDDEN_STATES,
     LOGPROBS,
     SAMPLING,
@@ -147,6 +148,11 @@ class DeclaredModel(Model):
         """As `Model.hidden`."""
         self._need(HIDDEN_STATES, "reads hidden states")
         return Model.hidden(self, prompts, responses, layer, at, spans)
+
+    def reread(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[NDArray[np.float32]]:
+        """As `Model.reread`."""
+        self._need(DISTRIBUTIONS, "reads the distributions of tokens")
+        return Model.reread(self, prompts, responses)
 
     def train(
         self, trainer: Callable[..., None], data: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]]

@@ -148,6 +148,7 @@ _WORK = {
     "generate": ("generation", "generations"),
     "state": ("stated confidence by the adapter", "stated confidences by the adapter"),
     "score": ("scoring of given answers", "scorings of given answers"),
+    "read again": ("reading of a response's tokens", "readings of a response's tokens"),
     "read hidden states": ("reading of hidden states", "readings of hidden states"),
 }
 

@@ -38,6 +38,8 @@ LOGPROBS = "logprobs"
 """Log-probabilities of generated or given tokens."""
 HIDDEN_STATES = "hidden_states"
 """Hidden states of a chosen layer at chosen tokens."""
+DISTRIBUTIONS = "distributions"
+"""What the model's whole distribution says at each token of a response that is there: `TOKEN_COLUMNS`."""
 FITTING = "fitting"
 """A fit on the task's training and validation examples before anything is estimated. Every engine serves it."""
 TRAINING = "training"
@@ -45,9 +47,14 @@ TRAINING = "training"
 SAMPLING = "sampling"
 """Several sampled responses to one prompt."""
 
+TOKEN_COLUMNS = ("logprob", "entropy", "margin", "self_certainty")
+"""What is told of each token when a response is read again, at temperature 1: its natural-log probability; the entropy
+of the distribution that it was chosen from, in nats; the difference of the two largest probabilities; and the
+Kullback-Leibler divergence of that distribution from the uniform one, KL(uniform || distribution), in nats."""
+
 CHANCE = frozenset({FITTING, TRAINING, SAMPLING})
 """Needs of methods whose confidences depend on a seed."""
-NEEDS = (LOGPROBS, HIDDEN_STATES, FITTING, TRAINING, SAMPLING)
+NEEDS = (LOGPROBS, HIDDEN_STATES, DISTRIBUTIONS, FITTING, TRAINING, SAMPLING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Step:
     """One piece of work that a method will ask for, as `run --dry-run` shows it."""
 
     action: str
-    """What is done: "generate", "score", "read hidden states", "train"."""
+    """What is done: "generate", "score", "read hidden states", "read again", "train"."""
     count: int
     """How often: responses, states, or training steps."""
     what: str

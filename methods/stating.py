@@ -160,10 +160,7 @@ def state_jointly(
 def with_distributions(
     prompts: Sequence[Prompt], estimates: Sequence[Estimate], granularity: Granularity, model: Model
 ) -> list[Estimate]:
-    """Return the estimates with the probabilities of all eleven confidences where each claim's own stands.
-
-    A stated confidence ends with the turn, or at a line break behind a sentence; both ways count.
-    """
+    """Return the estimates with the probabilities of all eleven confidences where each claim's own stands."""
     at = [
         (i, k)
         for i, estimate in enumerate(estimates)
@@ -171,13 +168,22 @@ def with_distributions(
         if claim.confidence is not None
     ]
     asked = [stated_after(prompts[i], estimates[i].response, estimates[i].claims[k], granularity) for i, k in at]
-    endings = (END, "\n") if granularity == "sentence" else (END,)
-    scores = model.score(asked, [f"{level}{ending}" for ending in endings for level in range(LEVELS)])
     claims = [list(estimate.claims) for estimate in estimates]
-    for row, (i, k) in zip(scores, at, strict=True):
-        p = tuple(min(1.0, math.fsum(math.exp(value) for value in row[c::LEVELS])) for c in range(LEVELS))
+    for (i, k), p in zip(at, distributions(asked, granularity, model), strict=True):
         claims[i][k] = replace(claims[i][k], distribution=p)
     return [replace(e, claims=tuple(found)) for e, found in zip(estimates, claims, strict=True)]
+
+
+def distributions(asked: Sequence[Prompt], granularity: Granularity, model: Model) -> list[tuple[float, ...]]:
+    """Return the probabilities of all eleven confidences behind each prompt's prefix, which sum to 1 at the most.
+
+    A stated confidence ends with the turn, or at a line break behind a sentence; both ways count.
+    """
+    endings = (END, "\n") if granularity == "sentence" else (END,)
+    scores = model.score(asked, [f"{level}{ending}" for ending in endings for level in range(LEVELS)])
+    return [
+        tuple(min(1.0, math.fsum(math.exp(value) for value in row[c::LEVELS])) for c in range(LEVELS)) for row in scores
+    ]
 
 
 def level_plan(

@@ -251,6 +251,34 @@ def test_hidden_states_equal_a_single_unpadded_pass(
         assert row == pytest.approx(expected, abs=1e-3, rel=1e-4)
 
 
+def test_tokens_read_again_are_those_of_a_single_unpadded_pass(
+    engine: TransformersEngine, plain: tuple[Any, Any], prompts: list[Prompt]
+) -> None:
+    """Of more tokens than are looked at together, of several lengths, and of none."""
+    answers = [tuple(300 + i % 40 for i in range(70 * n)) for n in range(len(prompts))]
+    tables = engine.reread(prompts, answers, None)
+    model, processor = plain
+    assert tables[0].shape == (0, 4)
+    for prompt, answer, table in list(zip(prompts, answers, tables, strict=True))[1:]:
+        with torch.no_grad():
+            logits = model(**inputs_of(processor, prompt, answer)).logits[0, -len(answer) - 1 : -1].double()
+        p = logits.softmax(-1).numpy()
+        assert table.dtype == np.float32
+        assert table[:, 0] == pytest.approx(np.log(p[range(len(answer)), answer]), abs=1e-3)
+        assert table[:, 1] == pytest.approx(-(p * np.log(p)).sum(1), abs=1e-3)
+        ordered = np.sort(p, axis=1)
+        assert table[:, 2] == pytest.approx(ordered[:, -1] - ordered[:, -2], abs=1e-3)
+        assert table[:, 3] == pytest.approx(-np.log(p * p.shape[1]).mean(1), abs=1e-3)
+
+
+def test_a_response_that_is_read_again_has_the_log_probabilities_that_it_had(
+    engine: TransformersEngine, prompts: list[Prompt]
+) -> None:
+    written = engine.generate([Job(p, i) for i, p in enumerate(prompts)], Sampling(1.0, max_tokens=12), None)
+    for each, table in zip(written, engine.reread(prompts, [g.token_ids for g in written], None), strict=True):
+        assert table[:, 0] == pytest.approx(each.logprobs, abs=1e-3)
+
+
 def test_hidden_states_of_no_tokens_or_no_layer_are_errors(engine: TransformersEngine, prompts: list[Prompt]) -> None:
     with pytest.raises(EngineError, match="without tokens"):
         engine.hidden(prompts[:1], [()], 1, "last", None)

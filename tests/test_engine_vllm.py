@@ -323,6 +323,8 @@ def test_hidden_states_offsets_and_the_torch_model_are_those_of_transformers(
     answers = [tuple(range(300, 303 + i)) for i in range(18)]
     states, expected = (np.concatenate(e.hidden(prompts, answers, -1, "mean", None)) for e in (engine, transformers))
     assert states == pytest.approx(expected, abs=1e-4)
+    tables = [np.concatenate(e.reread(prompts, answers, None)) for e in (engine, transformers)]
+    assert tables[0] == pytest.approx(tables[1], abs=1e-4)
     assert engine.offsets(answers) == transformers.offsets(answers)
     model, processor = engine.torch_model()
     assert model.config.model_type == "gemma3"

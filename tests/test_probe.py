@@ -10,7 +10,7 @@ import pytest
 from conrad_bench.trainers.probe import predict, train_probe
 
 SETTINGS = {
-    "width": 32,
+    "widths": (32,),
     "epochs": 10,
     "learning_rate": 1e-3,
     "weight_decay": 1e-2,

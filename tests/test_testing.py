@@ -33,6 +33,11 @@ REGISTRY = Registry()
 SMALL: dict[str, dict[str, Any]] = {
     "probe": {"samples": 24, "sentence_samples": 24, "validation_samples": 8, "epochs": 2},
     "self_consistency": {"n": 3},
+    **{
+        name: {"samples": 24, "sentence_samples": 24, "validation_samples": 8, "epochs": 2}
+        for name in ("linear_probe", "saplma", "attention_probe", "confidence_probe")
+    },
+    **{name: {"samples": 24, "sentence_samples": 24} for name in ("mahalanobis", "relative_mahalanobis")},
 }
 
 

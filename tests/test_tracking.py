@@ -143,7 +143,7 @@ def test_tensorboard_gets_both_losses_of_the_probe(tmp_path: Path) -> None:
     probe = Probe(epochs=3, width=4, report_to="tensorboard")
     with tracked(probe.report_to, tmp_path, probe.model_dump(mode="json")) as report:
         history = train_probe(
-            x, y, x, y, width=4, epochs=3, learning_rate=1e-3, weight_decay=0.0, batch_size=20, patience=3, seed=0,
+            x, y, x, y, widths=(4,), epochs=3, learning_rate=1e-3, weight_decay=0.0, batch_size=20, patience=3, seed=0,
             advance=lambda steps: None, report=report, out=tmp_path,
         )  # fmt: skip
     found = curves(tmp_path / "tensorboard")

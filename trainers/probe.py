@@ -1,8 +1,8 @@
-"""The trained probe: a small MLP that reads the expected correctness off hidden states."""
+"""The trained probes: small networks that read the expected correctness off hidden states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,32 @@ from conrad_bench.trainers.tracking import Report
 Array = NDArray[np.float32]
 
 
-def build(inputs: int, width: int) -> Any:
-    """Return the MLP: standardised hidden states to the logit of the expected correctness."""
-    return torch.nn.Sequential(
-        torch.nn.Linear(inputs, width), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(width, 1)
-    )
+class LayerAttention(torch.nn.Module):
+    """States of several layers, side by side, to their mean under weights: a softmax over state * query + a bias."""
+
+    def __init__(self, layers: int, size: int) -> None:
+        super().__init__()
+        self.query = torch.nn.Parameter(torch.zeros(size))
+        self.bias = torch.nn.Parameter(torch.zeros(layers))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return (n, size) for states (n, layers * size)."""
+        each = states.unflatten(-1, (len(self.bias), len(self.query)))
+        weights = (each @ self.query / len(self.query) ** 0.5 + self.bias).softmax(dim=-1)
+        mixed: torch.Tensor = (weights[..., None] * each).sum(dim=-2)
+        return mixed
+
+
+def build(inputs: int, widths: Sequence[int], layers: int = 1, dropout: float = 0.0) -> Any:
+    """Return the network: standardised hidden states, of several layers side by side, to the logit of the expected
+    correctness. No widths: a line.
+    """
+    parts: list[torch.nn.Module] = [LayerAttention(layers, inputs // layers)] if layers > 1 else []
+    size = inputs // layers
+    for width in widths:
+        parts += [torch.nn.Linear(size, width), torch.nn.ReLU(), torch.nn.Dropout(dropout)]
+        size = width
+    return torch.nn.Sequential(*parts, torch.nn.Linear(size, 1))
 
 
 def train_probe(
@@ -28,7 +49,9 @@ def train_probe(
     validation_states: Array,
     validation_correctness: Array,
     *,
-    width: int,
+    widths: Sequence[int],
+    layers: int = 1,
+    dropout: float = 0.1,
     epochs: int,
     learning_rate: float,
     weight_decay: float,
@@ -42,8 +65,8 @@ def train_probe(
     """Train with soft-label cross-entropy, keep the weights of the best validation epoch, write
     `out`/probe.safetensors.
 
-    `states` has the shape (n, hidden size), `correctness` (n,) in [0, 1]. Training stops once the validation loss has
-    not improved for `patience` epochs. Returns one line per epoch with both losses.
+    `states` has the shape (n, layers * hidden size), `correctness` (n,) in [0, 1]. Training stops once the validation
+    loss has not improved for `patience` epochs. Returns one line per epoch with both losses.
     """
     from safetensors.torch import save
 
@@ -53,7 +76,7 @@ def train_probe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mean, deviation = states.mean(0), states.std(0) + 1e-6
-        model = build(states.shape[1], width)
+        model = build(states.shape[1], widths, layers, dropout)
         x, y = torch.tensor((states - mean) / deviation), torch.tensor(correctness)
         vx, vy = torch.tensor((validation_states - mean) / deviation), torch.tensor(validation_correctness)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
@@ -92,7 +115,9 @@ def predict(states: Array, folder: Path) -> Array:
 
     tensors = load_file(folder / "probe.safetensors")
     mean, deviation = tensors.pop("mean"), tensors.pop("deviation")
-    model = build(len(mean), tensors["0.weight"].shape[0])
+    lines = sorted((name for name in tensors if name.endswith(".weight")), key=lambda name: int(name.split(".")[0]))
+    layers = len(tensors["0.bias"]) if "0.query" in tensors else 1
+    model = build(len(mean), [len(tensors[name]) for name in lines[:-1]], layers)
     model.load_state_dict(tensors)
     model.eval()
     with torch.no_grad():

@@ -27,7 +27,7 @@ from conrad_bench.version import __version__
 if TYPE_CHECKING:
     from conrad_bench.engines.base import Engine
     from conrad_bench.engines.calls import Answered, Call
-    from conrad_bench.rollouts.model import Reporter
+    from conrad_bench.rollouts.protocols import Reporter
 
 LOCAL = "local"
 """The address that starts Ray on this machine, for this process alone."""

@@ -23,7 +23,7 @@ from typing import Any
 from conrad_bench.cluster.replicas import RETRIES, Failure, Recipe
 from conrad_bench.cluster.shares import Share
 from conrad_bench.errors import TrainingError
-from conrad_bench.rollouts.model import Reporter
+from conrad_bench.rollouts.protocols import Reporter
 
 _PAUSE = 0.2
 """Seconds after which it is looked whether the training has ended, while no worker calls."""

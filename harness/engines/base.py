@@ -40,6 +40,11 @@ Take = Callable[[bool], tuple[Ticket, Call] | None]
 (True), none any more."""
 
 
+def whole(answers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """Return the one span of each response that is all of it."""
+    return [[(0, len(answer))] for answer in answers]
+
+
 class Engine(BaseModel):
     """Runs one model. Its fields are its options; the model is loaded on first use, so a finished run loads none.
 
@@ -124,6 +129,15 @@ class Engine(BaseModel):
         `answers` are the token ids of the response to each prompt, `spans` the tokens (start, end) that are read of
         each, in one pass (None: the whole response, one span); `layer` indexes the model's hidden states (0: the
         embeddings, -1: the last). "last" is the state at a span's last token, "mean" the mean over its tokens.
+        """
+        raise NotImplementedError
+
+    def reread(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], adapter: Path | None
+    ) -> list[NDArray[np.float32]]:
+        """Return what the model finds at each token of a response that it reads: `conrad_bench.types.TOKEN_COLUMNS`.
+
+        `answers` are the token ids of the response to each prompt; each array has the shape (its tokens, 4).
         """
         raise NotImplementedError
 

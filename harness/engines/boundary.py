@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from conrad_bench.errors import ConradBenchError, HubUnreachable, MissingExtra, ModelError
+from conrad_bench.errors import ConradBenchError, EngineError, HubUnreachable, MissingExtra, ModelError
 
 _LONGEST = 300
 """Characters that are quoted of a library's message."""
@@ -39,6 +40,22 @@ def translated(said: str) -> Iterator[None]:
         if len(words) > _LONGEST:
             words = f"{words[:_LONGEST]} ..."
         raise ModelError(f"{said}: {type(error).__name__}: {words}") from error
+
+
+@contextmanager
+def refusals(model: Any) -> Iterator[None]:
+    """Say which model cannot take a prompt, and not what the prompt says."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise EngineError(
+            f"{type(model).__name__} cannot take a prompt ({type(error).__name__} in transformers); some models read "
+            "no prompt without an image, or no more than one"
+        ) from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,10 +11,10 @@ from conrad_bench.engines.opening import unreadable
 from conrad_bench.errors import ConradBenchError, ImageError
 from conrad_bench.types import Prompt
 
-_EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5)}
+_EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5), "reread": (0, 1)}
 """Which arguments of an engine's methods have one entry for each prompt."""
 
-_ADAPTER = {"generate": 2, "score": 2, "hidden": 4}
+_ADAPTER = {"generate": 2, "score": 2, "hidden": 4, "reread": 2}
 """Which argument is the adapter."""
 
 
@@ -31,7 +31,7 @@ class Answered:
 class Call:
     """One batch of work for an engine: a method of `conrad_bench.engines.base.Engine` and its arguments."""
 
-    method: Literal["generate", "score", "hidden"]
+    method: Literal["generate", "score", "hidden", "reread"]
     arguments: tuple[Any, ...]
 
     @property

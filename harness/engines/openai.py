@@ -154,6 +154,12 @@ class OpenAIEngine(Engine):
         """Raise EngineError: a server shows no hidden states."""
         raise EngineError("a server shows no hidden states; use engine transformers or vllm")
 
+    def reread(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], adapter: Path | None
+    ) -> list[NDArray[np.float32]]:
+        """Raise EngineError: a server shows no whole distribution."""
+        raise EngineError("a server shows no whole distributions of tokens; use engine transformers or vllm")
+
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's text, and the text's length."""
         return [[sum(lengths[:i]) for i in range(len(lengths) + 1)] for lengths in answers]

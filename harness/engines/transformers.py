@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from conrad_bench.engines.base import Engine, Generation, Job
-from conrad_bench.engines.boundary import translated
+from conrad_bench.engines.base import Engine, Generation, Job, whole
+from conrad_bench.engines.boundary import refusals, translated
 from conrad_bench.engines.decoders import (
     counts_padding,
     decoder_layers,
@@ -41,9 +41,10 @@ from conrad_bench.engines.inputs import (
 )
 from conrad_bench.engines.loading import Adapters, empty_model, halving, load, locate
 from conrad_bench.engines.processors import check_prompts, dated_texts, load_processor, load_tokenizer
+from conrad_bench.engines.reread import token_statistics
 from conrad_bench.engines.scoring import alora_offsets, continuation_scores
 from conrad_bench.errors import ConfigError, EngineError, ModelError
-from conrad_bench.types import END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
+from conrad_bench.types import DISTRIBUTIONS, END, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ class TransformersEngine(Engine):
 
     name = "transformers"
     summary = "transformers in this process, on CPU or one GPU; serves every method"
-    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
+    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, DISTRIBUTIONS, TRAINING, SAMPLING})
     free: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -154,6 +155,13 @@ class TransformersEngine(Engine):
         """
         items = list(zip(prompts, answers, spans or whole(answers), strict=True))
         return halving(items, lambda part: self._hidden(part, layer, at, adapter))
+
+    def reread(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], adapter: Path | None
+    ) -> list[NDArray[np.float32]]:
+        """Return what the model finds at each token of a response, in one pass over prompt and response."""
+        items = list(zip(prompts, answers, strict=True))
+        return halving(items, lambda part: self._reread(part, adapter))
 
     def prepare(self, call: Call) -> None:
         """Begin to prepare the images of a call that comes next, once the model is there."""
@@ -257,7 +265,7 @@ class TransformersEngine(Engine):
         adapters = self._load().adapters
         if adapter is None:
             switched_off = adapters.wrapper.disable_adapter() if adapters.wrapper is not None else nullcontext()
-            with torch.inference_mode(), switched_off, _refusals(adapters.model):
+            with torch.inference_mode(), switched_off, refusals(adapters.model):
                 yield adapters.model, None
             return
         try:
@@ -271,7 +279,7 @@ class TransformersEngine(Engine):
                 f"the adapter in {adapter} acts only after the tokens {invocation}, and a prompt lacks them; "
                 "end the prompt's prefix with the text that they stand for"
             )
-        with torch.inference_mode(), _refusals(adapters.model):
+        with torch.inference_mode(), refusals(adapters.model):
             yield adapters.wrapper, starts
 
     def _generate(self, jobs: Sequence[Job], sampling: Sampling, adapter: Path | None) -> list[Generation]:
@@ -372,26 +380,15 @@ class TransformersEngine(Engine):
 
         return by_shape(encode_all(loaded.processor, [prompt for prompt, _, _ in items]), items, read)
 
+    def _reread(self, items: Sequence[tuple[Prompt, Sequence[int]]], adapter: Path | None) -> list[NDArray[np.float32]]:
+        loaded = self._load()
 
-@contextmanager
-def _refusals(model: Any) -> Iterator[None]:
-    """Say which model cannot take a prompt, and not what the prompt says."""
-    import torch
+        def read(batch: Sequence[Encoded], part: Sequence[tuple[Prompt, Sequence[int]]]) -> list[NDArray[np.float32]]:
+            answers = [readable(loaded.processor, answer) for _, answer in part]
+            with self._using(adapter, batch) as (model, starts):
+                return token_statistics(model, batch, answers, starts, loaded.pad_id)
 
-    try:
-        yield
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
-        raise
-    except (ValueError, RuntimeError) as error:
-        raise EngineError(
-            f"{type(model).__name__} cannot take a prompt ({type(error).__name__} in transformers); some models read "
-            "no prompt without an image, or no more than one"
-        ) from error
-
-
-def whole(answers: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Return the one span of each response that is all of it."""
-    return [[(0, len(answer))] for answer in answers]
+        return by_shape(encode_all(loaded.processor, [prompt for prompt, _ in items]), items, read)
 
 
 def _find_last(ids: list[int], wanted: list[int]) -> int:

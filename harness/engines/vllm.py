@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from conrad_bench.engines.base import Generation, Job, Take, Ticket
+from conrad_bench.engines.base import Generation, Job, Take, Ticket, whole
 from conrad_bench.engines.boundary import translated
 from conrad_bench.engines.calls import Answered, Call
 from conrad_bench.engines.loading import adapter_config, check_adapter, locate
-from conrad_bench.engines.transformers import TransformersEngine, whole
+from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.engines.vllm_flow import flow
 from conrad_bench.engines.vllm_requests import Asked, scoring, writing
 from conrad_bench.engines.vllm_start import Served, VLLMOptions, has_gpu, start, stop
 from conrad_bench.errors import ConfigError, ConradBenchError, EngineError, ImageError, MissingExtra, ModelError
 from conrad_bench.rollouts.digests import adapter_digest
-from conrad_bench.types import HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
+from conrad_bench.types import DISTRIBUTIONS, HIDDEN_STATES, LOGPROBS, SAMPLING, TRAINING, Prompt, Sampling
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,6 +35,10 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 _AHEAD = 16
 """Calls that are taken before there is room for them, so that threads open their images."""
+
+
+_ASIDE = ("hidden", "reread")
+"""What the transformers engine does in vLLM's place."""
 
 
 class VLLMEngine(VLLMOptions):
@@ -48,7 +52,7 @@ class VLLMEngine(VLLMOptions):
 
     name = "vllm"
     summary = "vLLM on GPUs or a CPU; hidden states, training and activated LoRA through transformers"
-    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, TRAINING, SAMPLING})
+    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, DISTRIBUTIONS, TRAINING, SAMPLING})
     free: ClassVar[frozenset[str]] = frozenset(
         {
             "batch_size",
@@ -105,7 +109,7 @@ class VLLMEngine(VLLMOptions):
 
     def at_once(self, method: str, adapter: Path | None) -> int:
         """Return the number of requests under way at once, or 0 for what the transformers engine does in batches."""
-        return self.concurrency if method != "hidden" and not self._needs_transformers(adapter) else 0
+        return self.concurrency if method not in _ASIDE and not self._needs_transformers(adapter) else 0
 
     def stream(self, take: Take[Ticket]) -> Generator[tuple[Ticket, Answered], None, None]:
         """Answer calls as they come, keeping up to `concurrency` requests under way; see `Engine.stream`."""
@@ -131,7 +135,7 @@ class VLLMEngine(VLLMOptions):
                     got = take(wait and not ahead)
                     if got is None:
                         break
-                    same = got[1].method != "hidden" and got[1].adapter == adapter
+                    same = got[1].method not in _ASIDE and got[1].adapter == adapter
                     (ahead if same else others).append(got)
                     if same and served.pictures is not None:
                         served.pictures.ahead(path for prompt in got[1].prompts() for path in prompt.images)
@@ -157,6 +161,13 @@ class VLLMEngine(VLLMOptions):
             return self._beside.hidden(asked, answered, layer, at, adapter, some)
 
         return self._aside(list(zip(prompts, answers, spans or whole(answers), strict=True)), read)
+
+    def reread(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], adapter: Path | None
+    ) -> list[NDArray[np.float32]]:
+        """Return what the transformers engine finds at each token of a response."""
+        items = list(zip(prompts, answers, strict=True))
+        return self._aside(items, lambda part: self._beside.reread([p for p, _ in part], [a for _, a in part], adapter))
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where each token of each response starts in the response's decoded text, and the text's length."""

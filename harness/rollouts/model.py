@@ -16,10 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,20 @@ from conrad_bench.engines.loading import free_memory
 from conrad_bench.engines.opening import unreadable
 from conrad_bench.errors import ConfigError, DataError, ImageError
 from conrad_bench.rollouts.digests import adapter_digest, image_digest
+from conrad_bench.rollouts.protocols import Pool, Reporter, Store
+from conrad_bench.rollouts.rows import Row, empty_row, response_of
 from conrad_bench.rollouts.spending import Spending
-from conrad_bench.types import Claim, Prompt, Response, Sampling
+from conrad_bench.types import TOKEN_COLUMNS, Claim, Prompt, Response, Sampling
 
 GREEDY = Sampling()
 
-Row = dict[str, Any]
 Payload = TypeVar("Payload")
 
 _UNREADABLE = Generation("", (), None, "image_unreadable")
 """What stands in the place of an answer about an image that cannot be read."""
+
+_STAGES = {"hidden": "hidden states", "reread": "reading again"}
+"""What progress calls the engine's methods whose names say too little."""
 
 _VERSIONS = ("transformers", "vllm")
 """What an engine's identity calls the versions of libraries."""
@@ -49,50 +53,6 @@ _SEED = 15
 
 _IMAGE_LENGTH = 1024
 """Characters that an image counts for when requests of similar length are put into one batch."""
-
-
-class Store(Protocol):
-    """Where answers are kept: rows by key."""
-
-    def read(self, keys: Sequence[str], /) -> dict[str, Row]:
-        """Return the rows of those keys that there are."""
-
-    def append(self, rows: Sequence[Row], /) -> None:
-        """Commit rows: they are all there after a crash, or none is."""
-
-    def note(self, rows: Sequence[Row], enough: int, /) -> None:
-        """Keep rows that come one by one; `enough` of them are committed."""
-
-    def settle(self) -> None:
-        """Commit the rows that were noted."""
-
-    def check_there(self) -> None:
-        """Raise StorageError if its folder is gone; what belongs beside it must not be written then, either."""
-
-
-class Reporter(Protocol):
-    """Who is told about progress."""
-
-    def stage(self, name: str, /, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Begin a stage of `total` steps; the function it yields is told how many were done."""
-
-
-class Pool(Protocol):
-    """Where calls are answered when not in this process."""
-
-    def run(self, engine: Engine, calls: Sequence[Call], /) -> Generator[tuple[int, Answered], None, None]:
-        """Yield (index, result) of each call as it is answered, in any order, by copies of the engine."""
-
-    def train(
-        self,
-        engine: Engine,
-        trainer: Callable[..., None],
-        data: Mapping[str, Any],
-        calls: Mapping[str, Callable[..., Any]],
-        reporter: Reporter,
-        /,
-    ) -> None:
-        """Run a trainer where the pool says; see `Model.train`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +102,7 @@ class Model:
 
         def stored(key: str, made: Generation) -> Row:
             answer = {name: getattr(made, name) for name in ("text", "token_ids", "logprobs", "finish_reason")}
-            return {**_row(key, "generate", requests[key][1]), **answer}
+            return {**empty_row(key, "generate", requests[key][1]), **answer}
 
         def order(request: tuple[Prompt, int, str]) -> tuple[int, str, int]:
             prompt, sample, first = request
@@ -151,7 +111,7 @@ class Model:
         rows = self._answers("generate", requests, order, call, stored, _UNREADABLE)
         if self.spending is not None:
             self.spending.generated(self.engine, requests, rows)
-        return [[_response(rows[key]) for key in row] for row in keys]
+        return [[response_of(rows[key]) for key in row] for row in keys]
 
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str] | Sequence[Sequence[str]]
@@ -169,7 +129,7 @@ class Model:
             return Call("score", (*zip(*batch.values(), strict=True), self.adapter))
 
         def stored(key: str, scores: list[float]) -> Row:
-            return {**_row(key, "score"), "values": scores}
+            return {**empty_row(key, "score"), "values": scores}
 
         rows = self._answers("score", requests, lambda request: -_length(request[0]), call, stored)
         if self.spending is not None:
@@ -206,7 +166,7 @@ class Model:
             return Call("hidden", (asked, answered, layer, at, self.adapter, read))
 
         def stored(key: str, states: NDArray[np.float32]) -> Row:
-            return {**_row(key, "hidden"), "values": states.flatten().tolist()}
+            return {**empty_row(key, "hidden"), "values": states.flatten().tolist()}
 
         def order(request: tuple[Prompt, tuple[int, ...], Any]) -> int:
             return -_length(request[0]) - len(request[1])
@@ -219,6 +179,29 @@ class Model:
             for key, some in zip(keys, wanted, strict=True)
         ]
         return np.concatenate(states) if states else np.zeros((0, 0), dtype=np.float32)
+
+    def reread(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[NDArray[np.float32]]:
+        """Return `conrad_bench.types.TOKEN_COLUMNS` of each token of responses, arrays of shape (tokens, 4).
+
+        The prompts need not be those that the responses were written to: another picture, for one.
+        """
+        answers = [response.token_ids for response in responses]
+        keys = self._keys("reread", prompts, [{"answer": list(answer)} for answer in answers])
+        requests = dict(zip(keys, zip(prompts, answers, strict=True), strict=True))
+
+        def call(batch: Mapping[str, tuple[Prompt, tuple[int, ...]]]) -> Call:
+            return Call("reread", (*zip(*batch.values(), strict=True), self.adapter))
+
+        def stored(key: str, table: NDArray[np.float32]) -> Row:
+            return {**empty_row(key, "reread"), "values": table.flatten().tolist()}
+
+        def order(request: tuple[Prompt, tuple[int, ...]]) -> int:
+            return -_length(request[0]) - len(request[1])
+
+        rows = self._answers("reread", requests, order, call, stored)
+        if self.spending is not None:
+            self.spending.looked_into(self.engine, requests)
+        return [np.array(rows[key]["values"], dtype=np.float32).reshape(-1, len(TOKEN_COLUMNS)) for key in keys]
 
     def token_spans(self, response: Response, claim: Claim) -> tuple[int, int]:
         """Return the first and the end index of the response's tokens that a claim's text covers, if only in part."""
@@ -310,7 +293,7 @@ class Model:
 
     def _answers(
         self,
-        method: Literal["generate", "score", "hidden"],
+        method: Literal["generate", "score", "hidden", "reread"],
         requests: Mapping[str, Payload],
         order: Callable[[Payload], Any],
         call: Callable[[Mapping[str, Payload]], Call],
@@ -334,7 +317,7 @@ class Model:
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         calls = [call({key: requests[key] for key in batch}) for batch in batches]
         without: dict[str, ImageError] = {}
-        stage = self.reporter.stage("hidden states" if method == "hidden" else method, total=len(missing))
+        stage = self.reporter.stage(_STAGES.get(method, method), total=len(missing))
         with stage as advance, closing(self._run(calls)) as results:
             for index, answered in results:
                 made = {key: x for key, x in zip(batches[index], answered.answers, strict=True) if x is not None}
@@ -389,20 +372,3 @@ def _image_digest(path: str) -> str:
         return image_digest(Path(path))
     except OSError as error:
         raise DataError(f"image {path} cannot be read ({error.strerror}); check the data root") from error
-
-
-def _row(key: str, kind: str, sample: int = 0) -> Row:
-    answer = dict.fromkeys(("text", "token_ids", "logprobs", "finish_reason", "values"))
-    return {"key": key, "kind": kind, "sample": sample, **answer}
-
-
-def _response(row: Row) -> Response:
-    logprobs = row["logprobs"]
-    return Response(
-        key=row["key"],
-        text=row["text"],
-        token_ids=tuple(row["token_ids"]),
-        logprobs=None if logprobs is None else tuple(logprobs),
-        finish_reason=row["finish_reason"],
-        sample=row["sample"],
-    )

@@ -39,9 +39,9 @@ class Spending:
         for key, (prompt, continuations) in requests.items():
             self._add(engine, key, prompt, _SCORED * len(continuations))
 
-    def looked_into(self, engine: Engine, requests: Mapping[str, tuple[Prompt, Sequence[int], Any]]) -> None:
-        """Take note of prompts with the responses behind them whose hidden states were read."""
-        for key, (prompt, answer, _) in requests.items():
+    def looked_into(self, engine: Engine, requests: Mapping[str, tuple[Any, ...]]) -> None:
+        """Take note of prompts with the responses behind them that were read: (prompt, tokens, ...) by key."""
+        for key, (prompt, answer, *_) in requests.items():
             self._add(engine, key, prompt, len(answer))
 
     def each(self, examples: int) -> dict[str, float] | None:

@@ -32,13 +32,14 @@ Row = dict[str, Any]
 """One rollout, with every key of these:
 
 key             hash of everything that determines the rollout (hex)
-kind            "generate", "score" or "hidden"
+kind            "generate", "score", "hidden" or "reread"
 sample          sample index among the responses to the same prompt
 text            str or None
 token_ids       list[int] or None
 logprobs        log-probability of each token: list[float], kept as float64, or None
 finish_reason   str or None
-values          list[float] or None: scores of continuations (kept as float64) or a hidden state (kept as float32)
+values          list[float] or None: scores of continuations (kept as float64), or a hidden state or the
+                statistics of tokens (kept as float32)
 """
 
 

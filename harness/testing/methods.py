@@ -152,13 +152,13 @@ class MethodChecks:
         trial = self._first
         splits = [trial.split(name) for name in ("train", "validate", "test")]
         trial.estimate(splits[2])
-        asked = {kind: trial.memory.count(kind) for kind in ("generate", "score", "hidden")}
+        asked = {kind: trial.memory.count(kind) for kind in ("generate", "score", "hidden", "reread")}
         steps = self.method.steps(self.setting.task, *splits)
         planned = _planned(steps)
         sentences, states = self.setting.task.granularity == "sentence", any(step.action == "state" for step in steps)
         for kind, number in asked.items():
             if number > planned[kind] and not (sentences and (kind != "generate" or states)):
-                what = {"generate": "responses", "score": "scores", "hidden": "hidden states"}[kind]
+                what = {"generate": "responses", "score": "scores", "hidden": "hidden states"}.get(kind, "readings")
                 raise PluginError(f"steps plans {planned[kind]} {what}, and {number} were asked for")
 
     def check_pickle(self) -> None:
@@ -175,7 +175,8 @@ class MethodChecks:
 
 
 def _planned(steps: Sequence[Step]) -> dict[str, int]:
-    kinds = {"generate": "generate", "state": "generate", "score": "score", "read hidden states": "hidden"}
+    kinds = {"generate": "generate", "state": "generate", "score": "score"}
+    kinds |= {"read hidden states": "hidden", "read again": "reread"}
     planned = dict.fromkeys(kinds.values(), 0)
     for step in steps:
         if step.action in kinds:

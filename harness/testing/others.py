@@ -20,10 +20,12 @@ from conrad_bench.reading.elicitation import elicit_at
 from conrad_bench.tasks.base import Scorer, Task
 from conrad_bench.testing.toys import ODD, ToyTask
 from conrad_bench.types import (
+    DISTRIBUTIONS,
     HIDDEN_STATES,
     LOGPROBS,
     NEEDS,
     SAMPLING,
+    TOKEN_COLUMNS,
     Claim,
     Estimate,
     Example,
@@ -297,6 +299,16 @@ class EngineChecks(PluginChecks):
         for answer, state in zip(answers, states, strict=True):
             if answer and (state.ndim != 2 or len(state) != 1 or not np.isfinite(state).all()):
                 raise PluginError(f"hidden states of one span have the shape {state.shape}, or numbers that are none")
+
+    def check_reread(self) -> None:
+        """A response that is read again has statistics of each of its tokens."""
+        if DISTRIBUTIONS not in self.engine.provides:
+            return
+        written = self.engine.generate(list(map(Job, self.prompts)), Sampling(max_tokens=6), None)
+        tables = self.engine.reread(self.prompts, [each.token_ids for each in written], None)
+        for each, table in zip(written, tables, strict=True):
+            if table.shape != (len(each.token_ids), len(TOKEN_COLUMNS)) or not np.isfinite(table).all():
+                raise PluginError(f"the tokens of a response have the shape {table.shape}, or numbers that are none")
 
 
 def _equal(a: float | None, b: float | None, tolerance: float = _TOLERANCE) -> bool:

@@ -18,6 +18,7 @@ from conrad_bench.engines.base import Engine, Generation, Job
 from conrad_bench.reading.elicitation import INSTRUCTIONS, LEVELS
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.types import (
+    DISTRIBUTIONS,
     HIDDEN_STATES,
     LOGPROBS,
     SAMPLING,
@@ -45,7 +46,7 @@ class ToyEngine(Engine):
 
     name = "toy"
     summary = "no model: words by a digest of the prompt, to check plugins with"
-    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, SAMPLING})
+    provides: ClassVar[frozenset[str]] = frozenset({LOGPROBS, HIDDEN_STATES, DISTRIBUTIONS, SAMPLING})
 
     model: str = "toy"
     odd: str | None = None
@@ -117,6 +118,14 @@ class ToyEngine(Engine):
             ).astype(np.float32)
             for prompt, answer, some in zip(prompts, answers, read, strict=True)
         ]
+
+    def reread(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], adapter: Path | None
+    ) -> list[NDArray[np.float32]]:
+        """Return a log-probability and three statistics of each token."""
+        draws = [np.random.default_rng(_digest(p, tuple(a))) for p, a in zip(prompts, answers, strict=True)]
+        tables = [draw.random((len(answer), 4)) for draw, answer in zip(draws, answers, strict=True)]
+        return [(table * [-1, 1, 1, 1]).astype(np.float32) for table in tables]
 
     def offsets(self, answers: Sequence[Sequence[int]]) -> list[list[int]]:
         """A token is a character; the end has no width."""

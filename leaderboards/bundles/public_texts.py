@@ -41,7 +41,7 @@ _HARDWARE = {
 """What is said of a machine, each value as Python shows it."""
 _PACKAGES = {"python", *PACKAGES}
 _SPLITS = get_args(Split)
-_ROLLOUTS = ("generate", "score", "hidden")
+_ROLLOUTS = ("generate", "score", "hidden", "reread")
 _PRIVATE = re.compile(r"[/\\~]\w|\w[/\\]|://|\w@\w|\d{5,}|\d{4}-\d\d|\d\.\d+\.\d+\.\d")
 """What lines of plugins from elsewhere must not hold: paths, addresses, long numbers, dates."""
 

@@ -1,0 +1,1 @@
+"""Confidences from the probabilities that the model gives to its own words."""

@@ -1,0 +1,1 @@
+"""Confidences from several sampled responses to one prompt."""

@@ -1,0 +1,1 @@
+"""Confidences from the hidden states of the tokens of a claim."""
