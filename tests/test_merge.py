@@ -414,3 +414,34 @@ def test_escaped_text_leaves_latex_no_command(text: str) -> None:
         r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\$\\\w+\$|\$[-<>|]\$|\\[&%$#_{}]", "", escaped
     )
     assert not set(plain) & set("\\&%$#_{}~^\n")
+
+
+def test_the_metric_of_a_plugin_stands_on_the_board_of_an_old_run(tmp_path: Path) -> None:
+    metric = """
+import conrad_bench as cb
+from conrad_bench.leaderboards.metrics.base import mean_of
+
+
+@cb.register_metric
+class Sure(cb.Metric):
+    \"\"\"Share of claims above .5.\"\"\"
+
+    name = "sure"
+    summary = "share of claims with a confidence above .5"
+    label = "sure"
+    better = "zero"
+    range = (0.0, 1.0)
+    source = "a test"
+    headline = True
+
+    def statistic(self, sample):
+        return mean_of(sample, (sample.stated() > 0.5).astype(float))
+"""
+    (tmp_path / "sure.py").write_text(metric)
+    bundle = Path(__file__).parents[1] / "leaderboards" / "published" / "phantom"
+    done = conrad_bench("leaderboard", str(bundle), "--out", "board", "--plugin", "sure.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    board = json.loads((tmp_path / "board" / "leaderboard.json").read_text())
+    sure = {row["method"]: row["metrics"]["sure"]["value"] for row in board["rows"]}
+    records = read_records(bundle / "records" / "verbalized@mimic_report.parquet")
+    assert sure["verbalized"] == pytest.approx((records["confidence"] > 0.5).mean())
