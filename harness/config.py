@@ -64,7 +64,20 @@ class BootstrapOptions(BaseModel):
     """Kind of the intervals. "bca" corrects percentiles for bias and skewness where a metric is smooth enough."""
 
 
-SECTIONS: dict[str, type[BaseModel]] = {"phantom": PhantomOptions, "bootstrap": BootstrapOptions}
+class NoiseOptions(BaseModel):
+    """Section `counterfactual`: the pictures of `--counterfactual`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    noise: list[Annotated[float, Field(gt=0, le=10)]] = Field(default=[0.1, 0.3, 1.0], min_length=1)
+    """Deviations of the noise of `noised`, in units of the grey range; each is a replacement of its own."""
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "phantom": PhantomOptions,
+    "bootstrap": BootstrapOptions,
+    "counterfactual": NoiseOptions,
+}
 """The sections of `options` that belong to the harness; the others are names of plugins."""
 
 
@@ -92,10 +105,13 @@ class RunConfig(BaseModel):
     seeds: list[Annotated[int, Field(ge=0)]] = []
     """Training seeds: every method that learns or samples is run once with each of them, and they make one row; empty:
     with `seed` alone."""
+    counterfactual: list[Literal["blank", "swapped", "noised"]] = Field(default=[], exclude_if=lambda kinds: not kinds)
+    """Other pictures that every method estimates the test examples with again: grey ones, another patient's, noised
+    ones. Empty: none."""
     options: Options = {}
     """Options by section: the name of a method, task, scorer (variants included) or engine, or one of `SECTIONS`."""
 
-    @field_validator("methods", "tasks", "seeds")
+    @field_validator("methods", "tasks", "seeds", "counterfactual")
     @classmethod
     def _distinct(cls, names: list[Any]) -> list[Any]:
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -128,6 +144,11 @@ class RunConfig(BaseModel):
     def bootstrap(self) -> BootstrapOptions:
         """The section `bootstrap`. Raises ConfigError for an option that does not fit."""
         return validated(BootstrapOptions, "bootstrap", self.section("bootstrap"))
+
+    @property
+    def noise(self) -> NoiseOptions:
+        """The section `counterfactual`. Raises ConfigError for an option that does not fit."""
+        return validated(NoiseOptions, "counterfactual", self.section("counterfactual"))
 
 
 def load_config(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.counterfactual import VERSION, Counterfactual
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import file_sha256, read_json
@@ -80,6 +81,12 @@ def record_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loade
     if method.learns():
         parts["artifact"] = artifact_digest(artifact_folder(out, name, task.fit_on or task_name))
     return parts
+
+
+def counterfactual_parts(plan: Plan, each: Counterfactual, data: Mapping[str, Loaded], out: Path) -> Parts:
+    """Return what the records of a method under other pictures are made from: these follow from the test examples."""
+    parts = record_parts(plan, each.method, each.task, data, out)
+    return {**parts, "replacement": _digest([VERSION, each.replacement, each.reading, plan.config.seed])}
 
 
 def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:

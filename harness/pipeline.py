@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
-from conrad_bench.contracts import estimated, said
+from conrad_bench.contracts import Estimated, estimated, said
+from conrad_bench.counterfactual import PICTURES, Counterfactual, Replaced, counterfactuals, replaced
 from conrad_bench.course import Course, rehearsed
 from conrad_bench.errors import ConfigError, DataError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
@@ -113,7 +114,11 @@ def check_config(out: Path, plan: Plan) -> list[str]:
             "`methods: [verbalized]`, or choose another folder with --out"
         )
     before = load_config(path)
-    found = differences(before, plan.config, plan.free_keys())
+    free = plan.free_keys()
+    if set(before.counterfactual) <= set(plan.config.counterfactual):
+        free.add("counterfactual")  # what is there stays as it is, and is compared with more
+        free |= set() if "noised" in before.counterfactual else {"options.counterfactual.noise"}
+    found = differences(before, plan.config, free)
     if found:
         raise ConfigError(
             f"{out} holds a run with another configuration; choose another folder with --out, or use its settings:\n"
@@ -141,7 +146,8 @@ def carry_out(
         fingerprints = {name: examples_digest(loaded.examples) for name, loaded in data.items()}
         stale = [] if keep_stale else list(stale_results(plan, data, out))
     board = read_json(out / "leaderboard.json")
-    if not stale and board is not None and finished(out):
+    others = list(counterfactuals(plan))
+    if not stale and board is not None and finished(out) and all(each.path(out).is_file() for each in others):
         if board.get("format") == FORMAT:
             reporter.say(f"{out} holds this run, finished; nothing to do")
             return board
@@ -177,14 +183,22 @@ def carry_out(
         told = 0
         parts = [(name, task) for task in plan.config.tasks for name in plan.methods]
         left = [part for part in parts if not records_path(out, *part).is_file()]
-        course = Course(left, rehearsed(out))
+        again = {(each.method, str(each)): each for each in others if not each.path(out).is_file()}
+        shown = _Shown(plan, data, out, reporter)
+        course = Course([*left, *again], rehearsed(out))
         reporter.whole = course.__str__
         unfit = {} if cluster is None else fit_side_by_side(plan, data, model, out, reporter, cluster)
-        for name, task_name in left:
+        for name, task_name in (*left, *again):
+            other = again.get((name, task_name))
+            if other is not None and f"{name} on {other.task}" in failures:
+                continue  # nothing to compare with
             reporter.say(f"{name} on {task_name} ({course})")
             try:
                 with course.part((name, task_name)):
-                    _evaluate(plan, name, task_name, data, model, out, unfit, reporter)
+                    if other is None:
+                        _evaluate(plan, name, task_name, data, model, out, unfit, reporter)
+                    else:
+                        _evaluate_again(plan, other, shown.of(other), data, model, out, reporter)
             except StorageError:
                 raise
             except (Exception, SystemExit) as caught:
@@ -211,7 +225,7 @@ def carry_out(
         advance(1)
     if first is not None:
         reporter.say(
-            f"failed: {len(failures)} of {len(parts)} (the same command tries them again)\n"
+            f"failed: {len(failures)} of {len(parts) + len(others)} (the same command tries them again)\n"
             + "".join(f"  - {part}: {problem}\n" for part, (_, problem) in failures.items())
             + f"the leaderboard of the others: {out / 'leaderboard.html'}"
         )
@@ -259,12 +273,7 @@ def _evaluate(
     spending = Spending()
     found = estimated(method, task, test, replace(model, spending=spending), teacher, artifact)
     estimates = found.estimates
-    if found.failed:
-        lines = [f"{id}: {problem}" for id, problem in found.failed.items()]
-        log = _write_log(out, name, task_name, "\n".join(lines) + "\n")
-        reporter.say(
-            f"{name} on {task_name} failed on {len(lines):,} of {len(test):,} examples, first on {lines[0]}; {log}"
-        )
+    _say_failed(found, name, task_name, out, reporter)
     if all(estimate.response.finish_reason == "image_unreadable" for estimate in estimates):
         first = next(model.unreadable[p] for e in test for p in e.images if p in model.unreadable)
         raise DataError(f"not one of the {len(test):,} test examples has images that can be read; {first}")
@@ -276,6 +285,65 @@ def _evaluate(
         spent["training_steps"] = _training_steps(learner(method), task, data[task_name])
     rows = record_rows(name, task, test, estimates, scores, qualities, spent, seed=chance_seed(method))
     write_records(records_path(out, name, task_name), rows, record_parts(plan, name, task_name, data, out))
+
+
+def _say_failed(found: Estimated, name: str, task_name: str, out: Path, reporter: Reporter) -> None:
+    """Say on which examples a method failed, and write it down."""
+    if found.failed:
+        lines = [f"{id}: {problem}" for id, problem in found.failed.items()]
+        log = _write_log(out, name, task_name, "\n".join(lines) + "\n")
+        number = len(found.estimates)
+        reporter.say(
+            f"{name} on {task_name} failed on {len(lines):,} of {number:,} examples, first on {lines[0]}; {log}"
+        )
+
+
+class _Shown:
+    """The test examples with other pictures, made once for all methods."""
+
+    def __init__(self, plan: Plan, data: dict[str, Loaded], out: Path, reporter: Reporter) -> None:
+        self._plan, self._data, self._out, self._reporter = plan, data, out, reporter
+        self._made: tuple[tuple[str, str], Replaced] | None = None
+
+    def of(self, each: Counterfactual) -> Replaced:
+        """Return the examples of a counterfactual's task under its replacement; the last ones are kept."""
+        key = each.task, each.replacement
+        if self._made is None or self._made[0] != key:
+            test = self._data[each.task].split("test")
+            made = replaced(test, each.replacement, self._plan.config.seed, self._out / PICTURES, self._reporter)
+            self._made = key, made
+        return self._made[1]
+
+
+def _evaluate_again(
+    plan: Plan,
+    each: Counterfactual,
+    shown: Replaced,
+    data: dict[str, Loaded],
+    model: Model,
+    out: Path,
+    reporter: Reporter,
+) -> None:
+    """Estimate and score the test examples with other pictures by a method as it was fitted, and write the records."""
+    from conrad_bench.fingerprints import artifact_folder, counterfactual_parts
+    from conrad_bench.records import GIVEN, record_rows, write_records
+
+    method, task = plan.methods[each.method], plan.tasks[each.task]
+    judge = make_judge(plan, task, model)
+    artifact = artifact_folder(out, each.method, task.fit_on or each.task) if method.learns() else None
+    examples, judged = shown.shown, shown.original
+    if each.reading == GIVEN:
+        pairs = zip(examples, shown.original, strict=True)
+        examples = [replace(example, answered=original.images) for example, original in pairs]
+        # The reference of another study says what is right of the pictures shown; another question's answer does not.
+        judged = shown.original if task.granularity == "answer" else shown.reports
+    found = estimated(method, task, examples, model, judge, artifact)
+    _say_failed(found, each.method, f"{each.task}@{each.replacement}@{each.reading}", out, reporter)
+    scores = judge(judged, [estimate.claims for estimate in found.estimates])
+    model.store.check_there()
+    qualities: list[dict[str, float | None]] = [{} for _ in judged]
+    rows = record_rows(each.method, task, judged, found.estimates, scores, qualities, seed=chance_seed(method))
+    write_records(each.path(out), rows, counterfactual_parts(plan, each, data, out))
 
 
 def _training_steps(method: Method, task: Task, loaded: Loaded) -> int:

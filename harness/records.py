@@ -70,6 +70,13 @@ OPTIONAL = (*NUMBERS, *SPENT, READING, SEED)
 RESERVED = (*COLUMNS, *OPTIONAL)
 """Names that the attributes of a task may not have."""
 
+COUNTERFACTUAL = "counterfactual"
+"""The folder of the records under other pictures, in a run folder or a bundle."""
+ANEW, GIVEN = "anew", "given"
+"""What a confidence under other pictures is about: the response to them, or the one to the original pictures."""
+SWAPPED = "swapped"
+"""The replacement by another patient's pictures."""
+
 MOST_ROWS = 5_000_000
 _MOST_COLUMNS, _MOST_CELLS = 200, 100_000_000
 _MOST_BYTES = 2**30
@@ -87,6 +94,11 @@ _SUM_TOLERANCE = 0.05
 def records_path(run: Path, method: str, task: str) -> Path:
     """Return where the records of one method on one task lie in a run folder."""
     return run / "records" / f"{method}@{task}.parquet"
+
+
+def counterfactual_path(run: Path, method: str, task: str, replacement: str, reading: str) -> Path:
+    """Return where the records of a method under other pictures lie; `reading` is `ANEW` or `GIVEN`."""
+    return run / COUNTERFACTUAL / f"{method}@{task}@{replacement}@{reading}.parquet"
 
 
 def write_records(

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conrad_bench.counterfactual import counterfactuals
 from conrad_bench.errors import ConradBenchError
-from conrad_bench.fingerprints import ARTIFACT, artifact_folder, artifact_problem, changed, fit_parts, record_parts
+from conrad_bench.fingerprints import (
+    ARTIFACT,
+    artifact_folder,
+    artifact_problem,
+    changed,
+    counterfactual_parts,
+    fit_parts,
+    record_parts,
+)
 from conrad_bench.fits import with_inner
 from conrad_bench.methods.recalibrated import Recalibrated
-from conrad_bench.records import made_from, records_path
+from conrad_bench.records import COUNTERFACTUAL, made_from, records_path
 from conrad_bench.storage import file_sha256, read_json, storage_errors
 from conrad_bench.variants import learner_name
 
@@ -42,7 +51,7 @@ def stale_results(plan: Plan, data: Mapping[str, Loaded], out: Path) -> Iterator
     for task_name in plan.config.tasks:
         for name, method in plan.methods.items():
             fitted_on = plan.tasks[task_name].fit_on or task_name
-            fits = [learner_name(name), name] if isinstance(method, Recalibrated) else [name]
+            fits = _fits_of(plan, name)
             for fit in fits if method.learns() else ():
                 folder = artifact_folder(out, fit, fitted_on)
                 if folder in gone or not (folder / ARTIFACT).is_file():
@@ -61,6 +70,21 @@ def stale_results(plan: Plan, data: Mapping[str, Loaded], out: Path) -> Iterator
                     why = "its artifact is made again"
                 if why is not None:
                     yield Stale(path, f"the records of {name} on {task_name}", why)
+    for each in counterfactuals(plan):
+        path = each.path(out)
+        if path.is_file():
+            why = _records_problem(path, sums.get(f"{COUNTERFACTUAL}/{path.name}"))
+            why = why or changed(made_from(path), counterfactual_parts(plan, each, data, out))
+            fitted_on = plan.tasks[each.task].fit_on or each.task
+            if why is None and gone & {artifact_folder(out, fit, fitted_on) for fit in _fits_of(plan, each.method)}:
+                why = "its artifact is made again"
+            if why is not None:
+                yield Stale(path, f"the records of {each.method} on {each}", why)
+
+
+def _fits_of(plan: Plan, name: str) -> list[str]:
+    """Return the names of the artifacts of a method: a recalibrated one has two."""
+    return [learner_name(name), name] if isinstance(plan.methods[name], Recalibrated) else [name]
 
 
 def _records_problem(path: Path, expected: str | None) -> str | None:
@@ -96,5 +120,6 @@ def finished(out: Path) -> bool:
 
 def result_sums(out: Path) -> dict[str, str]:
     """Return the SHA-256 of the leaderboard, the context and all records of a run folder, by path."""
-    paths = [out / "leaderboard.json", out / "context.json", *sorted((out / "records").glob("*.parquet"))]
+    records = [path for name in ("records", COUNTERFACTUAL) for path in sorted((out / name).glob("*.parquet"))]
+    paths = [out / "leaderboard.json", out / "context.json", *records]
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths if path.is_file()}

@@ -74,6 +74,9 @@ class Example:
     """The text that correctness is judged against."""
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     """Columns for subgroups (view, sex, image quality, ...); they travel into the records."""
+    answered: tuple[str, ...] | None = None
+    """The images that the response was written about, where it is to be judged beside others: `images`. None: it is
+    written about `images`."""
 
 
 @dataclass(frozen=True, slots=True)

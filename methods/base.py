@@ -83,6 +83,13 @@ class Method(BaseModel):
         """Return why these options make no sense at one of the method's granularities, or None."""
         return None
 
+    def judges_given(self) -> bool:
+        """Return whether its confidence is read behind a response that `respond` gave it, with these options.
+
+        Then it can judge a response beside other images than those that it was written about (`Example.answered`).
+        """
+        return False
+
     def asks_while_training(self) -> bool:
         """Return whether the training itself asks the model or the judge, as it goes; such a fit runs alone."""
         return False
@@ -150,9 +157,17 @@ class Responses:
 def respond(
     task: Task, examples: Sequence[Example], model: Model, max_tokens: int, elicit: str | None = None
 ) -> Responses:
-    """Answer examples greedily, in an elicitation format or without a confidence, and cut the responses into claims."""
+    """Answer examples greedily, in an elicitation format or without a confidence, and cut the responses into claims.
+
+    Of an example with `answered` images the response is the one about these; the prompt has those beside which it is to
+    be judged.
+    """
     prompts = [task.prompt(example, elicit) for example in examples]
-    responses = model.generate(prompts, Sampling(max_tokens=max_tokens))
+    asked = [
+        prompt if example.answered is None else task.prompt(replace(example, images=example.answered), elicit)
+        for example, prompt in zip(examples, prompts, strict=True)
+    ]
+    responses = model.generate(asked, Sampling(max_tokens=max_tokens))
     return Responses(examples, prompts, responses, [task.claims(response, elicit) for response in responses])
 
 

@@ -41,6 +41,10 @@ class ConRad(Stating, GRPOSettings):
         """In joint mode each step's reports are judged."""
         return self.mode == "joint"
 
+    def judges_given(self) -> bool:
+        """In joint mode the response and its confidence are one text."""
+        return self.mode == "conditional"
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

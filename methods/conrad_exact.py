@@ -39,6 +39,10 @@ class ConRadExact(Stating, LevelSettings):
     normalise: bool = False
     """Divide each claim's rewards by their deviation under the policy, as GRPO's group scaling does."""
 
+    def judges_given(self) -> bool:
+        """The adapter states a confidence behind the response."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

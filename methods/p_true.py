@@ -65,6 +65,10 @@ class PTrue(Method):
     def _sampling(self) -> Sampling:
         return Sampling(1.0, max_tokens=self.max_tokens, seed=self.seed)
 
+    def judges_given(self) -> bool:
+        """It asks about the response."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

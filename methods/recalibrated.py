@@ -42,6 +42,10 @@ class Recalibrated(Method):
         """What stands against the method itself."""
         return self.method.problem(granularity)
 
+    def judges_given(self) -> bool:
+        """What the method itself does."""
+        return self.method.judges_given()
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

@@ -63,6 +63,10 @@ class SelfConsistency(Method):
             return "estimator=degree compares whole responses with each other; use estimator=agreement for sentences"
         return None
 
+    def judges_given(self) -> bool:
+        """It compares the response with samples about the images."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

@@ -47,6 +47,10 @@ class SFT(Stating, LevelSettings):
             raise ValueError("mode=joint learns whole reports; set sentence_weight=report or mode=conditional")
         return self
 
+    def judges_given(self) -> bool:
+        """In joint mode the response and its confidence are one text."""
+        return self.mode == "conditional"
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

@@ -52,6 +52,10 @@ class Verbalized(Method):
         """Reading all eleven confidences needs log-probabilities."""
         return frozenset({LOGPROBS}) if self.distribution else frozenset()
 
+    def judges_given(self) -> bool:
+        """It asks about the response where there are two stages."""
+        return self.variant == "two_stage"
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

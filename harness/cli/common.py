@@ -36,6 +36,14 @@ Seeds = Annotated[
     str | None,
     typer.Option("--seeds", metavar="0,1,2", help="Training seeds: what learns or samples runs once with each."),
 ]
+Counterfactual = Annotated[
+    str | None,
+    typer.Option(
+        "--counterfactual",
+        metavar="blank,swapped,noised",
+        help="Estimate again with other pictures.",
+    ),
+]
 Options = Annotated[
     list[str] | None, typer.Option("-o", metavar="NAME.OPTION=VALUE", help="Option of a plugin. Repeatable.")
 ]
@@ -112,6 +120,7 @@ def resolve(
     limit: int | None,
     seed: int | None,
     seeds: str | None,
+    counterfactual: str | None,
     settings: list[str],
 ) -> RunConfig:
     """Return the configuration that these options describe, above that of the file `config`. Raises ConfigError."""
@@ -126,6 +135,7 @@ def resolve(
         "limit": limit,
         "seed": seed,
         "seeds": _names(seeds),
+        "counterfactual": _names(counterfactual),
         "data_roots": parse_data_roots(data_root or []) or None,
         "options": parse_options([*settings, *address]) or None,
     }

@@ -23,6 +23,7 @@ def rehearse(
     limit: common.Limit = None,
     seed: common.Seed = None,
     seeds: common.Seeds = None,
+    counterfactual: common.Counterfactual = None,
     option: common.Options = None,
     plugin: common.Plugins = None,
     out: Annotated[
@@ -44,9 +45,8 @@ def rehearse(
     from conrad_bench.storage import storage_errors, write_text
 
     registry = Registry(plugin or [])
-    resolved = common.resolve(
-        registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, list(option or [])
-    )
+    given = methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, counterfactual
+    resolved = common.resolve(registry, *given, list(option or []))
     if out is not None and (out / "config.yaml").exists():
         raise ConfigError(f"{out} holds a run; a rehearsal keeps out of it: choose another folder with --out")
     # Patients' text and checkpoints lie where the run's will lie, not on a small /tmp, and are removed at the end.

@@ -27,6 +27,7 @@ def run(
     limit: common.Limit = None,
     seed: common.Seed = None,
     seeds: common.Seeds = None,
+    counterfactual: common.Counterfactual = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run folder. Default: runs/<methods>-<tasks>.")
     ] = None,
@@ -59,14 +60,11 @@ def run(
     if ray == "off" and train_workers != 1:
         raise ConfigError(f"--train-workers {train_workers} needs Ray: add --ray local, or a cluster's address")
     registry = Registry(plugin or [])
-    resolved = common.resolve(
-        registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, settings
-    )
+    given = methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, counterfactual
+    resolved = common.resolve(registry, *given, settings)
     if ray != "off" and resolved.engine == "vllm" and gpus_per_replica > 1:
         settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
-        resolved = common.resolve(
-            registry, methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, settings
-        )
+        resolved = common.resolve(registry, *given, settings)
     folder = out or default_out(resolved.methods, resolved.tasks)
 
     from conrad_bench import pipeline

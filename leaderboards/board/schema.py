@@ -260,6 +260,27 @@ class BetweenModels(_Part):
     pairs: list[BetweenPair]
 
 
+class Counterfactual(_Part):
+    """What becomes of one method's confidences under other pictures (`board.counterfactuals`)."""
+
+    task: str
+    method: str
+    replacement: str
+    """"blank", "swapped", "noised-0.1", ..."""
+    reading: Literal["anew", "given"]
+    """anew: the method did all again. given: it judged the responses to the original pictures."""
+    n: int = Field(ge=1)
+    """Pairs: claims (given) or examples (anew), over all training seeds."""
+    n_clusters: int = Field(ge=1)
+    drop: Interval
+    rises: Interval
+    turned: int | None
+    stayed: int | None
+    """How many that were right are wrong, or still right, under the other pictures; null where nothing says so."""
+    ccg_auc: Interval | None
+    explained: Interval
+
+
 class RunInfo(_Part):
     """A run that a merged leaderboard was made of."""
 
@@ -301,6 +322,7 @@ class Board(_Part):
     between_models: list[BetweenModels] = []
     subgroups: list[SubgroupRow] = []
     subgroup_gaps: list[SubgroupGap] = []
+    counterfactuals: list[Counterfactual] = []
 
 
 def read_board(path: Path) -> dict[str, Any]:

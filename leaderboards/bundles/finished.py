@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, context_of, installed, run_records
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.counterfactuals import Key, run_counterfactuals
 from conrad_bench.leaderboards.board.schema import read_board
 from conrad_bench.manifest import CONTEXT_FORMAT
 from conrad_bench.storage import load_json
@@ -35,6 +36,8 @@ class Finished:
     """Of its leaderboard.json; the present one where it has none yet."""
     manifest: dict[str, Any] | None
     """None where the run did not finish."""
+    counterfactuals: dict[Key, pd.DataFrame] = field(default_factory=dict)
+    """The records under other pictures."""
 
 
 def load_run(folder: Path) -> Finished:
@@ -65,7 +68,9 @@ def load_run(folder: Path) -> Finished:
     except (ValidationError, KeyError, TypeError):
         raise DataError(f"{said} is not as this version writes it; run the same command again") from None
     format = FORMAT if board is None else int(board["format"])
-    return Finished(folder, context, run_records(folder, context.scorers), fingerprints, format, manifest)
+    records = run_records(folder, context.scorers)
+    others = run_counterfactuals(folder, records)
+    return Finished(folder, context, records, fingerprints, format, manifest, others)
 
 
 def load_manifest(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import available, build
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.counterfactuals import counterfactuals
 from conrad_bench.leaderboards.board.models import section
 from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_run
 from conrad_bench.leaderboards.metrics.base import Metric
@@ -75,6 +76,8 @@ def leaderboard(
         from conrad_bench.leaderboards.board.subgroups import subgroups
 
         board |= subgroups(records, context, by)
+    if len(runs) == 1:
+        board |= counterfactuals(records, runs[0].counterfactuals, context)
     folder = out or folders[0]
     write_files(folder, board)
     return board, folder

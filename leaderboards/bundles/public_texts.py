@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from pydantic import BaseModel
 
+from conrad_bench.config import SECTIONS
 from conrad_bench.errors import UserError
 from conrad_bench.manifest import PACKAGES
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
@@ -82,7 +83,7 @@ class PublicTexts:
 
     def sections(self, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the sections of a configuration whose names are known."""
-        known = {"phantom", "bootstrap", *self._names}
+        known = {*SECTIONS, *self._names}
         return {name: self.options(options) for name, options in sorted(sections.items()) if name in known}
 
     def reasons(self, task: str, counted: Mapping[str, int]) -> dict[str, int]:

@@ -6,6 +6,7 @@ What goes in is on a list; nothing else does:
   probabilities (numbers, rounded), example and cluster ids and the rollout's key as HMAC-SHA-256 under a salt that
   stays in the run folder (`publish.salt`), and attributes as `privacy` lets them out. Rows are sorted by hashed id, so
   that their order says nothing of the data's
+- the records under other pictures (`--counterfactual`) likewise
 - leaderboard.json, .md, .csv, .tex, .html and the figures (.svg), computed from these records. Values differ from the
   run's by the rounding, interval ends by resampling noise, since other ids put the clusters into another order
 - config.yaml and manifest.json without paths, host names and free texts (`public_texts`)
@@ -34,6 +35,7 @@ from conrad_bench.config import RunConfig, load_config
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import build
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.counterfactuals import counterfactuals
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.bundles.about import what_to_say
 from conrad_bench.leaderboards.bundles.adapters import adapter_files
@@ -51,7 +53,7 @@ from conrad_bench.leaderboards.bundles.public_texts import (
     public_manifest,
 )
 from conrad_bench.leaderboards.pages.outputs import RENDERED, figure_files, json_text
-from conrad_bench.records import COLUMNS, OPTIONAL, records_path, write_records
+from conrad_bench.records import COLUMNS, OPTIONAL, counterfactual_path, records_path, write_records
 from conrad_bench.seeds import with_seeds
 from conrad_bench.storage import file_sha256, load_json, storage_errors, write_bytes, write_text
 
@@ -107,6 +109,11 @@ def publish(
                 "publish.salt (copy that of the first run into the other folders), and `conrad-bench leaderboard "
                 "BUNDLE BUNDLE --out DIR` puts them on one page"
             )
+    if len(runs) > 1 and any(run.counterfactuals for run in runs):
+        raise DataError(
+            "runs with other pictures (--counterfactual) are published one by one; for several training seeds in one "
+            "bundle make one run with --seeds"
+        )
     configs = [load_config(run.folder / "config.yaml") for run in runs]
     manifests = [dict(run.manifest or {}) for run in runs]
     if format is None:
@@ -117,7 +124,7 @@ def publish(
         manifests = [public_manifest(manifest, texts) for manifest in manifests]
     else:
         contexts = [run.context for run in runs]
-    context, records = contexts[0], runs[0].records
+    context, records, others = contexts[0], runs[0].records, runs[0].counterfactuals
     config, manifest = configs[0], manifests[0]
     if len(runs) > 1:
         of = [
@@ -129,13 +136,17 @@ def publish(
     if format is None:
         attributes = anonymous(records)
         records = {key: published_frame(frame, attributes, code) for key, frame in records.items()}
+        others = {key: published_frame(frame, attributes, code) for key, frame in others.items()}
     for name, data in (adapter_files(folders[0], manifest, acknowledged) if adapters else {}).items():
         write_bytes(out / name, data)
     for (task, method), frame in records.items():
         write_records(records_path(out, method, task), frame)
+    for (task, method, *how), frame in others.items():
+        write_records(counterfactual_path(out, method, task, *how), frame)
     write_text(out / "config.yaml", config_text(config))
     write_text(out / "manifest.json", manifest_text(manifest))
-    board = build(records, by_this_version(what_to_say(out, context)[0]))
+    said = by_this_version(what_to_say(out, context)[0])
+    board = build(records, said) | counterfactuals(records, others, said)
     write_board(out, board, FORMAT if format is None else format, derived)
     return out
 

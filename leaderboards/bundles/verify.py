@@ -12,12 +12,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import load_config
 from conrad_bench.errors import ConfigError, ConradBenchError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, build, context_of, run_records
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.counterfactuals import Key, counterfactuals, run_counterfactuals
 from conrad_bench.leaderboards.board.schema import read_board
 from conrad_bench.leaderboards.bundles.about import about
 from conrad_bench.leaderboards.bundles.adapters import ADAPTERS, adapter_problems
@@ -28,8 +29,11 @@ from conrad_bench.leaderboards.bundles.publish import DERIVED, FIGURE, derived_t
 from conrad_bench.leaderboards.bundles.publish import FORMAT as BUNDLE_FORMAT
 from conrad_bench.leaderboards.pages.figures import SUFFIXES
 from conrad_bench.leaderboards.pages.outputs import figure_files
-from conrad_bench.records import records_path
+from conrad_bench.records import COUNTERFACTUAL, counterfactual_path, records_path
 from conrad_bench.storage import file_sha256, load_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 READ = (1, BUNDLE_FORMAT)
 """Formats of bundle.json. Of the first, numbers have all digits, and attributes are not looked at together."""
@@ -74,10 +78,12 @@ class _Subject:
     """What the board has to say beside its numbers."""
     subgroup: str | None
     """The column of its subgroups."""
+    others: dict[Key, pd.DataFrame]
+    """The records under other pictures."""
 
     def board(self) -> dict[str, Any]:
         """Return the content of leaderboard.json that the records give."""
-        board = build(self.records, self.context)
+        board = build(self.records, self.context) | counterfactuals(self.records, self.others, self.context)
         if self.subgroup is not None:
             from conrad_bench.leaderboards.board.subgroups import subgroups
 
@@ -151,7 +157,8 @@ def _read(folder: Path, findings: Findings) -> tuple[dict[str, Any], _Subject | 
         if not (folder / "records").is_dir():
             raise DataError(f"{folder} has no records of its own; verify each run that its leaderboard was made of")
         said = context_of(board)
-        subject = _Subject(folder, format, run_records(folder, said.scorers), said, None)
+        records = run_records(folder, said.scorers)
+        subject = _Subject(folder, format, records, said, None, run_counterfactuals(folder, records))
         if board.get("subgroups"):
             subject.subgroup = board["subgroups"][0]["subgroup"]["column"]
         if bundle:
@@ -169,8 +176,12 @@ def _read(folder: Path, findings: Findings) -> tuple[dict[str, Any], _Subject | 
 
 def _check_bundle(subject: _Subject, findings: Findings) -> None:
     """Check what a bundle says beside its numbers; take what its board has to say from configuration and manifest."""
-    for (task, method), frame in subject.records.items():
-        path = records_path(subject.folder, method, task)
+    paths = {records_path(subject.folder, method, task): f for (task, method), f in subject.records.items()}
+    paths |= {
+        counterfactual_path(subject.folder, method, task, *how): frame
+        for (task, method, *how), frame in subject.others.items()
+    }
+    for path, frame in paths.items():
         found = [*problems(frame, full_numbers=subject.format == 1), *hidden(path)]
         findings.last(*(f"{path.relative_to(subject.folder).as_posix()}: {problem}" for problem in found))
     if subject.format == 1:
@@ -223,7 +234,7 @@ def _check_hashes(folder: Path, findings: Findings) -> int | None:
 
 
 _PAGES = {f"leaderboard.{suffix}" for suffix in ("json", "md", "csv", "tex", "html")}
-_TOP = {"config.yaml", "manifest.json", "records", "figures", ADAPTERS, *DERIVED, *_PAGES}
+_TOP = {"config.yaml", "manifest.json", "records", COUNTERFACTUAL, "figures", ADAPTERS, *DERIVED, *_PAGES}
 """What a bundle holds beside bundle.json."""
 
 
@@ -247,6 +258,11 @@ def _by_name(board: dict[str, Any]) -> dict[str, Any]:
         }
         keyed["subgroup_gaps"] = {
             f"{gap['method']}@{gap['task']} ({gap['metric']})": gap for gap in board.get("subgroup_gaps", [])
+        }
+    if "counterfactuals" in board:
+        keyed["counterfactuals"] = {
+            f"{each['method']}@{each['task']} ({each['replacement']}, {each['reading']})": each
+            for each in board["counterfactuals"]
         }
     return keyed
 

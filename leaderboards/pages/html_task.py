@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from conrad_bench.leaderboards.pages import plots, wording
+from conrad_bench.leaderboards.pages.grounding import html_grounding
 from conrad_bench.leaderboards.pages.html_details import details, metric_columns
 from conrad_bench.leaderboards.pages.html_forest import forest
 from conrad_bench.leaderboards.pages.html_table import Cell, Column, estimate_cell, name_html, table
@@ -37,6 +38,7 @@ def task_section(board: dict[str, Any], task: str, number: int, colours: dict[st
     if sides:
         yield f'<div class="sides">{"".join(sides)}</div>'
     yield from _reliability(task, [row for row in rows if "reliability" in row], board["tasks"][task]["label"])
+    yield from html_grounding(board, task)
     yield from details(board, task, rows)
     yield "</section>"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from conrad_bench.leaderboards.board.build import before_training, build, run_records
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.counterfactuals import counterfactuals, run_counterfactuals
 from conrad_bench.leaderboards.board.schema import Board
 from conrad_bench.leaderboards.pages import figures, html, latex, tables
 from conrad_bench.storage import write_bytes, write_text
@@ -23,7 +24,8 @@ def write_leaderboard(run: Path, context: BoardContext) -> dict[str, Any]:
     Raises DataError when there are no records or a file is not what its name says, StorageError when a file is damaged
     or cannot be written.
     """
-    board = build(run_records(run, context.scorers), context)
+    records = run_records(run, context.scorers)
+    board = build(records, context) | counterfactuals(records, run_counterfactuals(run, records), context)
     write_files(run, board)
     return board
 

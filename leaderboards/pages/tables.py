@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from conrad_bench.leaderboards.pages.grounding import NOTE as GROUNDING_NOTE
+from conrad_bench.leaderboards.pages.grounding import markdown_grounding
 from conrad_bench.leaderboards.pages.models import NOTE as MODELS_NOTE
 from conrad_bench.leaderboards.pages.models import markdown_overview
 from conrad_bench.leaderboards.pages.summary import MARKS, overview, sentences, skill_text
@@ -64,6 +66,8 @@ def markdown(board: dict[str, Any]) -> str:
     for task in board["tasks"]:
         rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
+        for title, header, body, named in markdown_grounding(board, task):
+            lines += [f"### {title}", "", _table(header, body, named), "", GROUNDING_NOTE, ""]
         for title, part in _behind(board, task, rows):
             lines += ["<details>", f"<summary>{title} on {task}</summary>", "", *part, "", "</details>", ""]
     lines += ["## Methods", "", *(f"- {code(name)}: {text}" for name, text in board["methods"].items()), ""]
