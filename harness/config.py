@@ -146,9 +146,14 @@ class RunConfig(BaseModel):
         return validated(BootstrapOptions, "bootstrap", self.section("bootstrap"))
 
     @property
-    def noise(self) -> NoiseOptions:
-        """The section `counterfactual`. Raises ConfigError for an option that does not fit."""
-        return validated(NoiseOptions, "counterfactual", self.section("counterfactual"))
+    def replacements(self) -> list[str]:
+        """What replaces the pictures of `counterfactual`: "blank", "swapped", "noised-0.1", ..., in order.
+
+        Raises ConfigError for an option that does not fit.
+        """
+        options = validated(NoiseOptions, "counterfactual", self.section("counterfactual"))
+        noises = [f"noised-{sigma:g}" for sigma in options.noise]
+        return [name for kind in self.counterfactual for name in (noises if kind == "noised" else [kind])]
 
 
 def load_config(

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.engines.opening import open_pixels, unreadable
 from conrad_bench.errors import DataError
+from conrad_bench.methods.base import Step
 from conrad_bench.records import ANEW, GIVEN, SWAPPED, counterfactual_path
 from conrad_bench.rollouts.digests import image_digest
 from conrad_bench.storage import write_bytes
 from conrad_bench.types import Example
 
 if TYPE_CHECKING:
-    from conrad_bench.config import RunConfig
     from conrad_bench.plan import Plan
     from conrad_bench.progress import Reporter
 
@@ -56,9 +56,13 @@ class Counterfactual:
         """Return where its records lie."""
         return counterfactual_path(run, self.method, self.task, self.replacement, self.reading)
 
+    @property
+    def what(self) -> str:
+        """What is estimated, in words."""
+        return f"{self.replacement} pictures" + ("" if self.reading == ANEW else ", original responses")
+
     def __str__(self) -> str:
-        what = "" if self.reading == ANEW else ", original responses"
-        return f"{self.task}, {self.replacement} pictures{what}"
+        return f"{self.task}, {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +77,28 @@ class Replaced:
     """With the references that belong to the other pictures where these are another study's, else as they are."""
 
 
-def replacements(config: RunConfig) -> list[str]:
-    """Return the names of a run's replacements: "blank", "swapped", "noised-0.1", ..."""
-    noises = [f"noised-{sigma:g}" for sigma in config.noise.noise]
-    return [name for kind in config.counterfactual for name in (noises if kind == "noised" else [kind])]
-
-
 def counterfactuals(plan: Plan) -> Iterator[Counterfactual]:
     """Yield what a run estimates beside its test estimates, in order."""
     for task in plan.config.tasks:
-        for replacement in replacements(plan.config):
+        for replacement in plan.config.replacements:
             for name, method in plan.methods.items():
                 yield Counterfactual(name, task, replacement, ANEW)
                 if method.judges_given():
                     yield Counterfactual(name, task, replacement, GIVEN)
+
+
+def steps_again(plan: Plan, each: Counterfactual, test: Sequence[Example]) -> Iterator[Step]:
+    """Yield what a counterfactual asks of the model beside the test estimates: no fit, and no response that is given.
+
+    At most so much: examples without pictures are left out, and equal requests about grey pictures are one.
+    """
+    if each.reading == GIVEN:
+        test = [replace(example, answered=example.images) for example in test]
+    for step in plan.methods[each.method].steps(plan.tasks[each.task], [], [], test):
+        is_response = bool(step.prompts) and step.sampling.temperature == 0
+        if step.action != "train" and step.count and not (is_response and each.reading == GIVEN):
+            yield step
+    yield Step("score", len(test), f"test responses with {plan.scorers[each.task].name}")
 
 
 def replaced(examples: Sequence[Example], replacement: str, seed: int, folder: Path, reporter: Reporter) -> Replaced:

@@ -170,6 +170,10 @@ def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str,
     data |= {name: load_task(plan, name, reporter, read) for name in far}
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
+        if plan.config.counterfactual and not any(example.images for example in data[name].split("test")):
+            raise DataError(
+                f"task {name!r} has no pictures, and --counterfactual replaces them; leave out one of the two"
+            )
     return data
 
 

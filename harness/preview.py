@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.counterfactual import counterfactuals, steps_again
 from conrad_bench.engines.base import Engine
 from conrad_bench.engines.opening import check_header, unreadable
 from conrad_bench.fingerprints import artifact_folder
@@ -133,6 +134,20 @@ def preview(
                         "there": len(test) if done else 0,
                     }
                 )
+        for each in counterfactuals(plan):
+            path, test = each.path(out), data[each.task].split("test")
+            done = path.is_file() and path not in again
+            steps += [
+                {
+                    "task": each.task,
+                    "method": each.method,
+                    "action": step.action,
+                    "count": step.count,
+                    "what": f"{step.what} ({each.what})",
+                    "there": step.count if done else None,
+                }
+                for step in steps_again(plan, each, test)
+            ]
     return {
         "model": plan.model_label,
         "engine": plan.engine.name,

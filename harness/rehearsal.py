@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.contracts import estimated
+from conrad_bench.counterfactual import counterfactuals
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import HubUnreachable, PluginError, StorageError
@@ -179,7 +180,9 @@ class _Stage:
                 return
         everyone = self.data[task.name].split("test")
         test = heaviest(everyone, self.examples)
-        factor = len(everyone) / len(test)
+        again = sum((each.method, each.task) == (name, task.name) for each in counterfactuals(self.plan))
+        # With other pictures a run asks as often again, less the responses that are given.
+        factor = (1 + again) * len(everyone) / len(test)
         with self._playing("estimate", task.name, name, factor) as played:
             self._load(self.plan.engine, "")
             teacher = self._judge(task, self.plan.teachers[task.name])
@@ -192,7 +195,7 @@ class _Stage:
         with self._playing("score", task.name, name, factor):
             scores = self._judge(task, self.plan.scorers[task.name])(test, [estimate.claims for estimate in estimates])
             qualities = [{}] * len(test) if self._is_blind(task) else self._qualities(task, test, estimates)
-            self._record(name, task, test, estimates, scores, qualities, factor)
+            self._record(name, task, test, estimates, scores, qualities, len(everyone) / len(test))
 
     def _fit(self, name: str, method: Method, task_name: str) -> Path | None:
         """Fit a method on a few examples and return its artifact, None where that failed."""

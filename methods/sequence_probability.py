@@ -39,9 +39,11 @@ class SequenceProbability(Method):
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
-        """One response for each test example."""
+        """One response for each test example; the tokens of those that were written about other images are scored."""
         prompts = tuple(task.prompt(example) for example in test)
-        return [Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens))]
+        steps = [Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens))]
+        given = sum(example.answered is not None for example in test)
+        return [*steps, *([Step("score", given, "responses: all their tokens")] if given else [])]
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

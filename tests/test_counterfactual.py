@@ -18,13 +18,17 @@ from PIL import Image
 from scipy.stats import linregress
 from sklearn.metrics import roc_auc_score
 from test_board import CONTEXT, board_of
+from test_run import Toy
 
 from conrad_bench.contracts import declared
-from conrad_bench.counterfactual import GREY, LONGEST, replaced, replacements, swapped
+from conrad_bench.counterfactual import GREY, LONGEST, replaced, swapped
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.counterfactuals import counterfactuals
+from conrad_bench.leaderboards.bundles.publish import publish
+from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.methods.base import without_references
 from conrad_bench.progress import Reporter
+from conrad_bench.records import read_records, write_records
 from conrad_bench.registry import Registry
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
@@ -265,7 +269,7 @@ def replacements_of(kinds: list[str], **options: Any) -> list[str]:
         "counterfactual": kinds,
         "options": {"counterfactual": options},
     }
-    return replacements(load_config(None, given, Registry()))
+    return load_config(None, given, Registry()).replacements
 
 
 def test_replacements_are_named_by_the_configuration() -> None:
@@ -279,3 +283,65 @@ def test_replacements_are_named_by_the_configuration() -> None:
     ):
         with pytest.raises(ConfigError):
             replacements_of(kinds, **options)
+
+
+def again(out: Path, **changes: Any) -> dict[str, Any]:
+    from conrad_bench import pipeline
+    from conrad_bench.config import load_config
+
+    registry = Registry()
+    given = {
+        "methods": ["verbalized", "p_true"],
+        "tasks": ["mimic_report"],
+        "counterfactual": ["blank", "swapped"],
+        "options": {"phantom": {"studies": 60}, "bootstrap": {"replicates": 20}},
+        **changes,
+    }
+    return pipeline.run(load_config(None, given, registry), out, registry, QUIET)
+
+
+def test_a_run_goes_on_and_is_published_and_checked(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    plain = again(out, counterfactual=[])
+    assert "counterfactuals" not in plain
+    assert "counterfactual" not in (out / "config.yaml").read_text()
+    before = {path.name: path.read_bytes() for path in (out / "records").iterdir()}
+    board = again(out)
+    assert {path.name: path.read_bytes() for path in (out / "records").iterdir()} == before
+    assert {key: value for key, value in board.items() if key != "counterfactuals"} == plain
+    told = {(each["method"], each["replacement"], each["reading"]) for each in board["counterfactuals"]}
+    assert told == {
+        *((m, r, "anew") for m in ("verbalized", "p_true") for r in ("blank", "swapped")),
+        *(("p_true", r, "given") for r in ("blank", "swapped")),
+    }
+    files = sorted((out / "counterfactual").iterdir())
+    contents = [path.read_bytes() for path in files]
+    files[0].unlink()
+    assert again(out) == board
+    assert [path.read_bytes() for path in files] == contents
+    assert verify(out).differences == []
+    with pytest.raises(ConfigError, match="another configuration"):
+        again(out, counterfactual=["swapped"])
+
+    bundle = publish([out], tmp_path / "bundle")
+    assert verify(bundle).differences == []
+    hashed = pd.read_parquet(bundle / "counterfactual" / files[0].name)
+    assert not set(hashed["example"]) & set(pd.read_parquet(files[0])["example"])
+    assert {path.name for path in (bundle / "counterfactual").iterdir()} == {path.name for path in files}
+    (bundle / "counterfactual" / files[0].name).unlink()
+    assert any("no records of p_true on mimic_report under blank" in said for said in verify(bundle).differences)
+
+    page, markdown = ((out / f"leaderboard.{kind}").read_text() for kind in ("html", "md"))
+    for text in (page, markdown):
+        assert "Other pictures on mimic" in text
+    frame = read_records(files[0])
+    write_records(files[0], frame.assign(confidence=frame["confidence"] / 2))
+    assert any("counterfactuals.p_true@mimic_report (blank, anew).drop" in said for said in verify(out).differences)
+    assert again(out) == board  # changed since the run ended: made again
+
+
+def test_a_task_without_pictures_is_refused(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    with pytest.raises(DataError, match="has no pictures"):
+        toy.run(counterfactual=["blank"])
+    assert toy.count() == 0

@@ -8,7 +8,7 @@ them stands as it is, and a note says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from conrad_bench.config import RunConfig, differences, load_config
 from conrad_bench.errors import DataError, UserError
 from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.counterfactuals import Key
 from conrad_bench.leaderboards.bundles.finished import Records, load_manifest
 from conrad_bench.leaderboards.bundles.public_texts import (
     LEFT_OUT,
@@ -32,6 +33,7 @@ from conrad_bench.leaderboards.bundles.public_texts import (
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.manifest import context_again
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
+from conrad_bench.records import ANEW, COUNTERFACTUAL
 from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
 from conrad_bench.variants import learner_name, plugin_name
@@ -51,8 +53,8 @@ class About:
     """What could not be checked."""
 
 
-def about(folder: Path, said: BoardContext, records: Records) -> About:
-    """Check configuration and manifest of a bundle against each other and its records.
+def about(folder: Path, said: BoardContext, records: Records, others: Collection[Key] = ()) -> About:
+    """Check configuration and manifest of a bundle against each other and its records, `others` under other pictures.
 
     `said` is what its board says. Raises ConfigError and DataError for files that cannot be read.
     """
@@ -62,6 +64,7 @@ def about(folder: Path, said: BoardContext, records: Records) -> About:
     problems = [
         *_form(folder, config, manifest, texts),
         *_parts(config, records),
+        *_other_pictures(config, others),
         *_manifest(config, manifest, records),
     ]
     if not (is_version(said.version) and (said.commit == "" or is_commit(said.commit))):
@@ -96,6 +99,16 @@ def _parts(config: RunConfig, records: Records) -> Iterator[str]:
         yield f"records/{method}@{task}.parquet: missing; config.yaml names this method and task"
     for task, method in sorted(records.keys() - wanted):
         yield f"records/{method}@{task}.parquet: config.yaml names no such method and task"
+
+
+def _other_pictures(config: RunConfig, others: Collection[Key]) -> Iterator[str]:
+    """Yield which records under other pictures lack, and which are of none in the configuration."""
+    wanted = {(t, m, how) for t in config.tasks for m in config.methods for how in config.replacements}
+    anew = {key[:3] for key in others if key[3] == ANEW}
+    for task, method, how in sorted(wanted - anew):
+        yield f"{COUNTERFACTUAL}: no records of {method} on {task} under {how} pictures; config.yaml names these"
+    for task, method, how in sorted({key[:3] for key in others} - wanted):
+        yield f"{COUNTERFACTUAL}: {method} on {task} under {how} pictures: config.yaml names none such"
 
 
 def _manifest(config: RunConfig, manifest: Mapping[str, Any], records: Records) -> Iterator[str]:

@@ -186,7 +186,7 @@ def _check_bundle(subject: _Subject, findings: Findings) -> None:
         findings.last(*(f"{path.relative_to(subject.folder).as_posix()}: {problem}" for problem in found))
     if subject.format == 1:
         findings.notes.append("bundle.json: format 1, whose numbers have all digits; rare attributes are not looked at")
-    told = about(subject.folder, subject.context, subject.records)
+    told = about(subject.folder, subject.context, subject.records, subject.others)
     findings.last(*told.problems)
     config, manifest = load_config(subject.folder / "config.yaml"), load_manifest(subject.folder / "manifest.json")
     findings.last(*adapter_problems(subject.folder, config, manifest))
