@@ -310,7 +310,9 @@ class _Shown:
         key = each.task, each.replacement
         if self._made is None or self._made[0] != key:
             test = self._data[each.task].split("test")
-            made = replaced(test, each.replacement, self._plan.config.seed, self._out / PICTURES, self._reporter)
+            made = replaced(
+                test, each.replacement, self._plan.config.seed, (self._out / PICTURES).absolute(), self._reporter
+            )
             self._made = key, made
         return self._made[1]
 
