@@ -331,7 +331,8 @@ def _evaluate_again(
     from conrad_bench.records import GIVEN, record_rows, write_records
 
     method, task = plan.methods[each.method], plan.tasks[each.task]
-    judge = make_judge(plan, task, model)
+    judge = make_judge(plan, plan.scorers[each.task], task, model)
+    teacher = make_judge(plan, plan.teachers[each.task], task, model)
     artifact = artifact_folder(out, each.method, task.fit_on or each.task) if method.learns() else None
     examples, judged = shown.shown, shown.original
     if each.reading == GIVEN:
@@ -339,7 +340,7 @@ def _evaluate_again(
         examples = [replace(example, answered=original.images) for example, original in pairs]
         # The reference of another study says what is right of the pictures shown; another question's answer does not.
         judged = shown.original if task.granularity == "answer" else shown.reports
-    found = estimated(method, task, examples, model, judge, artifact)
+    found = estimated(method, task, examples, model, teacher, artifact)
     _say_failed(found, each.method, f"{each.task}@{each.replacement}@{each.reading}", out, reporter)
     scores = judge(judged, [estimate.claims for estimate in found.estimates])
     model.store.check_there()

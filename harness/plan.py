@@ -171,9 +171,7 @@ def prepare(plan: Plan, reporter: Reporter, tolerant: bool = False) -> dict[str,
     for name in plan.config.tasks:
         check_overlap(plan.tasks[name], data)
         if plan.config.counterfactual and not any(example.images for example in data[name].split("test")):
-            raise DataError(
-                f"task {name!r} has no pictures, and --counterfactual replaces them; leave out one of the two"
-            )
+            raise DataError(f"task {name!r} has no pictures for --counterfactual to replace; leave out one of the two")
     return data
 
 

@@ -16,6 +16,7 @@ from types import new_class
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, dump_config, load_config
+from conrad_bench.counterfactual import PICTURES
 from conrad_bench.errors import ConfigError, DataError, ModelError
 from conrad_bench.fingerprints import ARTIFACT, artifact_files
 from conrad_bench.pipeline import carry_out, check_folder
@@ -149,6 +150,7 @@ def _chosen(names: Sequence[str], plan: Plan) -> tuple[Any, ...]:
 def _kept(run: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Yield the files of a run that one with other scorers needs too, and where they lie in its folder."""
     names = ["digests.json", *(f"rollouts/{path.name}" for path in sorted((run / "rollouts").glob("*.parquet")))]
+    names += [f"{PICTURES}/{path.name}" for path in sorted((run / PICTURES).glob("*.png"))]
     for marker in sorted(run.glob(f"artifacts/*@*/{ARTIFACT}")):
         folder = marker.parent
         if ".stale-" not in folder.name:

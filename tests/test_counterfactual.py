@@ -342,6 +342,6 @@ def test_a_run_goes_on_and_is_published_and_checked(tmp_path: Path) -> None:
 
 def test_a_task_without_pictures_is_refused(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
-    with pytest.raises(DataError, match="has no pictures"):
+    with pytest.raises(DataError, match="has no pictures for --counterfactual"):
         toy.run(counterfactual=["blank"])
     assert toy.count() == 0
