@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, differences, dump_config, load_config
-from conrad_bench.contracts import Estimated, estimated, said
+from conrad_bench.contracts import NO_RESPONSE, Estimated, estimated, said
 from conrad_bench.counterfactual import PICTURES, Counterfactual, Replaced, counterfactuals, replaced
 from conrad_bench.course import Course, rehearsed
 from conrad_bench.errors import ConfigError, DataError, PluginError, StorageError
@@ -328,7 +328,7 @@ def _evaluate_again(
 ) -> None:
     """Estimate and score the test examples with other pictures by a method as it was fitted, and write the records."""
     from conrad_bench.fingerprints import artifact_folder, counterfactual_parts
-    from conrad_bench.records import GIVEN, record_rows, write_records
+    from conrad_bench.records import GIVEN, read_records, record_rows, records_path, write_records
 
     method, task = plan.methods[each.method], plan.tasks[each.task]
     judge = make_judge(plan, plan.scorers[each.task], task, model)
@@ -342,6 +342,14 @@ def _evaluate_again(
         judged = shown.original if task.granularity == "answer" else shown.reports
     found = estimated(method, task, examples, model, teacher, artifact)
     _say_failed(found, each.method, f"{each.task}@{each.replacement}@{each.reading}", out, reporter)
+    if each.reading == GIVEN:
+        before = read_records(records_path(out, each.method, each.task))
+        known = {NO_RESPONSE.key, *before["response"]}
+        if any(estimate.response.key not in known for estimate in found.estimates):
+            raise PluginError(
+                f"method {each.method!r} says that it judges given responses, and returned others beside other "
+                "pictures; it must get its responses from `respond`, or return False from `judges_given`"
+            )
     scores = judge(judged, [estimate.claims for estimate in found.estimates])
     model.store.check_there()
     qualities: list[dict[str, float | None]] = [{} for _ in judged]

@@ -22,7 +22,7 @@ from test_run import Toy
 
 from conrad_bench.contracts import declared
 from conrad_bench.counterfactual import GREY, LONGEST, replaced, swapped
-from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.errors import ConfigError, DataError, PluginError
 from conrad_bench.leaderboards.board.counterfactuals import counterfactuals
 from conrad_bench.leaderboards.bundles.publish import publish
 from conrad_bench.leaderboards.bundles.verify import verify
@@ -285,11 +285,11 @@ def test_replacements_are_named_by_the_configuration() -> None:
             replacements_of(kinds, **options)
 
 
-def again(out: Path, **changes: Any) -> dict[str, Any]:
+def again(out: Path, registry: Registry | None = None, **changes: Any) -> dict[str, Any]:
     from conrad_bench import pipeline
     from conrad_bench.config import load_config
 
-    registry = Registry()
+    registry = registry or Registry()
     given = {
         "methods": ["verbalized", "p_true"],
         "tasks": ["mimic_report"],
@@ -345,3 +345,24 @@ def test_a_task_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no pictures for --counterfactual"):
         toy.run(counterfactual=["blank"])
     assert toy.count() == 0
+
+
+def test_a_method_that_writes_its_own_responses_judges_none(tmp_path: Path) -> None:
+    plugin = tmp_path / "wrong.py"
+    plugin.write_text(
+        "import conrad_bench\n"
+        "from dataclasses import replace\n"
+        "@conrad_bench.register_method\n"
+        "class Wrong(conrad_bench.Method):\n"
+        "    name = 'wrong_counterfactual'\n"
+        "    summary = 'says that it judges given responses, and writes its own'\n"
+        "    def judges_given(self):\n"
+        "        return True\n"
+        "    def estimate(self, task, examples, model, judge, artifact):\n"
+        "        responses = model.generate([task.prompt(example) for example in examples])\n"
+        "        claims = [[replace(c, confidence=0.5) for c in task.claims(r)] for r in responses]\n"
+        "        rows = zip(examples, responses, claims)\n"
+        "        return [conrad_bench.Estimate(e.id, r, tuple(c)) for e, r, c in rows]\n"
+    )
+    with pytest.raises(PluginError, match="must get its responses from `respond`"):
+        again(tmp_path / "run", Registry([plugin]), methods=["wrong_counterfactual"], counterfactual=["swapped"])
