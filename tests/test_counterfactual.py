@@ -120,6 +120,8 @@ def test_pictures_are_made_once_and_are_what_their_names_say(tmp_path: Path) -> 
         ("self_consistency", {"n": 2}),
         ("verbalized", {"variant": "two_stage"}),
         ("probe", {"samples": 16, "validation_samples": 8, "epochs": 2}),
+        ("mean_token_entropy", {}),
+        ("verbalized_expected", {}),
         ("conrad_exact", {"samples": 8, "sentence_samples": 4}),
     ],
 )

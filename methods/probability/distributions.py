@@ -58,6 +58,10 @@ class DistributionMethod(Method):
         picture; where that is not asked for, `tokens` once more.
         """
 
+    def judges_given(self) -> bool:
+        """It reads the response again behind the images."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

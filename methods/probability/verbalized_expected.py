@@ -41,6 +41,10 @@ class VerbalizedExpected(Method):
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""
 
+    def judges_given(self) -> bool:
+        """It reads the eleven confidences behind the response."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

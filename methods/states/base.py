@@ -60,6 +60,10 @@ class StateMethod(Method):
         """Return the elicitation format of the responses; None: no confidence is asked for."""
         return None
 
+    def judges_given(self) -> bool:
+        """It reads the states of the response behind the images."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
