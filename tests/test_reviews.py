@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def ids(store: Store) -> tuple[int, int]:
-    return store.rater("ann"), store.report("t", "s1", "k1", "0" * 64)
+    return store.rater("ann"), store.report("t", "s1", "k1", {0: "A.", 1: "B."})
 
 
 def plain(review: Review) -> dict[str, Any]:
@@ -85,7 +85,7 @@ entries = st.one_of(
 def test_undo_is_an_event_that_leads_back(tmp_path_factory: pytest.TempPathFactory, entries: list[Any]) -> None:
     """Against a plain list of states."""
     store = Store(tmp_path_factory.mktemp("undo") / "review.sqlite")
-    rater, report = store.rater("a"), store.report("t", "e", "k", "d")
+    rater, report = store.rater("a"), store.report("t", "e", "k", {0: "A."})
     states = [plain(Review())]
     for what, sentence, value in entries:
         if what == "undo":
@@ -160,7 +160,7 @@ def test_an_older_file_is_brought_along_and_a_newer_one_refused(
 ) -> None:
     path = tmp_path / "review.sqlite"
     old = Store(path)
-    ids = old.rater("ann"), old.report("t", "e", "k", "d")
+    ids = old.rater("ann"), old.report("t", "e", "k", {0: "A."})
     old.add(*ids, "rating", 0, 3)
     with monkeypatch.context() as changed:
         changed.setattr(storing, "MIGRATIONS", [*storing.MIGRATIONS, ("CREATE TABLE more (x INTEGER) STRICT",)])
@@ -191,7 +191,7 @@ def test_names_that_are_none(store: Store, name: str) -> None:
 )  # fmt: skip
 def test_what_is_no_entry(entry: tuple[str, Any, Any]) -> None:
     with pytest.raises(WrongEntryError):
-        checked(*entry, 3)
+        checked(*entry, range(3))
 
 
 WRITER = """
@@ -199,7 +199,7 @@ import sys
 from pathlib import Path
 from conrad_bench.reviews.store import Store
 store = Store(Path(sys.argv[1]))
-rater, report = store.rater(sys.argv[2]), store.report("t", "e", "k", "d")
+rater, report = store.rater(sys.argv[2]), store.report("t", "e", "k", {0: "A."})
 for number in range(int(sys.argv[3])):
     event = store.add(rater, report, "comment", None, f"{sys.argv[2]} {number}")
     print(event.id, number, flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,9 +64,9 @@ class Review:
             return (self.ratings if what == "rating" else self.decisions).get(sentence)
         return self.judgement if what == "judgement" else self.comment
 
-    def complete(self, sentences: int) -> bool:
-        """Tell whether each of the report's sentences has a rating or a decision."""
-        return all(n in self.ratings or n in self.decisions for n in range(sentences))
+    def complete(self, sentences: Iterable[int]) -> bool:
+        """Tell whether each of these sentences has a rating or a decision."""
+        return all(n in self.ratings or n in self.decisions for n in sentences)
 
     def _set(self, what: str, sentence: int | None, value: Any) -> None:
         if sentence is None:
@@ -104,10 +104,10 @@ class Fold:
             self.last = event.id
 
 
-def checked(what: str, sentence: int | None, value: Any, sentences: int) -> Any:
-    """Return what to set for an entry about a report of so many sentences. Raises WrongEntryError."""
+def checked(what: str, sentence: int | None, value: Any, sentences: Container[int]) -> Any:
+    """Return what to set for an entry about a report with these sentences. Raises WrongEntryError."""
     if what in ("rating", "decision"):
-        if sentence is None or not 0 <= sentence < sentences:
+        if sentence is None or sentence not in sentences:
             raise WrongEntryError("the report has no such sentence")
     elif sentence is not None:
         raise WrongEntryError("this is said of the whole report")

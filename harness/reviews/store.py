@@ -12,8 +12,9 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ _TABLES = (
     f"""CREATE TABLE raters (id INTEGER PRIMARY KEY,
         name TEXT NOT NULL CHECK (length(name) BETWEEN 1 AND {MOST_NAME})) STRICT""",
     """CREATE TABLE reports (id INTEGER PRIMARY KEY, task TEXT NOT NULL, example TEXT NOT NULL, response TEXT NOT NULL,
-        text_sha256 TEXT NOT NULL) STRICT""",
+        sentences TEXT NOT NULL) STRICT""",
     """CREATE TABLE sources (id INTEGER PRIMARY KEY, run TEXT NOT NULL, model TEXT NOT NULL,
         version TEXT NOT NULL) STRICT""",
     f"""CREATE TABLE events (id INTEGER PRIMARY KEY, at TEXT NOT NULL, rater INTEGER NOT NULL REFERENCES raters,
@@ -44,7 +45,7 @@ _TABLES = (
 )  # fmt: skip
 _KEYS = {
     "raters": "name = NEW.name",
-    "reports": "response = NEW.response AND text_sha256 = NEW.text_sha256",
+    "reports": "response = NEW.response AND sentences = NEW.sentences",
     "sources": "run = NEW.run AND model = NEW.model AND version = NEW.version",
     "events": "undoes = NEW.undoes",
 }
@@ -67,6 +68,18 @@ MIGRATIONS: list[tuple[str, ...]] = [
     )
 ]
 """What brings a file from one version of the schema to the next. Never change one: add one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report as it was when it was opened."""
+
+    task: str
+    example: str
+    response: str
+    """Key of the rollout."""
+    sentences: dict[int, str]
+    """By their index among the response's claims, or in the report where this is one claim."""
 
 
 class Store:
@@ -106,10 +119,11 @@ class Store:
         with self._errors():
             return self._row("raters", name=name)
 
-    def report(self, task: str, example: str, response: str, text_sha256: str) -> int:
-        """Return the number of a report, which is written down if unknown."""
+    def report(self, task: str, example: str, response: str, sentences: Mapping[int, str]) -> int:
+        """Return the number of a report, which is written down if unknown; one with other sentences is another."""
+        written = _json([[number, text] for number, text in sentences.items()])
         with self._errors():
-            return self._row("reports", task=task, example=example, response=response, text_sha256=text_sha256)
+            return self._row("reports", task=task, example=example, response=response, sentences=written or "[]")
 
     def add(self, rater: int, report: int, what: str, sentence: int | None = None, value: Any = None) -> Event | None:
         """Set something, and return the event when it is on the disk; None where it is set like this already."""
@@ -148,11 +162,11 @@ class Store:
         with self._errors(), self._lock:
             return dict(self._sqlite.execute("SELECT id, name FROM raters ORDER BY id").fetchall())
 
-    def reports(self) -> dict[int, tuple[str, str, str, str]]:
-        """Return task, example, response and digest of the text of all reports."""
+    def reports(self) -> dict[int, Written]:
+        """Return all reports that were opened."""
         with self._errors(), self._lock:
-            rows = self._sqlite.execute("SELECT id, task, example, response, text_sha256 FROM reports ORDER BY id")
-            return {row[0]: tuple(row[1:]) for row in rows.fetchall()}
+            rows = self._sqlite.execute("SELECT id, task, example, response, sentences FROM reports ORDER BY id")
+            return {row[0]: Written(row[1], row[2], row[3], dict(json.loads(row[4]))) for row in rows.fetchall()}
 
     def events(self, after: int = 0) -> list[Event]:
         """Return the events behind one, in order."""
@@ -182,8 +196,8 @@ class Store:
 
     def _row(self, table: str, **values: str) -> int:
         """Return the id of a row, which is added where there is none; `table` and the names are ours."""
-        # A report is the same by its response and text, whatever task or example named it first.
-        keys = ("response", "text_sha256") if table == "reports" else tuple(values)
+        # A report is the same by its response and sentences, whatever task or example named it first.
+        keys = ("response", "sentences") if table == "reports" else tuple(values)
         find = f"SELECT id FROM {table} WHERE " + " AND ".join(f"{key} = :{key}" for key in keys)
         with self._lock:
             found = self._sqlite.execute(find, values).fetchone()

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from conrad_bench.text import console
 
 _HERE = Path(__file__).parent
-_KINDS = {".css": "text/css", ".svg": "image/svg+xml"}
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Pages:
@@ -42,7 +42,10 @@ class Pages:
         """Return a page about a request that cannot be met; starlette asks for it."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         said = error.detail if isinstance(error, HTTPException) else "Something failed; the terminal says where."
-        return self.page("problem.html", said=said, status=status)
+        response = self.page("problem.html", said=said, status=status)
+        if isinstance(error, HTTPException):
+            response.headers.update(error.headers or {})
+        return response
 
 
 def static() -> list[Route]:
