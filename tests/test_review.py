@@ -80,7 +80,21 @@ class Reviewing:
         setting = Setting(self.raters, order, blind)
         what = {"method": None, "task": None, **chosen}
         self.viewer, self.store, app = make_review(run, setting, local=True, reporter=Reporter(quiet=True), **what)
+        self.pages = next(route.endpoint.__self__ for route in app.routes if route.path == "/review/list")
         self.guard = Guard(app, 8000, lambda _: None, scripts=True)
+
+    @property
+    def reports(self) -> Any:
+        return self.pages._reports
+
+    @property
+    def sources(self) -> Any:
+        return self.pages._sources
+
+    def refill(self) -> None:
+        """Let the sessions write as much as they like."""
+        for session in self.guard._sessions.values():
+            session._allowed = WRITES_AT_ONCE
 
     def browser(self, rater: int | None = None) -> Browser:  # None: the only one, or nobody yet
         browser = Browser(self.guard, self.guard.address())
@@ -473,3 +487,94 @@ def test_the_log_says_where_it_comes_from(reviewing: Any, run: Path) -> None:
     other = Store(run / "review.sqlite", *rows[0])
     assert len(other._sqlite.execute("SELECT * FROM sources").fetchall()) == 1
     other.close()
+
+
+# What is made of it
+
+
+def rate_all(review: Reviewing, rater: int, reports: list[int], rating: Any) -> None:
+    """Rate every sentence of some reports by the page's own forms; `rating` is asked with report and sentence."""
+    browser = review.browser(rater)
+    for number in reports:
+        page = browser.get(f"/review/{number}")
+        for place, _, _ in sentences_of(page):
+            review.refill()
+            answer = browser.post(f"/review/{number}", sentence=place, rating=rating(number, place))
+            assert answer.status_code == 200
+
+
+def test_ratings_come_back_as_a_csv_and_a_table(reviewing: Any, run: Path) -> None:
+    review = reviewing("ann", "=bob", task=SENTENCE, method="verbalized")
+    reports = review.order(0)[:12]
+    rate_all(review, 0, reports, lambda number, place: 1 + (number + place) % 5)
+    rate_all(review, 1, reports[:8], lambda number, place: min(5, 2 + (number + place) % 5))
+    ann = review.browser(0)
+    ann.post(f"/review/{reports[0]}", undo=1)  # the last sentence of the first report: only =bob has rated it
+    ann.get(f"/review/{reports[11]}")
+    ann.post(f"/review/{reports[11]}", undo=1)  # now nobody has
+    done = conrad_bench("ratings", "export", str(run), cwd=run.parent)
+    assert (done.returncode, done.stdout) == (0, f"ratings: {run / 'review.csv'}\n")
+    assert done.stderr == "left out: 1 reports with a sentence that nobody has rated\n"
+    assert (run / "review.csv").stat().st_mode & 0o077 == 0
+    table = pd.read_csv(run / "review.csv")
+    records = open_run(run).records("verbalized", SENTENCE)
+    keys = [review.reports.all[number].response for number in reports[:11]]
+    expected = records[records["response"].isin(keys)]
+    assert set(zip(table["response"], table["sentence"], strict=True)) == set(
+        zip(expected["response"], expected["claim"], strict=True)
+    )
+    assert set(table["rater"]) == {"ann", "'=bob"}  # no formula for a spreadsheet
+    for command, says in (("score", "Sentences, accepted"), ("agreement", "weighted kappa")):
+        done = conrad_bench("ratings", command, str(run), cwd=run.parent)
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
+        assert "left out: 1 reports" in done.stderr
+    assert conrad_bench("verify", str(run), cwd=run.parent).returncode == 0  # a review is no part of the run
+
+
+def test_corrected_reports_are_references(reviewing: Any, run: Path, tmp_path: Path) -> None:
+    review = reviewing("ann", "bob", task="mimic_report", method="verbalized")
+    ann = review.browser(0)
+    texts = []
+    for number in review.order(0)[:3]:
+        page = ann.get(f"/review/{number}")
+        parts = [text for _, text, _ in sentences_of(page)]
+        for place, _, _ in sentences_of(page):
+            review.refill()
+            ann.post(f"/review/{number}", sentence=place, action="accept")
+        ann.post(f"/review/{number}", sentence=0, action="edit", text='Ein, "anderer" Satz;\nso.')
+        ann.post(f"/review/{number}", sentence=1, action="reject")
+        texts.append(" ".join(['Ein, "anderer" Satz;\nso.', *parts[2:]]))
+    ann.get(f"/review/{review.order(0)[3]}")
+    ann.post(f"/review/{review.order(0)[3]}", sentence=0, action="accept")
+    out = tmp_path / "out"
+    done = conrad_bench("ratings", "export", str(run), "--as-references", "--out", str(out), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"3 references: {out / 'corrected_reports.yaml'}" in done.stdout
+    assert "left out: 1 reports with a sentence that is not accepted, edited or rejected" in done.stderr
+    from conrad_bench.registry import Registry
+
+    task = Registry([out / "corrected_reports.yaml"]).create("tasks", "corrected_reports", {})
+    loaded = {example.id: example for example in task.load(out).examples}
+    assert sorted(example.reference for example in loaded.values()) == sorted(texts)
+    original = {e.id: e for e in review.sources["mimic_report"].examples.values()}
+    for id, example in loaded.items():
+        assert (example.images, example.context, example.cluster, example.split) == (
+            original[id].images, original[id].context, original[id].cluster, original[id].split
+        )  # fmt: skip
+    review.browser(1).post(f"/review/{review.order(0)[0]}", sentence=0, action="reject")
+    done = conrad_bench("ratings", "export", str(run), "--as-references", "--out", str(out), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--rater NAME says whose reports are meant: ann, bob" in done.stderr
+    done = conrad_bench(
+        "ratings", "export", str(run), "--as-references", "--rater", "bob", "--out", str(out), cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "no corrected report can be written: 1 reports with a sentence that is not" in done.stderr
+
+
+def test_a_run_without_a_review_says_so(run: Path, tmp_path: Path) -> None:
+    for command in (("export",), ("score",), ("agreement",), ("export", "--as-references")):
+        done = conrad_bench("ratings", command[0], str(run), *command[1:], cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "holds no review" in done.stderr

@@ -52,7 +52,7 @@ function film(figure, number) {
   button("−", "Smaller", () => zoom(0.8));
   const invert = button("Invert", "Invert", () => { state.inverted = !state.inverted; show(); });
   const ranges = { window: range("window", 0.02), level: range("level", 0) };
-  button("Reset", "As it was", reset);
+  button("Reset", "Reset", reset);
   figure.append(tools);
   figure.classList.add("moves");
 
