@@ -426,7 +426,10 @@ def test_scripts_are_files_of_this_server(reviewing: Any) -> None:
     ]
     assert not re.search(r"\son\w+=|style=|<style|javascript:", answer.text)
     for name in ("film", "review"):
-        assert browser.client.get(f"/static/{name}.js").headers["content-type"].startswith("text/javascript")
+        given = browser.client.get(f"/static/{name}.js").headers
+        assert given["content-type"].startswith("text/javascript")
+        assert given["cache-control"] == security.STATIC  # nobody's; all else is kept nowhere
+    assert browser.client.get("/pictures/0").headers["cache-control"] == "no-store"
 
 
 def test_what_others_wrote_is_text(tmp_path: Path, reviewing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,6 +462,22 @@ def test_another_address_needs_all_that_belongs_to_it(arguments: Any, says: str)
     host, understood, certificate, key = arguments
     with pytest.raises(ConfigError, match=says):
         elsewhere(host, understood, *(None if path is None else Path(path) for path in (certificate, key)))
+
+
+def test_another_address_is_spoken_to_by_tls_alone(reviewing: Any) -> None:
+    app = reviewing().guard.app
+    guard = Guard(app, 8443, lambda _: None, scripts=True, host="192.0.2.7")
+    assert guard.address() == f"https://192.0.2.7:8443/?token={guard.token}"
+    client = TestClient(guard, base_url="https://192.0.2.7:8443", follow_redirects=False)
+    moved = client.get(guard.address())
+    assert moved.headers["location"] == "https://192.0.2.7:8443/"
+    assert "Secure" in moved.headers["set-cookie"]
+    token = re.findall(r'name="csrf" value="([^"]+)"', client.get("/review/0").text)[0]
+    for origin, status in (("http://192.0.2.7:8443", 403), ("https://192.0.2.7:8443", 303)):
+        answer = client.post("/review/0", data={"csrf": token, "undo": 1}, headers={"origin": origin})
+        assert answer.status_code == status
+    assert client.get("/review", headers={"host": "127.0.0.1:8443"}).status_code == 421
+    assert Guard(app, 443, lambda _: None, host="2001:db8::7").address().startswith("https://[2001:db8::7]:443/")
 
 
 @pytest.mark.parametrize(

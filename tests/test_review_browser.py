@@ -376,3 +376,26 @@ def test_pictures_are_zoomed_moved_windowed_and_inverted(run: Path, pages: Any) 
     page.wait_for_timeout(200)
     assert "scale(1.15)" in style("transform")
     server.end()
+
+
+def test_without_scripts_everything_is_a_form(run: Path, pages: Any) -> None:
+    server = Server(run)
+    page = pages(java_script_enabled=False)
+    page.goto(server.address)
+    first = page.locator(".sentence").first
+    first.locator('button[value="4"]').click()
+    assert "#s" in page.url
+    assert first.locator('button[value="4"]').get_attribute("aria-pressed") == "true"
+    first.locator("summary").click()
+    first.locator("textarea").fill("Corrected <b>so</b>.")
+    first.locator("text=Save the correction").click()
+    assert first.locator(".new").inner_text() == "Corrected <b>so</b>."
+    page.locator("#undo").click()
+    assert first.locator(".new").count() == 1
+    assert not first.locator(".new").is_visible()
+    page.locator("text=small changes").click()
+    page.locator("text=End session").click()
+    assert "The session has ended" in page.content()
+    page.goto(server.address.partition("/?")[0])
+    assert "This page is closed" in page.content()
+    server.end()

@@ -1,4 +1,4 @@
-"""`conrad-bench leaderboard`, `publish` and `verify`: what is made of records."""
+"""`conrad-bench leaderboard`, `publish`, `verify`, `site` and `threshold`: what is made of records."""
 
 from __future__ import annotations
 

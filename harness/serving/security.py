@@ -6,7 +6,8 @@
 - A token in the first address opens a session, one for each browser. The cookie in its place can be read by no script,
   and the token is in no later address. A session ends when its page says so, or half a day after its last request.
 - Pages may load styles and pictures from here and nothing else: no script runs (but for files of our own on pages that
-  need them, never one within a page), nothing is sent elsewhere. Nothing is kept in a cache.
+  need them, never one within a page), nothing is sent elsewhere. Nothing but
+  these files is kept in a cache.
 - What changes something must hold the session's own token too (`Session.csrf`), has a small body, and comes no faster
   than a person can type (`Session.may_write`).
 - An error that nobody caught is logged by its kind and place: its message may quote a report.
@@ -43,6 +44,8 @@ HEADERS = {
 }
 """On every answer. (Without referrers at all a form could not say that it comes from here.)"""
 
+STATIC = "private, max-age=600"
+"""How long a browser may keep styles, scripts and icons."""
 SCRIPTS = "; script-src 'self'; connect-src 'self'"
 """What the policy of pages with scripts allows besides: files of this server, and requests to it."""
 MOST_BODY = 2**16
@@ -138,7 +141,10 @@ class Guard:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                ours = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+                # Styles and scripts are nobody's: fetched anew for each page they would be half of its time.
+                file = scope["path"].startswith("/static/")
+                kept = self.headers | {"cache-control": STATIC} if file else self.headers
+                ours = [(name.encode(), value.encode()) for name, value in kept.items()]
                 message["headers"] = [*(h for h in message["headers"] if h[0].decode() not in HEADERS), *ours]
             await send(message)
 

@@ -180,7 +180,7 @@ if (workload) {
   Object.assign(range, { type: "range", min: 0, max: points.length, step: 1, value: 0, id: "threshold" });
   label.append("Read below ", range);
   document.getElementById("slider").append(label, words);
-  const percent = (share) => `${Math.round(100 * share)} %`;
+  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
   const tell = () => {
     const point = points[range.value - 1];
     const below = point?.threshold ?? 0;
