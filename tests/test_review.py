@@ -311,6 +311,24 @@ def test_a_review_goes_on_where_it_stopped(reviewing: Any) -> None:
     assert "1 of" in plain(other.page)
 
 
+def test_a_full_disk_is_said_and_the_review_goes_on_behind_it(reviewing: Any) -> None:
+    review = reviewing()
+    browser = review.browser()
+    assert browser.post("/review/0", comment="kept").status_code == 200
+    pages = review.store._sqlite.execute("PRAGMA page_count").fetchone()[0]
+    review.store._sqlite.execute(f"PRAGMA max_page_count = {pages}")
+    answers = [browser.post("/review/0", comment=f"{n} {'x' * 4000}") for n in range(6)]
+    assert answers[-1].status_code == 503
+    assert "Not saved." in answers[-1].text
+    assert "the disk is full" in answers[-1].text
+    assert "xxx" not in answers[-1].text
+    kept = ["kept", *(answer.json()["comment"] for answer in answers if answer.status_code == 200)]
+    review.store._sqlite.execute("PRAGMA max_page_count = 1000000")
+    assert browser.post("/review/0", comment="again").json()["comment"] == "again"
+    said = [event.after for event in review.store.events() if event.what == "comment"]
+    assert said == [*kept, "again"]
+
+
 # What is refused
 
 

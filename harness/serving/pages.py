@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from conrad_bench.errors import StorageError
 from conrad_bench.text import console
 
 _HERE = Path(__file__).parent
@@ -40,8 +41,11 @@ class Pages:
 
     def problem(self, _request: Request, error: Exception) -> Response:
         """Return a page about a request that cannot be met; starlette asks for it."""
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        said = error.detail if isinstance(error, HTTPException) else "Something failed; the terminal says where."
+        status, said = 500, "Something failed; the terminal says where."
+        if isinstance(error, HTTPException):
+            status, said = error.status_code, error.detail
+        elif isinstance(error, StorageError):
+            status, said = 503, f"Not saved. {error}"
         response = self.page("problem.html", said=said, status=status)
         if isinstance(error, HTTPException):
             response.headers.update(error.headers or {})

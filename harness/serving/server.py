@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.errors import ConfigError, MissingExtra
+from conrad_bench.errors import ConfigError, MissingExtra, StorageError
 from conrad_bench.runs import open_run
 from conrad_bench.storage import read_json
 
@@ -88,7 +88,7 @@ def application(routes: Sequence[Route], pages: Pages) -> Starlette:
 
     from conrad_bench.serving.pages import static
 
-    handlers = {HTTPException: pages.problem, Exception: pages.problem}
+    handlers = dict.fromkeys((HTTPException, StorageError, Exception), pages.problem)
     return Starlette(routes=[*routes, *static()], exception_handlers=handlers)
 
 

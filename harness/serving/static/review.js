@@ -32,7 +32,8 @@ async function send(fields) {
     }
     if (answer.status === 429) { await wait(1000); continue; }
     if (answer.status === 403) { say("Not saved: the session has ended. Open the address that the command printed.", true); return null; }
-    if (!answer.ok) { say(`Not saved: the server refused it (${answer.status}). The terminal may say why.`, true); return null; }
+    if (answer.status === 503) { say("Not saved: the server cannot write its file (is the disk full?). Trying again …", true); await wait(3000); continue; }
+    if (!answer.ok) { say(`Not saved: the server refused it (${answer.status}). Load the page again to see what is kept.`, true); return null; }
     return answer.json();
   }
 }
