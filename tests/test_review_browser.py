@@ -273,7 +273,7 @@ def test_ten_thousand_rapid_requests_lose_nothing(run: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         answers = set().union(*pool.map(storm, range(4)))
     server.end(signal.SIGKILL)
-    assert answers == {200, 429}
+    assert {200} <= answers <= {200, 429}  # a busy machine is no faster than what is allowed
     store = Store(run / "review.sqlite")
     kept: dict[str, list[str]] = defaultdict(list)
     for event in store.events():
