@@ -112,7 +112,8 @@ def _(world: World) -> str:
 def _(world: World) -> str:
     file = world.folder / "ratings.csv"
     file.write_text(f"rater,report,sentence,rating\na,e,{'9' * 5000},3\n")
-    return refused(world.commands.run("ratings", str(world.reference), str(file)), "line 2: the sentence is no index")
+    done = world.commands.run("ratings", "score", str(world.reference), "--file", str(file))
+    return refused(done, "line 2: the sentence is no index")
 
 
 # --- text that travels ---------------------------------------------------------------------------------------------

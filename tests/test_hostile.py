@@ -23,7 +23,7 @@ from conrad_bench.errors import ConfigError, ConradBenchError, DataError, Storag
 from conrad_bench.leaderboards.bundles.finished import load_run
 from conrad_bench.leaderboards.bundles.merge import leaderboard
 from conrad_bench.leaderboards.bundles.verify import verify
-from conrad_bench.leaderboards.ratings import read_ratings
+from conrad_bench.leaderboards.rating_files import read_ratings
 from conrad_bench.records import made_from, read_records, write_records
 from conrad_bench.storage import read_json, read_regular
 

@@ -17,18 +17,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from conrad_bench.errors import DataError
+from conrad_bench.leaderboards import agreement as agreeing
+from conrad_bench.leaderboards.agreement import agreement_table, alpha, kappa
 from conrad_bench.leaderboards.inference.bootstrap import weight_blocks
-from conrad_bench.leaderboards.ratings import (
-    agreement,
-    all_accepted,
-    markdown,
-    mean_rating,
-    ratings_table,
-    read_ratings,
-)
+from conrad_bench.leaderboards.rating_files import read_ratings
+from conrad_bench.leaderboards.ratings import markdown, ratings_table, targets
 from conrad_bench.records import records_path, write_records
 
 HEADER = "rater,report,sentence,rating\n"
@@ -56,6 +52,7 @@ def test_a_file_is_read_by_column_name(tmp_path: Path) -> None:
         "rater": ["ann", "ann"],
         "report": ["s01", "s01"],
         "method": ["", ""],
+        "response": ["", ""],
         "sentence": [0, 1],
         "rating": [5, 4],
         "line": [3, 5],
@@ -109,15 +106,21 @@ ratings_of_one = st.dictionaries(cells, st.integers(1, 5), min_size=1)
 
 @given(ratings_of_one)
 def test_aggregations_are_their_definitions(given_ratings: dict[tuple[str, int], int]) -> None:
-    import pandas as pd
-
-    frame = pd.DataFrame([{"rater": r, "sentence": s, "rating": x} for (r, s), x in given_ratings.items()])
-    values = list(given_ratings.values())
-    assert mean_rating(frame) == pytest.approx(sum((x - 1) / 4 for x in values) / len(values))
-    of_sentence = defaultdict(list)
-    for (_, sentence), x in given_ratings.items():
-        of_sentence[sentence].append(x >= 4)
-    assert all_accepted(frame) == float(all(2 * sum(votes) > len(votes) for votes in of_sentence.values()))
+    scores, report = np.full((4, 3), np.nan), np.zeros(4, np.int64)
+    for (rater, sentence), x in given_ratings.items():
+        scores[sentence, "abc".index(rater)] = x
+    for weights in ([1, 1, 1], [2, 0, 1], [0, 0, 3]):
+        found = targets(scores, report, np.array(weights, float))
+        counted = [(s, x) for (r, s), x in given_ratings.items() for _ in range(weights["abc".index(r)])]
+        if not counted:
+            assert np.isnan([found.mean[0], found.accepted[0], found.above[0], found.median]).all()
+            continue
+        assert found.mean[0] == pytest.approx(sum((x - 1) / 4 for _, x in counted) / len(counted))
+        of_sentence = defaultdict(list)
+        for sentence, x in counted:
+            of_sentence[sentence].append(x >= 4)
+        assert found.accepted[0] == float(all(2 * sum(votes) > len(votes) for votes in of_sentence.values()))
+        assert (found.median, found.above[0]) == (found.mean[0], 0.0)
 
 
 def alpha_of(rows: list[list[int | None]]) -> float:
@@ -125,7 +128,7 @@ def alpha_of(rows: list[list[int | None]]) -> float:
     triples = [(i, x, i) for row in rows for i, x in enumerate(row) if x is not None]
     item, rating, unit = (np.array(column, np.int64) for column in zip(*triples, strict=True))
     units = len(rows[0])
-    return float(agreement(item, rating, unit, units)(np.ones((1, units)))[0])
+    return float(alpha(item, rating, unit, units)(np.ones((1, units)))[0])
 
 
 def plain_alpha(rows: list[list[int | None]]) -> float:
@@ -162,6 +165,33 @@ def test_alpha_of_the_published_example() -> None:
     assert plain_alpha(KRIPPENDORFF_2011) == pytest.approx(0.815, abs=5e-4)
 
 
+def test_alpha_is_that_of_the_package() -> None:
+    package = pytest.importorskip("krippendorff")
+    draw = np.random.default_rng(0)
+    for _ in range(30):
+        table = draw.integers(1, 6, (int(draw.integers(2, 5)), 20)).astype(float)
+        table[draw.random(table.shape) < 0.3] = np.nan
+        expected = package.alpha(reliability_data=table, level_of_measurement="ordinal", value_domain=[1, 2, 3, 4, 5])
+        rows = [[None if np.isnan(x) else int(x) for x in row] for row in table]
+        assert alpha_of(rows) == pytest.approx(expected)
+
+
+def test_kappa_is_that_of_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    first = draw.integers(1, 6, 60)
+    second = np.clip(first + draw.integers(-2, 3, 60), 1, 5)
+    unit = np.repeat(np.arange(20), 3)
+    statistic = kappa(first, second, unit, 20)
+    assert statistic(np.ones((1, 20)))[0] == pytest.approx(cohen_kappa_score(first, second, weights="quadratic"))
+    weights = next(weight_blocks(20, 20, 3, 20))
+    for row, value in zip(weights, statistic(weights), strict=True):
+        times = row[unit].astype(int)
+        expected = cohen_kappa_score(np.repeat(first, times), np.repeat(second, times), weights="quadratic")
+        assert value == pytest.approx(expected)
+    same = np.full(5, 3)
+    assert np.isnan(kappa(same, same, np.arange(5), 5)(np.ones((1, 5)))[0])
+
+
 @given(st.integers(2, 4).flatmap(lambda raters: st.lists(
     st.lists(st.none() | st.integers(1, 5), min_size=raters, max_size=raters), min_size=1, max_size=8
 )))  # fmt: skip
@@ -175,7 +205,7 @@ def test_alpha_under_weights_is_that_of_repeated_items() -> None:
     triples = [(i, x, i) for row in KRIPPENDORFF_2011 for i, x in enumerate(row) if x is not None]
     item, rating, unit = (np.array(column, np.int64) for column in zip(*triples, strict=True))
     weights = next(weight_blocks(12, 20, 3, 20))
-    drawn = agreement(item, rating, unit, 12)(weights)
+    drawn = alpha(item, rating, unit, 12)(weights)
     for row, value in zip(weights, drawn, strict=True):
         repeated = [[x for x, w in zip(line, row, strict=True) for _ in range(int(w))] for line in KRIPPENDORFF_2011]
         assert value == pytest.approx(plain_alpha(repeated), nan_ok=True)
@@ -283,24 +313,53 @@ def test_the_table_agrees_with_independent_computations(run: Path, made: Any, tm
     assert table["agreement"]["value"] == pytest.approx(plain_alpha(by_rater))
 
 
-def test_intervals_resample_patients(run: Path, made: Any, tmp_path: Path) -> None:
-    """The interval of a correlation, from replicates that repeat whole patients."""
+def test_intervals_resample_patients_and_raters(run: Path, made: Any, tmp_path: Path) -> None:
+    """The interval of a correlation, from replicates that repeat whole patients, and whole raters where several."""
     good, _, rows = made
-    file = written(tmp_path / "r.csv", csv_of(rows))
-    found = ratings_table(run, file)["rows"][0]["metrics"]["pearson"]
-    means = {
-        report: float(np.mean([(row["rating"] - 1) / 4 for row in rows if row["report"] == report]))
-        for report in REPORTS[:20]
-    }
-    patients = sorted({f"p{int(report[1:]) // 2}" for report in means})
-    drawn = []
-    for weights in next(weight_blocks(len(patients), REPLICATES, SEED, REPLICATES)):
-        times = dict(zip(patients, weights, strict=True))
-        repeated = [report for report in means for _ in range(int(times[f"p{int(report[1:]) // 2}"]))]
-        drawn.append(pearsonr([good[r] for r in repeated], [means[r] for r in repeated])[0])
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
+    reports = REPORTS[:20]
+    patients = sorted({f"p{int(report[1:]) // 2}" for report in reports})
+    weights = next(weight_blocks(len(patients), REPLICATES, SEED, REPLICATES))
+    for names in (("ann",), ("ann", "bob", "cid")):
+        chosen = [row for row in rows if row["rater"] in names]
+        file = written(tmp_path / "r.csv", csv_of(chosen))
+        found = ratings_table(run, file)["rows"][0]["metrics"]["pearson"]
+        several = len(names) > 1
+        of_raters = next(weight_blocks(3, REPLICATES, SEED + 1, REPLICATES)) if several else np.ones((REPLICATES, 1))
+        drawn = []
+        for row, who in zip(weights, of_raters, strict=True):
+            counts = dict(zip(names, who, strict=True))
+            times = dict(zip(patients, row, strict=True))
+            repeated = [report for report in reports for _ in range(int(times[f"p{int(report[1:]) // 2}"]))]
+            means = {}
+            for report in reports:
+                own = [(r["rating"], counts[r["rater"]]) for r in chosen if r["report"] == report]
+                means[report] = sum((x - 1) / 4 * n for x, n in own) / sum(n for _, n in own)
+            drawn.append(pearsonr([good[r] for r in repeated], [means[r] for r in repeated])[0])
+        assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
     single = run_folder(run, {}, unit="claim")
     assert ratings_table(single, file)["rows"][0]["metrics"]["pearson"]["low"] != found["low"]
+
+
+def test_agreement_of_each_two_raters(run: Path, made: Any, tmp_path: Path) -> None:
+    rows = [row for row in made[2] if row["rater"] != "cid" or row["report"] < "s10"]
+    file = written(tmp_path / "r.csv", csv_of(rows))
+    table = agreement_table(run, file)
+    assert [pair["raters"] for pair in table["pairs"]] == [["ann", "bob"], ["ann", "cid"], ["bob", "cid"]]
+    of = {(row["rater"], row["report"], row["sentence"]): row["rating"] for row in rows}
+    for pair in table["pairs"]:
+        a, b = pair["raters"]
+        keys = [key[1:] for key in of if key[0] == a and (b, *key[1:]) in of]
+        first, second = ([of[who, *key] for key in keys] for who in (a, b))
+        assert pair["n"] == len(keys)
+        assert pair["kappa"]["value"] == pytest.approx(cohen_kappa_score(first, second, weights="quadratic"))
+        assert pair["kappa"]["low"] < pair["kappa"]["value"] < pair["kappa"]["high"]
+        assert pair["equal"] == pytest.approx(np.mean([x == y for x, y in zip(first, second, strict=True)]))
+    assert table["alpha"] == pytest.approx(ratings_table(run, file)["agreement"])
+    page = agreeing.markdown(table)
+    assert page.count("| ann") == 2
+    assert "Krippendorff's alpha (ordinal)" in page
+    with pytest.raises(DataError, match="one rater alone"):
+        agreement_table(run, written(file, csv_of([row for row in rows if row["rater"] == "ann"])))
 
 
 def test_the_page_says_how_it_was_made(run: Path, made: Any, tmp_path: Path) -> None:
@@ -309,7 +368,7 @@ def test_the_page_says_how_it_was_made(run: Path, made: Any, tmp_path: Path) -> 
     assert page.startswith("# Clinical ratings: Confidence of m on d\n")
     assert "| aggregation" in page
     assert page.count("| conrad") == 2
-    for said in ("Krippendorff's alpha", "3 raters, 20 reports", "400 replicates over patients", "median"):
+    for said in ("Krippendorff's alpha", "3 raters, 20 reports", "400 replicates over patients and raters", "median"):
         assert said in page
     assert "phantom" not in page
     page = markdown(ratings_table(run_folder(run, {}, phantom=True), file))
@@ -370,7 +429,7 @@ def test_methods_that_wrote_other_reports_need_ratings_of_their_own(tmp_path: Pa
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ("ann,s00,0,5\nann,s99,0,5\n", r"r\.csv, line 3: this report is not among the run's report-level records"),
+        ("ann,s00,0,5\nann,s99,0,5\n", r"r\.csv, line 3: this report is not among the run's records"),
         ("ann,s00,0,5\nann,s00,2,5\n", "line 2: sentence 1 of this report has no rating"),
     ],
 )
@@ -381,7 +440,7 @@ def test_ratings_that_do_not_fit_the_records_are_refused(run: Path, tmp_path: Pa
 
 def test_an_unknown_method_is_refused(run: Path, tmp_path: Path) -> None:
     text = "rater,report,sentence,rating,method\nann,s00,0,5,conrat\n"
-    with pytest.raises(DataError, match="line 2: the run has no report-level records of this method"):
+    with pytest.raises(DataError, match="line 2: the run has no records of this method"):
         ratings_table(run, written(tmp_path / "r.csv", text))
 
 
@@ -394,8 +453,46 @@ def test_a_run_that_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
         ratings_table(run, file)
 
 
-def test_sentence_level_records_are_no_reports(tmp_path: Path) -> None:
+def test_sentences_are_compared_with_their_own_ratings(tmp_path: Path) -> None:
+    """Each sentence's confidence; a sentence without text has no rating, and no report need be whole."""
     (tmp_path / "records").mkdir()
-    rows = [record(report, "m", 0.5, claim=claim) for report in REPORTS for claim in (0, 1)]
-    with pytest.raises(DataError, match="holds no report-level records"):
-        ratings_table(run_folder(tmp_path, {"m": rows}), written(tmp_path / "r.csv", HEADER + "ann,s00,0,5\n"))
+    draw = random.Random(2)
+    frame = [
+        record(report, "m", draw.randint(0, 10) / 10, claim=claim, status="empty" if claim == 1 else "ok")
+        for report in REPORTS
+        for claim in (0, 1, 2)
+    ]
+    for row in frame:
+        if row["status"] == "empty":
+            row.update(confidence=None, correctness=None)
+    given = [
+        {"rater": rater, "report": report, "sentence": claim, "rating": draw.randint(1, 5), "response": f"key-{report}"}
+        for report in REPORTS[:15]
+        for claim in (0, 2)
+        for rater in ("ann", "bob", "cid")
+        if (report, claim) != ("s00", 0)
+    ]
+    run = run_folder(tmp_path, {"m": frame})
+    table = ratings_table(run, written(tmp_path / "r.csv", csv_of(given)))
+    assert [(row["aggregation"], row["n"]) for row in table["rows"]] == [
+        ("sentence_mean", 29),
+        ("sentence_accepted", 29),
+    ]
+    of = defaultdict(list)
+    for row in given:
+        of[row["report"], row["sentence"]].append(row["rating"])
+    confidence = [r["confidence"] for r in frame if (r["example"], r["claim"]) in of]
+    ratings = [of[r["example"], r["claim"]] for r in frame if (r["example"], r["claim"]) in of]
+    means = [np.mean([(x - 1) / 4 for x in each]) for each in ratings]
+    accepted = [sum(x >= 4 for x in each) > 1.5 for each in ratings]
+    found = [row["metrics"] for row in table["rows"]]
+    assert found[0]["pearson"]["value"] == pytest.approx(pearsonr(confidence, means)[0])
+    above = [value > np.median(means) + 1e-12 for value in means]
+    assert found[0]["auroc"]["value"] == pytest.approx(roc_auc_score(above, confidence))
+    assert found[1]["auroc"]["value"] == pytest.approx(roc_auc_score(accepted, confidence))
+    assert "Sentences, accepted" in markdown(table)
+    assert "Mean aggregation" not in markdown(table)
+    for sentence, response, says in ((3, "key-s00", "no sentence 3"), (0, "other", "this response is not among")):
+        wrong = [{**given[0], "sentence": sentence, "response": response}]
+        with pytest.raises(DataError, match=f"line 2: .*{says}"):
+            ratings_table(run, written(tmp_path / "r.csv", csv_of(wrong)))

@@ -1,5 +1,6 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `score`,
-`leaderboard`, `publish`, `verify`, `site`, `threshold`, `ratings`, `view`, `doctor`, `data`.
+`leaderboard`, `publish`, `verify`, `site`, `threshold`, `view`, `review`, `ratings`,
+`doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -17,12 +18,14 @@ from typing import Annotated
 
 import typer
 
-from conrad_bench.cli.boards import leaderboard, publish, ratings, site, threshold, verify
+from conrad_bench.cli.boards import leaderboard, publish, site, threshold, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
 from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
+from conrad_bench.cli.ratings import ratings
 from conrad_bench.cli.rehearse import rehearse
+from conrad_bench.cli.review import review
 from conrad_bench.cli.run import run
 from conrad_bench.cli.score import score
 from conrad_bench.cli.view import view
@@ -50,9 +53,10 @@ app.command()(publish)
 app.command()(verify)
 app.command()(site)
 app.command()(threshold)
-app.command()(ratings)
 app.command()(view)
+app.command()(review)
 app.command()(doctor)
+app.add_typer(ratings, name="ratings")
 data = typer.Typer(help="Write data.", no_args_is_help=True, rich_markup_mode=None)
 data.command()(phantom)
 data.command()(shrink)

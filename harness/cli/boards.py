@@ -1,4 +1,4 @@
-"""`conrad-bench leaderboard`, `publish`, `verify` and `ratings`: what is made of records."""
+"""`conrad-bench leaderboard`, `publish`, `verify`, `site` and `threshold`: what is made of records."""
 
 from __future__ import annotations
 
@@ -144,13 +144,3 @@ def threshold(
     if json_file is not None:
         write_text(json_file, json.dumps(as_json(found), indent=1) + "\n")
     tell(markdown(found, target, confidence, per))
-
-
-def ratings(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Csv with rater, report, sentence, rating (1-5).")],
-) -> None:
-    """Compare a run's confidences with clinicians' ratings of its reports (ConRad, Table 4)."""
-    from conrad_bench.leaderboards.ratings import markdown, ratings_table
-
-    tell(markdown(ratings_table(run_folder, file)))

@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from conrad_bench.errors import StorageError
 from conrad_bench.text import console
 
 _HERE = Path(__file__).parent
-_KINDS = {".css": "text/css", ".svg": "image/svg+xml"}
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Pages:
@@ -40,9 +41,15 @@ class Pages:
 
     def problem(self, _request: Request, error: Exception) -> Response:
         """Return a page about a request that cannot be met; starlette asks for it."""
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        said = error.detail if isinstance(error, HTTPException) else "Something failed; the terminal says where."
-        return self.page("problem.html", said=said, status=status)
+        status, said = 500, "Something failed; the terminal says where."
+        if isinstance(error, HTTPException):
+            status, said = error.status_code, error.detail
+        elif isinstance(error, StorageError):
+            status, said = 503, f"Not saved. {error}"
+        response = self.page("problem.html", said=said, status=status)
+        if isinstance(error, HTTPException):
+            response.headers.update(error.headers or {})
+        return response
 
 
 def static() -> list[Route]:

@@ -120,8 +120,8 @@ class Viewer:
             example=example,
             answers_question=source.task is not None and source.task.granularity == "answer",
             prompt=None if example is None or source.task is None else _prompt(source, example),
-            pictures=self._numbers(example),
-            shown=[self._shown(item, answer) for answer in self._index.answers(item)],
+            pictures=self.numbers(example),
+            shown=[self.shown(item, answer) for answer in self._index.answers(item)],
             place=None if place is None else place + 1,
             number_of_examples=len(items),
             back=link("/", wanted.query()),
@@ -130,7 +130,7 @@ class Viewer:
             previous=self._example_link(neighbours["previous"], wanted) if "previous" in neighbours else None,
             next=self._example_link(neighbours["next"], wanted) if "next" in neighbours else None,
         )
-        coming = [n for neighbour in reversed(neighbours.values()) for n in self._numbers(self._example(neighbour))]
+        coming = [n for neighbour in reversed(neighbours.values()) for n in self.numbers(self._example(neighbour))]
         response.background = BackgroundTask(self.films.prepare, coming)
         return response
 
@@ -165,7 +165,7 @@ class Viewer:
     def _row(self, row: Mapping[Any, Any], wanted: Wanted) -> dict[str, Any]:
         item = int(row["item"])
         answer = next(each for each in self._index.answers(item) if each.method == row["method"])
-        shown = self._shown(item, answer)
+        shown = self.shown(item, answer)
         place = next(k for k, claim in enumerate(answer.claims) if claim.claim == row["claim"])
         words = " ".join(shown.text(place).split())
         return {
@@ -179,7 +179,8 @@ class Viewer:
             "claim": answer.claims[place],
         }
 
-    def _shown(self, item: int, answer: Answer) -> Shown:
+    def shown(self, item: int, answer: Answer) -> Shown:
+        """Return a response with its claims where they stand in the text."""
         task = self._index.items[item][0]
         text = self._index.texts.get(answer.response, "")
         found = pieces(self._sources[task].task, text, answer.claims, self._format(task, answer.method))
@@ -206,7 +207,8 @@ class Viewer:
         task, id = self._index.items[item]
         return link("/example", wanted.query(of=task, id=id), at)
 
-    def _numbers(self, example: Example | None) -> list[int]:
+    def numbers(self, example: Example | None) -> list[int]:
+        """Return the numbers of an example's pictures."""
         return [] if example is None else [self._pictures[path] for path in example.images]
 
 

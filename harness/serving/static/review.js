@@ -1,0 +1,204 @@
+// The review by keyboard. Each entry goes to the server at once, and is shown as saved when the server has said so.
+// Without scripts the same forms are sent as forms.
+
+const review = document.getElementById("review");
+const saved = document.getElementById("saved");
+const sentences = [...document.querySelectorAll(".sentence")];
+const address = location.pathname;
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+let current = -1;
+let waiting = 0;
+let queue = Promise.resolve();
+
+function say(text, wrong = false) {
+  saved.textContent = text;
+  saved.classList.toggle("wrong", wrong);
+}
+
+/** Send the fields until the server takes or refuses them; entries go one after the other, in their order. */
+async function send(fields) {
+  for (;;) {
+    let answer;
+    try {
+      answer = await fetch(address, {
+        method: "POST",
+        headers: { "content-type": "application/x-www-form-urlencoded", accept: "application/json" },
+        body: fields.toString(),
+      });
+    } catch {
+      say("Not saved: the server does not answer. Trying again …", true);
+      await wait(1500);
+      continue;
+    }
+    if (answer.status === 429) { await wait(1000); continue; }
+    if (answer.status === 403) { say("Not saved: the session has ended. Open the address that the command printed.", true); return null; }
+    if (answer.status === 503) { say("Not saved: the server cannot write its file (is the disk full?). Trying again …", true); await wait(3000); continue; }
+    if (!answer.ok) { say(`Not saved: the server refused it (${answer.status}). Load the page again to see what is kept.`, true); return null; }
+    return answer.json();
+  }
+}
+
+function enter(form, extra = {}) {
+  const fields = new URLSearchParams(new FormData(form));
+  for (const [name, value] of Object.entries(extra)) fields.set(name, value);
+  waiting += 1;
+  say("Saving …");
+  queue = queue.then(async () => {
+    const state = await send(fields);
+    waiting -= 1;
+    if (state) {
+      show(state);
+      if (!waiting) say(`Saved at ${new Date().toLocaleTimeString("en-GB")}.`);
+    }
+  });
+  return queue;
+}
+
+/** Show what the server says is set. */
+function show(state) {
+  for (const item of sentences) {
+    const number = item.dataset.sentence;
+    const decision = state.decisions[number];
+    press(item, "rating", state.ratings[number]);
+    press(item, "action", decision?.action);
+    const edited = decision?.action === "edit";
+    item.classList.toggle("edited", edited);
+    item.classList.toggle("rejected", decision?.action === "reject");
+    item.querySelector(".corrected").hidden = !edited;
+    item.querySelector(".new").textContent = edited ? decision.text : "";
+  }
+  press(document.getElementById("whole"), "judgement", state.judgement);
+  const comment = document.getElementById("comment");
+  if (document.activeElement !== comment) comment.value = state.comment ?? "";
+  document.getElementById("undo").disabled = !state.undoable;
+  document.getElementById("bar").value = state.complete;
+  document.querySelector("#count strong").textContent = state.complete.toLocaleString("en-US");
+  document.getElementById("open").href = state.open === null ? "/review/list" : `/review/${state.open}`;
+}
+
+function press(place, name, value) {
+  for (const button of place.querySelectorAll(`button[name="${name}"]`)) {
+    button.setAttribute("aria-pressed", String(button.value === String(value)));
+  }
+}
+
+function go(index) {
+  if (!sentences.length) return;
+  sentences[current]?.classList.remove("now");
+  document.querySelector("mark.now")?.classList.remove("now");
+  current = Math.min(sentences.length - 1, Math.max(0, index));
+  const item = sentences[current];
+  item.classList.add("now");
+  document.getElementById(`t${item.dataset.sentence}`)?.classList.add("now");
+  item.focus({ preventScroll: true });
+  item.scrollIntoView({ block: "nearest" });
+}
+
+async function leave(id) {
+  const link = document.getElementById(id);
+  if (!link) return;
+  document.activeElement?.blur(); // what was written and not yet sent is sent
+  await queue;
+  if (!waiting) location.assign(link.href);
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.getAttribute("action") !== address) return;
+  event.preventDefault();
+  const button = event.submitter;
+  const item = form.closest(".sentence");
+  if (item) go(sentences.indexOf(item));
+  form.dataset.sent = form.querySelector("textarea")?.value ?? "";
+  enter(form, button?.name ? { [button.name]: button.value } : {});
+  if (form.closest(".edit")) { form.closest(".edit").open = false; item.focus(); }
+});
+
+// Texts are sent when they are left, and two seconds after the last letter.
+for (const area of document.querySelectorAll("textarea")) {
+  const form = area.closest("form");
+  form.dataset.sent = area.value;
+  let timer;
+  const keep = () => {
+    clearTimeout(timer);
+    if (area.value === form.dataset.sent || (area.name === "text" && !area.value.trim())) return;
+    form.dataset.sent = area.value;
+    enter(form);
+  };
+  area.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(keep, 2000); say("Not saved yet …"); });
+  area.addEventListener("change", keep);
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
+    if (event.key === "Escape") { const item = area.closest(".sentence"); if (item) { area.closest(".edit").open = false; item.focus(); } else area.blur(); }
+  });
+}
+
+for (const [index, item] of sentences.entries()) {
+  item.addEventListener("focusin", () => { if (index !== current) { sentences[current]?.classList.remove("now"); current = index; item.classList.add("now"); } });
+}
+
+function act(name, value) {
+  const item = sentences[current < 0 ? 0 : current];
+  if (!item) return;
+  go(sentences.indexOf(item));
+  item.querySelector(`button[name="${name}"][value="${value}"]`).click();
+}
+
+const keys = {
+  j: () => go(current + 1),
+  k: () => go(current - 1),
+  a: () => act("action", "accept"),
+  r: () => act("action", "reject"),
+  e: () => {
+    go(current);
+    const edit = sentences[current]?.querySelector(".edit");
+    if (edit) { edit.open = true; edit.querySelector("textarea").focus(); }
+  },
+  o: () => document.querySelector('#whole button[name="judgement"]').focus(),
+  c: () => document.getElementById("comment").focus(),
+  n: () => leave("next"),
+  p: () => leave("previous"),
+  g: () => leave("open"),
+  u: () => document.getElementById("undo").click(),
+  "?": () => { const help = document.getElementById("help"); help.open = !help.open; if (help.open) help.scrollIntoView({ block: "nearest" }); },
+};
+for (const rating of "12345") keys[rating] = () => act("rating", rating);
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("textarea, input")) return;
+  if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
+});
+addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); });
+
+// The threshold: what is below it stands out, and what it would cost and catch is said in words.
+const workload = document.getElementById("workload");
+if (workload) {
+  const points = JSON.parse(workload.dataset.curve);
+  const unit = workload.dataset.unit;
+  const label = document.createElement("label");
+  const range = document.createElement("input");
+  const words = document.createElement("output");
+  Object.assign(range, { type: "range", min: 0, max: points.length, step: 1, value: 0, id: "threshold" });
+  label.append("Read below ", range);
+  document.getElementById("slider").append(label, words);
+  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+  const tell = () => {
+    const point = points[range.value - 1];
+    const below = point?.threshold ?? 0;
+    for (const item of sentences) {
+      const low = item.dataset.confidence !== undefined && Number(item.dataset.confidence) < below - 1e-9;
+      item.classList.toggle("below", low);
+      document.getElementById(`t${item.dataset.sentence}`)?.classList.toggle("below", low);
+    }
+    const what = point && point.threshold > 1 ? "all" : below.toFixed(1);
+    range.setAttribute("aria-valuetext", what);
+    words.textContent = point
+      ? `${what}: ${percent(point.read)} of the ${unit} to read, ${percent(point.caught)} of the errors caught `
+        + `(random order ${percent(point.read)}, perfect ${percent(point.perfect)}).`
+      : "Nothing to read, nothing caught.";
+  };
+  range.addEventListener("input", tell);
+  tell();
+}
+
+go(0);
