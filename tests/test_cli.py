@@ -359,3 +359,14 @@ with reporter.stage("next") as advance:
     assert done.returncode == 0
     for expected in ("4/4", "a line between", "inner: 4/4 in", "outer: 1/2 in", "next: 3 in", "\x1b["):
         assert expected in text
+
+
+def test_all_methods_are_those_that_judge_the_tasks_claims(tmp_path: Path) -> None:
+    done = conrad_bench("run", "--methods", "all", "--tasks", "vqa_rad,mimic_report", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left out, since not all of answer, report are theirs: " in done.stderr
+    left = done.stderr.partition("theirs: ")[2].splitlines()[0].split(", ")
+    assert {"luq", "radflag"} <= set(left)
+    assert " conrad " in done.stdout
+    assert " radflag " not in done.stdout
+    assert "name the tasks" in refused(conrad_bench("run", "--methods", "all", "--dry-run", cwd=tmp_path))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
     from conrad_bench.registry import Registry
 
-Methods = Annotated[str | None, typer.Option("--methods", metavar="A,B", help="Confidence methods.")]
+Methods = Annotated[str | None, typer.Option("--methods", metavar="A,B", help="Confidence methods, or `all`.")]
 Tasks = Annotated[str | None, typer.Option("--tasks", metavar="A,B", help="Tasks.")]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file with the same keys.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Local folder or hub id of the model.")]
@@ -128,7 +128,7 @@ def resolve(
 
     address = [f"openai.base_url={base_url}"] if base_url else []
     given: dict[str, Any] = {
-        "methods": _names(methods),
+        "methods": _every_method(registry, _names(tasks)) if methods == "all" else _names(methods),
         "tasks": _names(tasks),
         "model": model,
         "engine": engine,
@@ -140,6 +140,20 @@ def resolve(
         "options": parse_options([*settings, *address]) or None,
     }
     return load_config(config, {key: value for key, value in given.items() if value is not None}, registry)
+
+
+def _every_method(registry: Registry, tasks: list[str] | None) -> list[str]:
+    """Return the methods that judge claims of every task's granularity, and say which do not. Raises ConfigError."""
+    from conrad_bench.errors import ConfigError
+    from conrad_bench.variants import plugin_name
+
+    if not tasks:
+        raise ConfigError("--methods all: name the tasks with --tasks; not every method can judge every kind of claim")
+    wanted = {registry.get("tasks", plugin_name(task)).granularity for task in tasks}
+    found = {name: registry.get("methods", name).granularities for name in registry.available("methods")}
+    if left := [name for name, can in found.items() if not wanted <= can]:
+        say(f"left out, since not all of {', '.join(sorted(wanted))} are theirs: {', '.join(left)}")
+    return [name for name, can in found.items() if wanted <= can]
 
 
 def _names(given: str | None) -> list[str] | None:
