@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.config import RunConfig, dump_config, load_config
 from conrad_bench.counterfactual import PICTURES
+from conrad_bench.engines.calls import METHODS
 from conrad_bench.errors import ConfigError, DataError, ModelError
 from conrad_bench.fingerprints import ARTIFACT, artifact_files
 from conrad_bench.pipeline import carry_out, check_folder
@@ -123,7 +124,7 @@ def answered(engine: Engine, identity: Mapping[str, str], notes: Sequence[str], 
 
     cls = type(engine)
     methods = {
-        **dict.fromkeys(("generate", "score", "hidden", "stream", "torch_model"), refuse),
+        **dict.fromkeys((*METHODS, "stream", "torch_model"), refuse),
         "name": cls.name,
         "identity": lambda self: dict(identity),
         "notes": lambda self, pictures: tuple(map(str, notes)),

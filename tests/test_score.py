@@ -12,6 +12,7 @@ from test_cli import conrad_bench
 from test_run import TOY, Toy, contents
 
 from conrad_bench.config import load_config
+from conrad_bench.engines.calls import METHODS as CALLS
 from conrad_bench.errors import ConfigError, DataError, ModelError, UserError
 from conrad_bench.leaderboards.bundles.publish import publish
 from conrad_bench.leaderboards.bundles.verify import verify
@@ -158,7 +159,7 @@ def test_the_engine_is_that_of_the_run(toy: Toy) -> None:
     assert kept.identity() == {"engine": "echo", "version": "of then"}
     assert kept.notes(True) == ("a note",)
     assert code_digest(type(kept)) == code_digest(type(engine))
-    for ask in (kept.generate, kept.score, kept.hidden, kept.stream, kept.torch_model):
+    for ask in (*(getattr(kept, name) for name in CALLS), kept.stream, kept.torch_model):
         with pytest.raises(ModelError, match="generates none"):
             ask()
 

@@ -11,6 +11,9 @@ from conrad_bench.engines.opening import unreadable
 from conrad_bench.errors import ConradBenchError, ImageError
 from conrad_bench.types import Prompt
 
+METHODS = ("generate", "score", "hidden", "reread")
+"""The methods of an engine that a call may name."""
+
 _EACH = {"generate": (0,), "score": (0, 1), "hidden": (0, 1, 5), "reread": (0, 1)}
 """Which arguments of an engine's methods have one entry for each prompt."""
 

@@ -16,6 +16,7 @@ from weakref import finalize
 
 from conrad_bench.contracts import declared, estimated
 from conrad_bench.engines.base import Engine
+from conrad_bench.engines.calls import METHODS
 from conrad_bench.errors import PluginError
 from conrad_bench.fits import check_fit, finished_files
 from conrad_bench.methods.base import Method, Step
@@ -152,7 +153,7 @@ class MethodChecks:
         trial = self._first
         splits = [trial.split(name) for name in ("train", "validate", "test")]
         trial.estimate(splits[2])
-        asked = {kind: trial.memory.count(kind) for kind in ("generate", "score", "hidden", "reread")}
+        asked = {kind: trial.memory.count(kind) for kind in METHODS}
         steps = self.method.steps(self.setting.task, *splits)
         planned = _planned(steps)
         sentences, states = self.setting.task.granularity == "sentence", any(step.action == "state" for step in steps)
