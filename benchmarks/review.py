@@ -11,15 +11,10 @@ The reader rests a second on each report. An entry is there when the page says "
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
-from view import line, make
+from view import line, memory, served
 
 TIMES = """() => {
   const found = performance.getEntriesByType("navigation")[0];
@@ -31,54 +26,38 @@ def main() -> None:
     """Make the run, serve it, review it."""
     from playwright.sync_api import sync_playwright
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--studies", type=int, default=5000)
-    parser.add_argument("--pages", type=int, default=40)
-    parser.add_argument("--keep", type=Path, help="folder of the made-up run, written if it is not there")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary) / "made"
-        if not folder.is_dir():
-            make(folder, arguments.studies)
-        command = [str(Path(sys.executable).with_name("conrad-bench")), "review", str(folder / "run"), "--no-browser"]
-        command += ["--method", "conrad", "--plugin", str(folder / "data" / "made_up.yaml")]
-        start = time.perf_counter()
-        with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
-            sync_playwright() as playwright,
-        ):
-            assert server.stdout is not None
-            address = server.stdout.readline().strip()
-            print(f"{arguments.studies:,} studies: ready after {time.perf_counter() - start:.1f} s")
-            chromium = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-            )
-            page = chromium.new_page()
-            pages, whole, entries = [], [], []
-            page.goto(address)
-            for number in range(arguments.pages + 1):
-                if number:
-                    before = page.url
-                    page.keyboard.press("n")
-                    page.wait_for_url(lambda url, before=before: url != before, wait_until="load")
-                page.wait_for_selector(".sentence.now")
-                time.sleep(1)
-                rated, loaded = page.evaluate(TIMES)
-                pages.append(rated)
-                whole.append(loaded)
-                start = time.perf_counter()
-                page.keyboard.press("4")
-                page.wait_for_selector("#saved:text-matches('^Saved at')")
-                entries.append(1000 * (time.perf_counter() - start))
-            print(f"the first page {pages[0]:.0f} ms, with its pictures {whole[0]:.0f} ms")
-            with open(f"/proc/{server.pid}/status") as file:
-                print(next(row.strip() for row in file if row.startswith("VmHWM")))
-            print("| milliseconds | median | 95 % | most |\n| --- | --- | --- | --- |")
-            line("the next report", pages[1:])
-            line("with its two pictures", whole[1:])
-            line("an entry, to the disk and back", entries)
-            chromium.close()
-            server.terminate()
+    with (
+        served("review", 40, "--method", "conrad") as (arguments, server, address, ready),
+        sync_playwright() as playwright,
+    ):
+        print(f"{arguments.studies:,} studies: ready after {ready:.1f} s")
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = chromium.new_page()
+        pages, whole, entries = [], [], []
+        page.goto(address)
+        for number in range(arguments.pages + 1):
+            if number:
+                before = page.url
+                page.keyboard.press("n")
+                page.wait_for_url(lambda url, before=before: url != before, wait_until="load")
+            page.wait_for_selector(".sentence.now")
+            time.sleep(1)
+            rated, loaded = page.evaluate(TIMES)
+            pages.append(rated)
+            whole.append(loaded)
+            start = time.perf_counter()
+            page.keyboard.press("4")
+            page.wait_for_selector("#saved:text-matches('^Saved at')")
+            entries.append(1000 * (time.perf_counter() - start))
+        print(f"the first page {pages[0]:.0f} ms, with its pictures {whole[0]:.0f} ms")
+        memory(server)
+        print("| milliseconds | median | 95 % | most |\n| --- | --- | --- | --- |")
+        line("the next report", pages[1:])
+        line("with its two pictures", whole[1:])
+        line("an entry, to the disk and back", entries)
+        chromium.close()
 
 
 if __name__ == "__main__":

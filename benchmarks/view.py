@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -150,51 +152,64 @@ def line(what: str, times: list[float]) -> None:
     print(f"| {what} | {low:.0f} | {high:.0f} | {max(times):.0f} |")
 
 
-def main() -> None:
-    """Make the run, serve it, read it."""
+@contextmanager
+def served(
+    command: str, pages: int, *more: str
+) -> Iterator[tuple[argparse.Namespace, subprocess.Popen[str], str, float]]:
+    """Make the run and serve it; yield what was asked for, the server, its address, and the seconds until then."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--studies", type=int, default=5000)
-    parser.add_argument("--pages", type=int, default=60)
+    parser.add_argument("--pages", type=int, default=pages)
     parser.add_argument("--keep", type=Path, help="folder of the made-up run, written if it is not there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary) / "made"
         if not folder.is_dir():
             make(folder, arguments.studies)
-        task, run = folder / "data" / "made_up.yaml", folder / "run"
-        command = [str(Path(sys.executable).with_name("conrad-bench")), "view", str(run), "--no-browser"]
+        words = [str(Path(sys.executable).with_name("conrad-bench")), command, str(folder / "run"), "--no-browser"]
+        words += ["--plugin", str(folder / "data" / "made_up.yaml"), *more]
         start = time.perf_counter()
-        with subprocess.Popen([*command, "--plugin", str(task)], stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
-            ready = time.perf_counter() - start
-            reader = Reader(address)
-            _, first = reader.get("/")
-            print(f"{arguments.studies:,} studies: ready after {ready:.1f} s, first page {first:.0f} ms")
-            with open(f"/proc/{server.pid}/status") as file:
-                print(next(row.strip() for row in file if row.startswith("VmHWM")))
-            lists, pages, whole = [], [], []
-            for number in range(arguments.pages):
-                query = {"method": METHODS[number % 3], "confidence.to": 0.5 + number / 200, "by.sex": "FM"[number % 2]}
-                lists.append(reader.get(f"/?{urlencode(query)}")[1])
-            listed, _ = reader.get("/?sort=over&method=conrad")
-            path = unescape(re.findall(r'<th scope="row"><a href="([^"#]+)', listed.decode())[0])
-            for _ in range(arguments.pages):
-                found, took = reader.get(path)
-                text = found.decode()
-                pictures = re.findall(r'<img src="([^"]+)"', text)
-                pages.append(took)
-                whole.append(took + sum(reader.get(picture)[1] for picture in pictures))
-                path = unescape(re.findall(r'<a href="([^"]+)" rel="next"', text)[0])
-                time.sleep(1)
-            deep, _ = reader.get(f"/example?of=made_up&id=s{arguments.studies - 1:06d}")
-            took = [reader.get(picture)[1] for picture in re.findall(r'<img src="([^"]+)"', deep.decode())]
-            print(f"a film of 16 bits that was not opened before: {took[0]:.0f} ms")
-            print("| milliseconds | median | 95 % | most |\n| --- | --- | --- | --- |")
-            line("the list under a filter that is new", lists)
-            line("the next example", pages[1:])
-            line("with its two pictures", whole[1:])
+            yield arguments, server, address, time.perf_counter() - start
             server.terminate()
+
+
+def memory(server: subprocess.Popen[str]) -> None:
+    """Print the most memory that a server has had."""
+    with open(f"/proc/{server.pid}/status") as file:
+        print(next(row.strip() for row in file if row.startswith("VmHWM")))
+
+
+def main() -> None:
+    """Make the run, serve it, read it."""
+    with served("view", 60) as (arguments, server, address, ready):
+        reader = Reader(address)
+        _, first = reader.get("/")
+        print(f"{arguments.studies:,} studies: ready after {ready:.1f} s, first page {first:.0f} ms")
+        memory(server)
+        lists, pages, whole = [], [], []
+        for number in range(arguments.pages):
+            query = {"method": METHODS[number % 3], "confidence.to": 0.5 + number / 200, "by.sex": "FM"[number % 2]}
+            lists.append(reader.get(f"/?{urlencode(query)}")[1])
+        listed, _ = reader.get("/?sort=over&method=conrad")
+        path = unescape(re.findall(r'<th scope="row"><a href="([^"#]+)', listed.decode())[0])
+        for _ in range(arguments.pages):
+            found, took = reader.get(path)
+            text = found.decode()
+            pictures = re.findall(r'<img src="([^"]+)"', text)
+            pages.append(took)
+            whole.append(took + sum(reader.get(picture)[1] for picture in pictures))
+            path = unescape(re.findall(r'<a href="([^"]+)" rel="next"', text)[0])
+            time.sleep(1)
+        deep, _ = reader.get(f"/example?of=made_up&id=s{arguments.studies - 1:06d}")
+        took = [reader.get(picture)[1] for picture in re.findall(r'<img src="([^"]+)"', deep.decode())]
+        print(f"a film of 16 bits that was not opened before: {took[0]:.0f} ms")
+        print("| milliseconds | median | 95 % | most |\n| --- | --- | --- | --- |")
+        line("the list under a filter that is new", lists)
+        line("the next example", pages[1:])
+        line("with its two pictures", whole[1:])
 
 
 if __name__ == "__main__":

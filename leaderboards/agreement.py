@@ -11,6 +11,7 @@ import numpy as np
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Statistic
+from conrad_bench.leaderboards.pages.wording import estimate_text
 from conrad_bench.leaderboards.rating_files import SCORES, Frames, rated
 from conrad_bench.storage import load_json
 from conrad_bench.text import markdown as plain
@@ -115,7 +116,7 @@ def markdown(table: dict[str, Any]) -> str:
     import tabulate
 
     body = [
-        [plain(pair["raters"][0]), plain(pair["raters"][1]), pair["n"], f"{pair['equal']:.3f}", cell(pair["kappa"])]
+        [*map(plain, pair["raters"]), pair["n"], f"{pair['equal']:.3f}", estimate_text(pair["kappa"])]
         for pair in table["pairs"]
     ]
     header = ["rater", "rater", "sentences", "equal", "weighted kappa"]
@@ -125,8 +126,8 @@ def markdown(table: dict[str, Any]) -> str:
         [
             f"# Agreement of raters: {plain(table['title'])}",
             "",
-            f"Krippendorff's alpha (ordinal): {cell(table['alpha'])}, over {table['sentences']:,} sentences that two "
-            "raters or more have rated.",
+            f"Krippendorff's alpha (ordinal): {estimate_text(table['alpha'])}, over {table['sentences']:,} sentences "
+            "that two raters or more have rated.",
             "",
             tabulate.tabulate(body, header, "pipe", colalign=align, disable_numparse=True),
             "",
@@ -164,12 +165,3 @@ def estimate(statistic: Statistic, replicates: FloatArray, units: int, has_inter
     none = float("nan"), float("nan")
     low, high = interval(replicates) if has_interval and units > 1 and not np.isnan(value) else none
     return {name: None if np.isnan(x) else x for name, x in (("value", value), ("low", low), ("high", high))}
-
-
-def cell(estimate: Estimate) -> str:
-    """Return an estimate as it is shown."""
-    if estimate["value"] is None:
-        return "–"
-    if estimate["low"] is None or estimate["high"] is None:
-        return f"{estimate['value']:z.3f}"
-    return f"{estimate['value']:z.3f} [{estimate['low']:z.3f}, {estimate['high']:z.3f}]"

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conrad_bench.errors import DataError
-from conrad_bench.leaderboards.agreement import alpha, cell, estimate, read_board, units_of
+from conrad_bench.leaderboards.agreement import alpha, estimate, read_board, units_of
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, weight_blocks
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Sample, Statistic
 from conrad_bench.leaderboards.metrics.calibration import ECE
 from conrad_bench.leaderboards.metrics.discrimination import AUROC, Pearson
-from conrad_bench.leaderboards.pages.wording import is_tiny
+from conrad_bench.leaderboards.pages.wording import estimate_text, is_tiny
 from conrad_bench.leaderboards.rating_files import SCORES, rated
 from conrad_bench.text import markdown as plain
 
@@ -232,7 +232,7 @@ def markdown(table: dict[str, Any]) -> str:
             [
                 AGGREGATIONS[row["aggregation"]],
                 plain(row["method"]),
-                *(cell(row["metrics"][name]) for name in metrics),
+                *(estimate_text(row["metrics"][name]) for name in metrics),
                 str(row["n"]),
                 str(row["unparsed"]),
             ]
@@ -252,7 +252,7 @@ def markdown(table: dict[str, Any]) -> str:
     parts = any(row["aggregation"].startswith("sentence") for row in table["rows"])
     lines += [
         f"- {table['raters']} raters, {table['reports']} reports, {table['sentences']} sentences, {table['ratings']} "
-        f"ratings. Agreement between raters (Krippendorff's alpha, ordinal): {cell(table['agreement'])}.",
+        f"ratings. Agreement between raters (Krippendorff's alpha, ordinal): {estimate_text(table['agreement'])}.",
         *[
             "- Mean aggregation: the mean rating over sentences and raters, (x - 1) / 4. Its AUROC separates reports "
             f"rated above the median ({table['median']:.3f}) from the others; this cut is conrad-bench's own.",

@@ -82,14 +82,14 @@ def thresholds(
             raise ConfigError(f"{name} is {value:g}; it lies between 0 and 1, as in 0.9")
     records = load_run(folder).records
     others = load_run(calibration).records if calibration is not None else None
+    halves = {task: _half(records, task, seed) for task in sorted({task for task, _ in records}) if others is None}
     found = []
     for (task, method), frame in sorted(records.items()):
         if not frame["confidence"].notna().any() or (others is not None and (task, method) not in others):
             continue
         checked = _by(frame, per)
         if others is None:
-            first = _half(records, task, seed)
-            here = checked["cluster"].isin(first)
+            here = checked["cluster"].isin(halves[task])
             calibrating, checked = checked[here], checked[~here]
         else:
             calibrating = _by(others[task, method], per)

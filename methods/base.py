@@ -176,6 +176,18 @@ def without_references(examples: Sequence[Example]) -> list[Example]:
     return [replace(example, reference="") for example in examples]
 
 
+def responding(task: Task, examples: Sequence[Example], max_tokens: int, elicit: str | None = None) -> Step:
+    """Return what `respond` asks for: one greedy response to each test example."""
+    prompts = tuple(task.prompt(example, elicit) for example in examples)
+    return Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=max_tokens))
+
+
+def sampling_again(greedy: Step, n: int, sampling: Sampling) -> Step:
+    """Return what asks for n sampled responses to the prompts of a step."""
+    prompts = greedy.prompts
+    return Step("generate", n * len(prompts), f"{n} sampled responses each", prompts, sampling, n)
+
+
 def drawn(examples: Sequence[Example], number: int, seed: int) -> list[Example]:
     """Return `number` of the examples at random, or all in random order where there are fewer."""
     chosen = list(examples)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from conrad_bench.methods.base import Judge, Method, Step, respond
+from conrad_bench.methods.base import Judge, Method, Step, respond, responding, sampling_again
 from conrad_bench.reading.elicitation import p_true_choices, p_true_question
 from conrad_bench.types import LOGPROBS, SAMPLING, Estimate, Example, Granularity, Message, Prompt, Sampling
 
@@ -73,13 +73,11 @@ class PTrue(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One response for each test example, and one question for each claim."""
-        prompts = tuple(task.prompt(example) for example in test)
-        sampling = Sampling(max_tokens=self.max_tokens)
-        what, number = f"{self.show} sampled responses each", self.show * len(prompts)
+        greedy = responding(task, test, self.max_tokens)
         return [
-            Step("generate", len(prompts), "test responses", prompts, sampling),
-            *[Step("generate", number, what, prompts, self._sampling(), self.show)][: self.show],
-            Step("score", len(prompts), "responses: the two options for each of their claims"),
+            greedy,
+            *([sampling_again(greedy, self.show, self._sampling())] if self.show else []),
+            Step("score", len(test), "responses: the two options for each of their claims"),
         ]
 
     def estimate(

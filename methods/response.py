@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from conrad_bench.errors import PluginError
-from conrad_bench.methods.base import Judge, Method, Step, respond
-from conrad_bench.types import Claim, Estimate, Example, Response, Sampling
+from conrad_bench.methods.base import Judge, Method, Step, respond, responding
+from conrad_bench.types import Claim, Estimate, Example, Response
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -41,8 +41,7 @@ class ResponseMethod(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One response for each test example."""
-        prompts = tuple(task.prompt(example, self.elicit) for example in test)
-        return [Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens))]
+        return [responding(task, test, self.max_tokens, self.elicit)]
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

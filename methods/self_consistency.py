@@ -15,14 +15,14 @@ and ROUGE-L are here in their place. Of their three confidences this is the degr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from conrad_bench.methods.base import Judge, Method, Responses, Step, respond
+from conrad_bench.methods.base import Judge, Method, Responses, Step, respond, responding, sampling_again
 from conrad_bench.reading.claims import report_claim
 from conrad_bench.reading.sentences import sentence_spans
 from conrad_bench.types import SAMPLING, Estimate, Example, Granularity, Response, Sampling
@@ -30,6 +30,9 @@ from conrad_bench.types import SAMPLING, Estimate, Example, Granularity, Respons
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
+
+
+Similarity = Literal["scorer", "rouge_l", "jaccard", "exact"]
 
 
 class SelfConsistency(Method):
@@ -49,7 +52,7 @@ class SelfConsistency(Method):
     """Temperature of the sampled responses; the response that is judged is greedy."""
     estimator: Literal["agreement", "degree"] = "agreement"
     """agreement: the mean similarity to the samples (ours). degree: C_Deg of Lin et al. 2023, for whole responses."""
-    similarity: Literal["scorer", "rouge_l", "jaccard", "exact"] = "scorer"
+    similarity: Similarity = "scorer"
     """The task's own scorer with a sampled response in the place of the reference, ROUGE-L, the shared words among all
     words, or equal answers. The degree asks the scorer both ways round, twice as often."""
     max_tokens: int = Field(512, ge=1)
@@ -71,12 +74,8 @@ class SelfConsistency(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One greedy and n sampled responses for each test example."""
-        prompts = tuple(task.prompt(example) for example in test)
-        greedy, number = Sampling(max_tokens=self.max_tokens), self.n * len(prompts)
-        return [
-            Step("generate", len(prompts), "test responses", prompts, greedy),
-            Step("generate", number, f"{self.n} sampled responses each", prompts, self._sampling(), self.n),
-        ]
+        greedy = responding(task, test, self.max_tokens)
+        return [greedy, sampling_again(greedy, self.n, self._sampling())]
 
     def _sampling(self) -> Sampling:
         return Sampling(self.temperature, max_tokens=self.max_tokens, seed=self.seed)
@@ -114,9 +113,7 @@ class SelfConsistency(Method):
             return [
                 None if a is None or b.value is None else (a + b.value) / 2 for a, (b,) in zip(there, back, strict=True)
             ]
-        if self.similarity == "exact":
-            return [float(words(found.claims[i][k].text) == words(s.text)) for i, k, s in compared]
-        alike = jaccard if self.similarity == "jaccard" else rouge_l
+        alike = ALIKE[self.similarity]
         return [
             max(alike(found.claims[i][k].text, text) for text in self._parts(found, i, sample))
             for i, k, sample in compared
@@ -165,3 +162,12 @@ def rouge_l(a: str, b: str) -> float:
         for j, other in enumerate(second):
             previous, row[j + 1] = row[j + 1], previous + 1 if word == other else max(row[j], row[j + 1])
     return 2 * row[-1] / (len(first) + len(second)) if first and second else 0.0
+
+
+def same_words(a: str, b: str) -> float:
+    """Return 1 where two texts are the same words in the same order, else 0."""
+    return float(words(a) == words(b))
+
+
+ALIKE: dict[str, Callable[[str, str], float]] = {"exact": same_words, "jaccard": jaccard, "rouge_l": rouge_l}
+"""The similarities of two texts that need no scorer; each is the same both ways."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from conrad_bench.errors import EngineError
-from conrad_bench.methods.base import Judge, Method, Responses, Step, respond
-from conrad_bench.types import LOGPROBS, Estimate, Example, Sampling
+from conrad_bench.methods.base import Judge, Method, Responses, Step, respond, responding
+from conrad_bench.types import LOGPROBS, Estimate, Example
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -40,8 +40,7 @@ class SequenceProbability(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One response for each test example; the tokens of those that were written about other images are scored."""
-        prompts = tuple(task.prompt(example) for example in test)
-        steps = [Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens))]
+        steps = [responding(task, test, self.max_tokens)]
         given = sum(example.answered is not None for example in test)
         return [*steps, *([Step("score", given, "responses: all their tokens")] if given else [])]
 

@@ -40,7 +40,7 @@ def page(board: dict[str, Any]) -> str:
     return document(board["title"], body, "leaderboard.js")
 
 
-def document(title: str, body: str, script_name: str, more_style: str = "") -> str:
+def document(title: str, body: str, script_name: str) -> str:
     """Return a whole page: it may load nothing, and runs the scripts that all pages share and the named one alone."""
     style, common, own = (asset(name) for name in ("leaderboard.css", "common.js", script_name))
     script = common + own
@@ -48,7 +48,7 @@ def document(title: str, body: str, script_name: str, more_style: str = "") -> s
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}{more_style}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n{body}\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
 

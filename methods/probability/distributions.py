@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from conrad_bench.methods.base import Judge, Method, Step, respond
+from conrad_bench.methods.base import Judge, Method, Step, respond, responding
 from conrad_bench.methods.probability.tokens import claim_tokens
-from conrad_bench.types import DISTRIBUTIONS, TOKEN_COLUMNS, Estimate, Example, Prompt, Sampling
+from conrad_bench.types import DISTRIBUTIONS, TOKEN_COLUMNS, Estimate, Example, Prompt
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -66,12 +66,10 @@ class DistributionMethod(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One response for each test example, and one reading of it, or two."""
-        prompts = tuple(task.prompt(example) for example in test)
-        steps = [
-            Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens)),
-            Step("read again", len(prompts), "test responses"),
-        ]
-        return [*steps, Step("read again", len(prompts), "test responses, beside a blank picture")][: 2 + self.blank]
+        read = [Step("read again", len(test), "test responses")]
+        if self.blank:
+            read.append(Step("read again", len(test), "test responses, beside a blank picture"))
+        return [responding(task, test, self.max_tokens), *read]
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from conrad_bench.errors import EngineError
-from conrad_bench.methods.base import Judge, Method, Responses, Step, respond
-from conrad_bench.types import LOGPROBS, Estimate, Example, Sampling
+from conrad_bench.methods.base import Judge, Method, Responses, Step, respond, responding
+from conrad_bench.types import LOGPROBS, Estimate, Example
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -45,8 +45,7 @@ class TokenMethod(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One response for each test example."""
-        prompts = tuple(task.prompt(example) for example in test)
-        return [Step("generate", len(prompts), "test responses", prompts, Sampling(max_tokens=self.max_tokens))]
+        return [responding(task, test, self.max_tokens)]
 
     def estimate(
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None

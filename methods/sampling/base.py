@@ -11,15 +11,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from conrad_bench.errors import EngineError
-from conrad_bench.methods.base import Judge, Method, Step, respond
-from conrad_bench.methods.self_consistency import jaccard, rouge_l, words
+from conrad_bench.methods.base import Judge, Method, Step, respond, responding, sampling_again
+from conrad_bench.methods.self_consistency import ALIKE, Similarity
 from conrad_bench.reading.claims import report_claim
 from conrad_bench.types import SAMPLING, Claim, Estimate, Example, Granularity, Response, Sampling
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
-Similarity = Literal["scorer", "rouge_l", "jaccard", "exact"]
 Array = NDArray[np.float64]
 
 
@@ -74,12 +73,8 @@ class Sampled(Method):
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
         """One greedy and n sampled responses for each test example."""
-        prompts = tuple(task.prompt(example) for example in test)
-        greedy, number = Sampling(max_tokens=self.max_tokens), self.n * len(prompts)
-        return [
-            Step("generate", len(prompts), "test responses", prompts, greedy),
-            Step("generate", number, f"{self.n} sampled responses each", prompts, self._sampling(), self.n),
-        ]
+        greedy = responding(task, test, self.max_tokens)
+        return [greedy, sampling_again(greedy, self.n, self._sampling())]
 
     def _sampling(self) -> Sampling:
         return Sampling(self.temperature, max_tokens=self.max_tokens, seed=self.seed)
@@ -146,7 +141,4 @@ def _compared(
         examples = [replace(drawn[d].example, reference=b) for d, _, b in pairs]
         scores = judge(examples, [[Claim(a, (0, len(a)))] for _, a, _ in pairs])
         return [0.0 if score.value is None else score.value for (score,) in scores]
-    if similarity == "exact":
-        return [float(words(a) == words(b)) for _, a, b in pairs]
-    alike = jaccard if similarity == "jaccard" else rouge_l
-    return [alike(a, b) for _, a, b in pairs]
+    return [ALIKE[similarity](a, b) for _, a, b in pairs]

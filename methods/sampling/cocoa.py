@@ -19,8 +19,7 @@ from pydantic import Field
 
 from conrad_bench.methods.base import Judge, Method, Step, respond
 from conrad_bench.methods.probability.tokens import claim_logprobs
-from conrad_bench.methods.sampling.base import Similarity
-from conrad_bench.methods.self_consistency import SelfConsistency
+from conrad_bench.methods.self_consistency import SelfConsistency, Similarity
 from conrad_bench.types import LOGPROBS, SAMPLING, Estimate, Example, Granularity
 
 if TYPE_CHECKING:
