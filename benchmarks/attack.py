@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     KILLS[0] = arguments.kills
     os.environ["OMP_NUM_THREADS"] = "1"
-    from conrad_bench.manifest import git_commit
+    from conrad_bench.provenance import git_commit
 
     lines: list[str] = []
 

@@ -5,21 +5,16 @@ The manifest is written last, so its presence means that the run is done.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, Plan, is_phantom, make_plan, try_engine
+from conrad_bench.provenance import git_commit, hardware, versions
 from conrad_bench.seeds import row_name, seed_of
 from conrad_bench.storage import read_json
 from conrad_bench.variants import learner_name, plugin_name, set_apart
@@ -30,73 +25,6 @@ if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
     from conrad_bench.tasks.base import Loaded, Scorer, Task
-
-CONTEXT_FORMAT = 1
-"""Format of context.json: what a leaderboard says beside the records, known before the first method has run."""
-
-PACKAGES = (
-    "conrad-bench",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "vllm",
-    "ray",
-    "numpy",
-)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on; absent packages are left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str:
-    """Return the commit of the source tree that runs, with "+" if it was changed since; "" outside a checkout."""
-    folder = Path(str(files("conrad_bench"))).resolve()
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        # A wheel inside somebody else's repository must not borrow that repository's commit.
-        if not (Path(git("rev-parse", "--show-toplevel")) / "harness" / "manifest.py").is_file():
-            return ""
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def hardware() -> dict[str, Any]:
-    """Return processor count, platform, and the names of the CUDA devices that torch sees."""
-    import torch
-
-    return {
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def context_file(context: BoardContext, fingerprints: Mapping[str, str]) -> str:
-    """Return the text of context.json."""
-    described = context.model_dump(mode="json", exclude={"metrics"})
-    described["metrics"] = [
-        {"name": metric.name, "options": metric.model_dump(mode="json")} for metric in context.metrics
-    ]
-    content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()) -> BoardContext:

@@ -133,8 +133,9 @@ def carry_out(
     """Carry out a plan in a folder that `check_folder` allows; arguments, result and errors as those of `run`."""
     from conrad_bench.fingerprints import examples_digest
     from conrad_bench.leaderboards.board.build import FORMAT
+    from conrad_bench.leaderboards.board.context import context_file
     from conrad_bench.leaderboards.pages.outputs import write_leaderboard
-    from conrad_bench.manifest import board_context, context_file, engine_notes, manifest
+    from conrad_bench.manifest import board_context, engine_notes, manifest
     from conrad_bench.records import records_path
     from conrad_bench.rollouts.digests import remembered
     from conrad_bench.rollouts.model import Model

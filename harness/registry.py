@@ -22,7 +22,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, overload
 
@@ -124,13 +124,14 @@ class Registry:
         self.failures = {}
         self._plugins: dict[Kind, dict[str, list[_Plugin]]] = {kind: {} for kind in KINDS}
         self._classes: dict[tuple[Kind, str], type[BaseModel]] = {}
-        declared = set()
+        declared, installed = set[str](), entry_points()
+        origins: dict[Distribution | None, str] = {None: "unknown distribution"}
         for kind in KINDS:
-            for entry in entry_points(group=f"conrad_bench.{kind}"):
+            for entry in installed.select(group=f"conrad_bench.{kind}"):
                 declared.add(entry.value)
-                distribution = entry.dist.name if entry.dist is not None else "unknown distribution"
-                origin = BUILT_IN if distribution == "conrad-bench" else distribution
-                self._plugins[kind].setdefault(entry.name, []).append(_Plugin(origin, entry))
+                if entry.dist is not None and entry.dist not in origins:  # the name is parsed each time
+                    origins[entry.dist] = BUILT_IN if entry.dist.name == "conrad-bench" else entry.dist.name
+                self._plugins[kind].setdefault(entry.name, []).append(_Plugin(origins[entry.dist], entry))
         # A package may use the decorators, too: its import registers what its entry point has named.
         own = [(kind, cls) for kind, cls in _registered if f"{cls.__module__}:{cls.__qualname__}" not in declared]
         self._add(own, "registered in this process")
@@ -140,8 +141,7 @@ class Registry:
     def load_file(self, path: Path) -> list[tuple[Kind, type[BaseModel]]]:
         """Run a Python file, and add and return the classes that its decorators register.
 
-        Raises PluginError if the file fails, registers nothing, or registers a name that is already taken: a file that
-        the user named is meant to be used.
+        Raises PluginError if the file fails, registers nothing, or registers a name that is already taken.
         """
         if not path.is_file():
             raise PluginError(f"plugin file {path}: there is no such file")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +12,9 @@ from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES, Inter
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import BUILT_IN
 from conrad_bench.types import Granularity
+
+CONTEXT_FORMAT = 1
+"""Format of context.json: what a leaderboard says beside the records, known before the first method has run."""
 
 BASELINE = "verbalized"
 """The method that the others are compared with where nothing else is said, and where a task has it."""
@@ -63,3 +68,13 @@ class BoardContext(BaseModel):
     """The runs that a merged leaderboard was made of, as `schema.RunInfo`; empty for the leaderboard of one run."""
     caveats: list[str] = []
     """Why these runs do not belong on one leaderboard, where they were merged all the same."""
+
+
+def context_file(context: BoardContext, fingerprints: Mapping[str, str]) -> str:
+    """Return the text of context.json."""
+    described = context.model_dump(mode="json", exclude={"metrics"})
+    described["metrics"] = [
+        {"name": metric.name, "options": metric.model_dump(mode="json")} for metric in context.metrics
+    ]
+    content = {"format": CONTEXT_FORMAT, "context": described, "fingerprints": fingerprints}
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"

@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.board.build import FORMAT, context_of, installed, run_records
-from conrad_bench.leaderboards.board.context import BoardContext
+from conrad_bench.leaderboards.board.context import CONTEXT_FORMAT, BoardContext
 from conrad_bench.leaderboards.board.counterfactuals import Key, run_counterfactuals
 from conrad_bench.leaderboards.board.schema import read_board
-from conrad_bench.manifest import CONTEXT_FORMAT
 from conrad_bench.storage import load_json
 
 if TYPE_CHECKING:

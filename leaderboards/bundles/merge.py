@@ -95,7 +95,7 @@ def by_this_version(context: BoardContext) -> BoardContext:
 
     Metrics that the other did not have yet are added.
     """
-    from conrad_bench.manifest import git_commit
+    from conrad_bench.provenance import git_commit
     from conrad_bench.version import __version__
 
     metrics = in_order({metric.name: metric for metric in (*available(), *context.metrics)}.values())

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from conrad_bench.config import SECTIONS
 from conrad_bench.errors import UserError
-from conrad_bench.manifest import PACKAGES
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
+from conrad_bench.provenance import PACKAGES
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
 from conrad_bench.types import Split
 from conrad_bench.variants import choices, learner_name, plugin_name

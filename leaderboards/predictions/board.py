@@ -8,7 +8,7 @@ from typing import Any
 
 from conrad_bench.errors import ConfigError
 from conrad_bench.leaderboards.board.build import available, build
-from conrad_bench.leaderboards.board.context import BASELINE, BoardContext
+from conrad_bench.leaderboards.board.context import BASELINE, BoardContext, context_file
 from conrad_bench.leaderboards.predictions.columns import Predictions
 from conrad_bench.registry import unknown
 
@@ -29,7 +29,7 @@ def context_for(
     replicates: int = REPLICATES,
 ) -> BoardContext:
     """Return what the board of predictions says beside them. Raises ConfigError for a baseline that no row has."""
-    from conrad_bench.manifest import git_commit
+    from conrad_bench.provenance import git_commit
     from conrad_bench.version import __version__
 
     tasks = sorted({task for task, _ in predictions.records})
@@ -85,7 +85,6 @@ def write_evaluation(predictions: Predictions, context: BoardContext, board: dic
     Raises ConfigError as `check_folder` does, StorageError when something cannot be written.
     """
     from conrad_bench.leaderboards.pages.outputs import write_files
-    from conrad_bench.manifest import context_file
     from conrad_bench.records import records_path, write_records
     from conrad_bench.storage import make_private, storage_errors, write_text
 
