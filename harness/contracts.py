@@ -212,6 +212,8 @@ def estimated(
     by_id = {estimate.example_id: estimate for estimate in found}
     for id, estimate in by_id.items():
         problem = estimate_problem(estimate, task.granularity)
+        if problem is None and method.confident:
+            problem = _unsaid(estimate)
         if problem:
             failed[id] = f"{place(type(learner(method)), 'estimate')}: {problem}"
     if len(failed) > allowed:
@@ -281,7 +283,7 @@ def estimate_problem(estimate: Any, granularity: Granularity) -> str | None:
         return "claims must be a tuple of one claim or more (an empty response has one, of the status 'empty')"
     if granularity != "sentence" and len(estimate.claims) != 1:
         return f"{len(estimate.claims)} claims; each {granularity} is one claim"
-    length = len(estimate.response.text)
+    length, behind = len(estimate.response.text), 0
     for index, claim in enumerate(estimate.claims):
         if not isinstance(claim, Claim):
             return f"claims[{index}] is a {type(claim).__name__}, no Claim"
@@ -292,10 +294,20 @@ def estimate_problem(estimate: Any, granularity: Granularity) -> str | None:
             return f"claims[{index}]: {problem}"
         if not 0 <= claim.span[0] <= claim.span[1] <= length:
             return f"claims[{index}]: span {tuple(claim.span)} does not lie in a response of {length} characters"
+        if claim.span[0] < behind and claim.span[0] < claim.span[1]:
+            return f"claims[{index}]: span {tuple(claim.span)} begins before the claim in front of it ends"
+        behind = max(behind, claim.span[1])
         if claim.distribution is not None and (
             len(claim.distribution) != 11 or any(_confidence_problem(p) for p in claim.distribution)
         ):
             return f"claims[{index}]: distribution must be eleven probabilities"
+    return None
+
+
+def _unsaid(estimate: Estimate) -> str | None:
+    for index, claim in enumerate(estimate.claims):
+        if claim.status == "ok" and claim.confidence is None:
+            return f"claims[{index}] is 'ok' without a confidence; give it one, or the status 'no_confidence'"
     return None
 
 

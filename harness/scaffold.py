@@ -21,6 +21,8 @@ from conrad_bench.storage import storage_errors
 from conrad_bench.trainers.recalibrators import KINDS as RECALIBRATORS
 
 NewKind = Literal["method", "task", "scorer", "metric"]
+Shape = Literal["response", "sampled", "fitted"]
+"""What a new method looks at: the response alone, other samples beside it, or what it was fitted to."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _DATA = "example_data"
@@ -62,14 +64,16 @@ pythonpath = ["."]
 """
 
 
-def write_plugin(kind: NewKind, name: str, folder: Path, registry: Registry) -> list[Path]:
-    """Write the files of a new plugin into `folder` and return their paths.
+def write_plugin(kind: NewKind, name: str, folder: Path, registry: Registry, shape: Shape = "response") -> list[Path]:
+    """Write the files of a new plugin into `folder` and return their paths; `shape` is that of a method.
 
-    Raises ConfigError for a name that is none or is taken, and where a file of these names is there; writes nothing
-    then. Raises StorageError where the folder cannot be written.
+    Raises ConfigError for a name that is none or is taken, a shape of something else than a method, and where a file of
+    these names is there; writes nothing then. Raises StorageError where the folder cannot be written.
     """
     _check_name(name, registry)
-    contents = _contents(kind, name)
+    if kind != "method" and shape != "response":
+        raise ConfigError(f"--shape {shape} is for methods; leave it out")
+    contents = _contents(kind, name, shape)
     paths = {folder / path: content for path, content in contents.items()}
     there = [path for path in paths if path.exists() or path.is_symlink()]
     if there:
@@ -128,10 +132,11 @@ def _class(kind: NewKind, name: str) -> str:
     return camel.removesuffix(kind.capitalize()) + kind.capitalize()
 
 
-def _contents(kind: NewKind, name: str) -> dict[str, bytes]:
+def _contents(kind: NewKind, name: str, shape: Shape) -> dict[str, bytes]:
     """Return the files by their paths inside the folder."""
     module, cls = _module(name), _class(kind, name)
-    plugin = (files("conrad_bench") / "templates" / f"{kind}.py").read_text(encoding="utf-8")
+    template = kind if shape == "response" else f"{kind}_{shape}"
+    plugin = (files("conrad_bench") / "templates" / f"{template}.py").read_text(encoding="utf-8")
     for placeholder, text in {"my_plugin": name, "MY_PLUGIN": name.upper(), "MyPlugin": cls}.items():
         plugin = plugin.replace(placeholder, text)
     values = {

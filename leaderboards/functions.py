@@ -91,11 +91,14 @@ def evaluate(
     return Board(boards.evaluated(found, context, by), (found, context))
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, metric: str = "brier", replicates: int = REPLICATES) -> Comparison:
+def compare(
+    a: pd.DataFrame, b: pd.DataFrame, metric: str = "brier", replicates: int = REPLICATES, scale: int = 1
+) -> Comparison:
     """Return how two methods differ by a metric, on the examples that both have a usable claim of.
 
-    Each table has the columns that `evaluate` takes, and `example`, by which they are paired. Value, interval and p
-    come from one standard error (docs/statistics.md). Raises ConfigError for a metric that methods are not compared by.
+    Each table has the columns that `evaluate` takes, and `example`, by which they are paired; `scale` is what the
+    confidences of both are out of (1, 10, 100). Value, interval and p come from one standard error
+    (docs/statistics.md). Raises ConfigError for a metric that methods are not compared by.
 
     >>> import pandas as pd
     >>> a = pd.DataFrame({"example": range(40), "confidence": [0.9, 0.1] * 20, "correctness": [1, 0] * 20})
@@ -112,7 +115,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, metric: str = "brier", replicates:
         if "example" not in frame:
             raise DataError(f"compare: table {name} has no column 'example', by which the two are paired")
     both = pd.concat([a.assign(method="a"), b.assign(method="b")], ignore_index=True)
-    found = evaluate(both, replicates=replicates).comparisons(metric=metric)
+    found = evaluate(both, replicates=replicates, scale=scale).comparisons(metric=metric)
     (pair,) = found.to_dict("records")
     numbers = {key: float("nan") if pair[key] is None else float(pair[key]) for key in ("value", "low", "high", "p")}
     return Comparison(metric, **numbers, n_units=int(pair["n_units"]))

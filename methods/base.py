@@ -66,6 +66,8 @@ class Method(BaseModel):
     """Paper, section or equation that defines the method."""
     needs: ClassVar[frozenset[str]] = frozenset()
     granularities: ClassVar[frozenset[Granularity]] = frozenset({"report", "sentence", "answer"})
+    confident: ClassVar[bool] = True
+    """Whether it gives confidences; without them a task measures the quality of its responses alone."""
 
     seed: int = 0
     """Seeds every random choice of the method; the run's seed unless set."""
@@ -139,10 +141,10 @@ class Responses:
     def estimates(self, confidences: Mapping[tuple[int, int], float]) -> list[Estimate]:
         """Return estimates with the confidence of each (example, claim).
 
-        Open claims that are not among them have none and say so; with no confidences at all, all claims stay bare.
+        Open claims that are not among them have none and say so.
         """
         claims = [list(found) for found in self.claims]
-        for i, k in self.open() if confidences else ():
+        for i, k in self.open():
             stated = confidences.get((i, k))
             status: Status = "ok" if stated is not None else "no_confidence"
             claims[i][k] = replace(claims[i][k], confidence=stated, status=status)

@@ -22,6 +22,7 @@ class Base(Method):
     name: ClassVar[str] = "base"
     summary: ClassVar[str] = "responses without any confidence: their quality alone"
     source: ClassVar[str] = "ConRad, Table 1 (MedGemma Base)"
+    confident: ClassVar[bool] = False
 
     max_tokens: int = Field(512, ge=1)
     """Longest response, in tokens."""
@@ -36,4 +37,5 @@ class Base(Method):
         self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
     ) -> list[Estimate]:
         """Respond greedily; no claim has a confidence."""
-        return respond(task, examples, model, self.max_tokens).estimates({})
+        found = respond(task, examples, model, self.max_tokens)
+        return found.with_claims(found.claims)

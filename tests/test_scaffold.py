@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from conrad_bench.cli import app
 from conrad_bench.errors import ConfigError, StorageError
 from conrad_bench.registry import Registry
-from conrad_bench.scaffold import NewKind, commands, write_plugin
+from conrad_bench.scaffold import NewKind, Shape, commands, write_plugin
 
 KINDS: tuple[NewKind, ...] = get_args(NewKind)
 
@@ -28,10 +28,12 @@ def data_of(kind: NewKind, folder: Path) -> tuple[object, ...]:
     return ("--data-root", folder / "example_data") if kind == "task" else ()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_passes_check_and_its_own_test(kind: NewKind, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "shape"), [*((kind, "response") for kind in KINDS), ("method", "sampled"), ("method", "fitted")]
+)
+def test_what_is_written_passes_check_and_its_own_test(kind: NewKind, shape: Shape, tmp_path: Path) -> None:
     name = f"my_first_{kind}"
-    made = conrad_bench("new", kind, name, "--out", tmp_path / "made")
+    made = conrad_bench("new", kind, name, "--out", tmp_path / "made", "--shape", shape)
     assert made.exit_code == 0, made.output
     folder = tmp_path / "made"
     checked = conrad_bench("check", folder / f"conrad_bench_{name}.py", *data_of(kind, folder))
@@ -100,6 +102,11 @@ def test_names_are_checked_and_nothing_is_written(name: str, problem: str, tmp_p
     with pytest.raises(ConfigError, match=problem):
         write_plugin("scorer", name, tmp_path / "out", Registry())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shape_is_a_method_s(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--shape fitted is for methods"):
+        write_plugin("scorer", "mine", tmp_path / "out", Registry(), "fitted")
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

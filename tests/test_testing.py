@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from conrad_bench import (
     FITTING,
@@ -24,6 +26,7 @@ from conrad_bench import (
     Score,
     Step,
 )
+from conrad_bench.cli import app
 from conrad_bench.errors import PluginError
 from conrad_bench.registry import Registry
 from conrad_bench.testing import ToyEngine, ToyScorer, ToyTask, checks, parametrize_with_checks
@@ -197,6 +200,38 @@ class Unseeded(Good):
         return super().estimate(task, examples, model, judge, artifact)
 
 
+class Forgetful(Good):
+    """Does not say how sure it is."""
+
+    name = "forgetful"
+
+    def estimate(self, task: Any, examples: Any, model: Any, judge: Any, artifact: Any) -> list[Estimate]:
+        found = super().estimate(task, examples, model, judge, artifact)
+        return [replace(e, claims=tuple(replace(c, confidence=None, status="ok") for c in e.claims)) for e in found]
+
+
+class Twice(Good):
+    """Gives every sentence twice."""
+
+    name = "twice"
+    granularities: ClassVar[Any] = frozenset({"sentence"})
+
+    def estimate(self, task: Any, examples: Any, model: Any, judge: Any, artifact: Any) -> list[Estimate]:
+        responses = model.generate([task.prompt(e) for e in examples], Sampling(max_tokens=100))
+        claims = [tuple(replace(c, confidence=0.5) for c in task.claims(r)) for r in responses]
+        return [Estimate(e.id, r, c + c) for e, r, c in zip(examples, responses, claims, strict=True)]
+
+
+class Marking(Good):
+    """Leaves a mark on its examples."""
+
+    name = "marking"
+
+    def estimate(self, task: Any, examples: Any, model: Any, judge: Any, artifact: Any) -> list[Estimate]:
+        examples[0].attributes["seen"] = 1
+        return super().estimate(task, examples, model, judge, artifact)
+
+
 BROKEN_METHODS = {
     "other seed": Unseeded(),
     "declaration": Unknown(),
@@ -241,6 +276,23 @@ def test_what_is_said() -> None:
     assert "left nothing in its folder" in failing(Empty())["fit folder"]
     assert "'notes.txt' outside its folder" in failing(Untidy())["fit folder"]
     assert "0 responses, and 12 were asked for" in failing(Unplanned())["steps"]
+    assert "claims[0] is 'ok' without a confidence" in failing(Forgetful())["estimates"]
+    assert "begins before the claim in front of it ends" in failing(Twice())["estimates"]
+
+
+def test_the_command_names_the_plugin_s_line_and_says_a_mistake_once(tmp_path: Path) -> None:
+    source = inspect.getsource(Good) + "\n\n" + inspect.getsource(Marking)
+    head = (
+        "from conrad_bench import *\nimport conrad_bench\nfrom typing import *\nfrom collections.abc import Sequence\n"
+    )
+    source = head + source.replace("class Marking", "@conrad_bench.register_method\nclass Marking")
+    (tmp_path / "marking.py").write_text(source)
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "marking.py")])
+    line = source[: source.index('["seen"]')].count("\n") + 1
+    assert done.exit_code == 1
+    assert done.output.count("examples cannot be changed") == 1
+    assert f"(marking.py, line {line})" in done.output
+    assert "BROKEN  marking: seeds (answer): as estimates (answer)" in done.output
 
 
 def test_randomness_that_is_not_the_seeds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

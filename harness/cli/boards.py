@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -143,4 +144,10 @@ def threshold(
     found = thresholds(run_folder, target, confidence, per, calibration, seed)
     if json_file is not None:
         write_text(json_file, json.dumps(as_json(found), indent=1) + "\n")
-    tell(markdown(found, target, confidence, per))
+    text = markdown(found, target, confidence, per)
+    if sys.stdout.isatty():
+        from rich.markdown import Markdown
+
+        show(Markdown(text))
+    else:  # a file, or another program
+        tell(text)

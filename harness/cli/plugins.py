@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
 import traceback
 from pathlib import Path
@@ -14,6 +15,7 @@ from conrad_bench.cli.common import Harmless, Options, Plugins, say, tell
 
 Kind = Literal["methods", "recalibrators", "tasks", "scorers", "engines", "metrics"]
 NewKind = Literal["method", "task", "scorer", "metric"]
+Shape = Literal["response", "sampled", "fitted"]
 
 
 def list_plugins(
@@ -86,13 +88,16 @@ def new(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the files; conrad-bench-NAME unless given.")
     ] = None,
+    shape: Annotated[
+        Shape, typer.Option(help="What a method looks at: the response, samples beside it, or what it was fitted to.")
+    ] = "response",
 ) -> None:
     """Write a plugin to start from: a file that works, a test of it, and a pyproject.toml with its entry point."""
     from conrad_bench.registry import Registry
     from conrad_bench.scaffold import commands, write_plugin
 
     folder = out or Path(f"conrad-bench-{name.replace('_', '-')}")
-    for path in write_plugin(kind, name, folder, Registry()):
+    for path in write_plugin(kind, name, folder, Registry(), shape):
         tell(f"wrote {path}")
     tell("\nnext:")
     for command in commands(kind, name, folder):
@@ -131,15 +136,18 @@ def check(
     options = parse_options(option or [])
     broken = 0
     for kind, name in found:
-        for each in checks(registry.create(kind, name, options.get(name, {})), data_root):
+        first: dict[str, str] = {}  # the check that said it first: one mistake breaks several
+        made = registry.create(kind, name, options.get(name, {}))
+        for each in checks(made, data_root):
             try:
                 each()
             except (MissingExtra, ModelError):
                 raise
             except Exception as error:
                 broken += 1
-                said = str(error) if isinstance(error, ConradBenchError) else _raised(error)
-                tell(f"BROKEN  {name}: {each.name}: {said}")
+                said = str(error) if isinstance(error, ConradBenchError) else _raised(error, type(made))
+                before = first.setdefault(said, each.name)
+                tell(f"BROKEN  {name}: {each.name}: {said if before == each.name else f'as {before}'}")
             else:
                 tell(f"ok      {name}: {each.name}: {each.says}")
     if broken:
@@ -147,10 +155,17 @@ def check(
         raise typer.Exit(1)
 
 
-def _raised(error: Exception) -> str:
-    """Say which error a plugin raised, and where; toys have no patients."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+def _raised(error: Exception, plugin: type) -> str:
+    """Say which error a plugin raised, and in which of its lines; toys have no patients."""
+    return f"{type(error).__name__}: {error} ({_line(error, plugin)})"
+
+
+def _line(error: Exception, plugin: type) -> str:
+    """Return the last line of the plugin's own file that an error went through, or else the one that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == getattr(sys.modules[plugin.__module__], "__file__", None)]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 _NOTES = {

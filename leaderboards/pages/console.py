@@ -9,6 +9,7 @@ from conrad_bench.leaderboards.pages.wording import (
     column_title,
     columns,
     estimate_text,
+    few_notes,
     harmless,
     interval_note,
     ranked,
@@ -46,6 +47,7 @@ def table_for_console(board: dict[str, Any]) -> RenderableType:
             line = [_broken(row["method"]), *cells, f"{row['n']:,}\n{row['unparsed_rate']:.1%}"]
             table.add_row(*(Text(cell) for cell in line))
         parts += [Text(), table, Text(same_note(board, task, rows), style="dim")]
+        parts += [Text(note, style="dim") for note in few_notes(rows)]
     if said := list(sentences(board)):
         parts += [Text(), *map(Text, said)]
     parts += [Text(), Text(f"{interval_note(board)} More in leaderboard.md.", style="dim")]

@@ -1,7 +1,7 @@
 """Columns of predictions: what they may hold, and records made of them.
 
 Needed are `confidence` and `correctness`, both in [0, 1]. As far as they are there: `method`, `task`, `example`,
-`cluster` (or `patient`), `claim`, `status`, `seed`. Any other column is one of subgroups.
+`cluster` (or `patient`, `patient_id`, `subject_id`), `claim`, `status`, `seed`. Any other column is one of subgroups.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 UNNAMED_METHOD, UNNAMED_TASK = "predictions", "task"
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
 SCALES = (1, 10, 100)
+PATIENTS = ("patient", "patient_id", "subject_id")
+"""Names of a column of clusters, beside `cluster`."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ def records_of(frame: pd.DataFrame, scale: int = 1) -> Predictions:
     frame = frame.copy()
     if PLACE not in frame:
         frame[PLACE] = [f"row {index}" for index in frame.index]
-    if "patient" in frame and "cluster" not in frame:
-        frame = frame.rename(columns={"patient": "cluster"})
+    patients = [name for name in PATIENTS if name in frame]
+    if patients and "cluster" not in frame:
+        frame = frame.rename(columns={patients[0]: "cluster"})
     for name in ("confidence", "correctness"):
         if name not in frame:
             there = ", ".join(repr(column) for column in frame.columns if column != PLACE)
@@ -197,6 +200,9 @@ def _on_scale(frame: pd.DataFrame, scale: int) -> pd.Series[Any]:
             f"; are they out of {fitting}? then add --scale {fitting} (scale={fitting} in Python)" if fitting else ""
         )
     _refuse(frame, "confidence", values.notna() & ~values.between(0, scale), f"is outside [0, {scale}]{advice}")
+    if scale > 1 and highest <= 1 and (values % 1 > 0).any():
+        said = "all confidences are in [0, 1], and some are fractions; leave it out"
+        raise DataError(f"--scale {scale} (scale={scale} in Python): {said}")
     return values / scale
 
 
