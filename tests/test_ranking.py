@@ -18,7 +18,7 @@ from conrad_bench.leaderboards.inference.bootstrap import bootstrap, interval
 from conrad_bench.leaderboards.metrics import ranking
 from conrad_bench.leaderboards.metrics.base import Metric, Sample
 from conrad_bench.leaderboards.metrics.discrimination import AUPRC, AUROC, Kendall, Pearson, SomersD, Spearman
-from conrad_bench.leaderboards.metrics.selective import AUGRC, AURC, CoverageAtRisk, ExcessAURC, risk_coverage
+from conrad_bench.leaderboards.metrics.selective import AUGRC, AURC, CoverageAtRisk, ExcessAURC, risk_coverage, workload
 
 quick = settings(deadline=None, max_examples=50)
 coarse = st.integers(0, 4).map(lambda c: c / 4)
@@ -158,3 +158,28 @@ def test_a_hundred_thousand_claims() -> None:
     order = np.argsort(-x)
     slow = np.mean(np.cumsum(1 - y[order]) / np.arange(1, 100_001))
     assert data.value(AURC().statistic(data)) == pytest.approx(slow, abs=1e-9)
+
+
+@quick
+@given(few)
+def test_the_workload_curve_is_the_mean_over_all_orders_of_responses(rows: Rows) -> None:
+    confidence, correctness, example = (np.array(column) for column in zip(*rows, strict=True))
+    found = Sample(confidence, correctness, example, 3, example)
+    responses = sorted(set(example))
+    lowest = [confidence[example == e].min() for e in responses]
+    errors = [(1 - correctness[example == e]).sum() for e in responses]
+    read, caught, perfect = workload(found)
+    assert read.tolist() == pytest.approx([(k + 1) / len(responses) for k in range(len(responses))])
+    if sum(errors) == 0:
+        assert np.isnan(caught).all()
+        return
+    orders = [
+        order
+        for order in itertools.permutations(range(len(responses)))
+        if all(lowest[a] <= lowest[b] for a, b in itertools.pairwise(order))
+    ]
+    expected = np.mean([np.cumsum([errors[i] for i in order]) for order in orders], axis=0) / sum(errors)
+    assert caught.tolist() == pytest.approx(expected.tolist())
+    best = max(itertools.permutations(errors), key=lambda order: np.cumsum(order).tolist())
+    assert perfect.tolist() == pytest.approx((np.cumsum(best) / sum(errors)).tolist())
+    assert (caught <= perfect + 1e-12).all()

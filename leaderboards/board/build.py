@@ -21,6 +21,8 @@ numbers rounded to 9 significant digits, null where a number is undefined. Its `
 - `reliability`, `grouping`: the points of the reliability diagram, by `level` or by `bin`: for each
   group its index, mean confidence, mean correctness with interval, and number of claims
 - `risk_coverage`: mean risk (1 - correctness) of the most confident claims, at 20 coverages
+- `workload`: the share of the errors that are caught by reading a share of the responses, least confident first, at 20
+  shares (`metrics.selective.workload`)
 - `difference`: {baseline, n_units, metrics}: this method minus the baseline under the same resampling weights, both
   restricted to the examples in which both have an `ok` claim (for `quality`: a response of known quality)
 - `flagging` (tasks whose claims are sentences): precision and quality of what is left above a threshold, as

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conrad_bench.errors import PluginError
 from conrad_bench.leaderboards.board import flagging, tokens
@@ -25,7 +26,7 @@ from conrad_bench.leaderboards.metrics.base import (
     collapse,
     effective_number,
 )
-from conrad_bench.leaderboards.metrics.selective import risk_coverage
+from conrad_bench.leaderboards.metrics.selective import risk_coverage, workload
 from conrad_bench.records import READING, SPENT, THOUGHTS
 from conrad_bench.variants import unlabelled
 
@@ -192,7 +193,7 @@ def _in_range(metric: Metric, estimate: Estimate, of: str) -> Estimate:
 def _confidences(ok: Sample, points: Mapping[int, Sample], estimates: Estimates) -> dict[str, Any]:
     """Return the entries of a row that describe its confidences."""
     coverage, risk = risk_coverage(ok)
-    kept = np.unique(np.ceil(np.arange(1, _COVERAGES + 1) / _COVERAGES * len(ok)).astype(int)) - 1
+    kept, read = _spread(len(coverage)), workload(ok)
     return {
         "collapse": collapse(ok.stated()),
         "grouping": "level" if by_level(ok.stated()) else "bin",
@@ -206,7 +207,16 @@ def _confidences(ok: Sample, points: Mapping[int, Sample], estimates: Estimates)
             for group, point in points.items()
         ],
         "risk_coverage": [{"coverage": float(coverage[k]), "risk": float(risk[k])} for k in kept],
+        "workload": [
+            dict(zip(("read", "caught", "perfect"), (float(each[k]) for each in read), strict=True))
+            for k in _spread(len(read[0]))
+        ],
     }
+
+
+def _spread(number: int) -> NDArray[np.int64]:
+    """Return the places of `_COVERAGES` points of a curve, evenly spaced, the last among them."""
+    return np.unique(np.ceil(np.arange(1, _COVERAGES + 1) / _COVERAGES * number).astype(int)) - 1
 
 
 def _difference(

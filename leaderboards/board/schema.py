@@ -153,6 +153,15 @@ class CurvePoint(_Part):
     risk: Share
 
 
+class WorkloadPoint(_Part):
+    """The share of the responses that is read, least confident first, and the share of the errors that this catches."""
+
+    read: Share
+    caught: Share
+    perfect: Share
+    """What reading as much would catch if the responses with most errors came first."""
+
+
 class Null(_Part):
     """The ECE of a perfectly calibrated method with the same confidences, and how likely it is to be this large."""
 
@@ -217,6 +226,7 @@ class Row(_Part):
     flagging: Flagging | None = None
     tokens: TokenInfo | None = None
     risk_coverage: list[CurvePoint] | None = None
+    workload: list[WorkloadPoint] | None = None
     ece_null: Null | None = None
     ece_null_reason: str | None = None
     """Why there is no null band."""

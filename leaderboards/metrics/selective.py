@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from pydantic import Field
 
-from conrad_bench.leaderboards.metrics.base import FloatArray, Metric, Sample, Statistic, ratio
+from conrad_bench.leaderboards.metrics.base import FloatArray, Metric, Sample, Statistic, levels, ratio
 from conrad_bench.leaderboards.metrics.ranking import Levels
 
 
@@ -25,6 +25,27 @@ def risk_coverage(sample: Sample) -> tuple[FloatArray, FloatArray]:
     ends = np.concatenate([[0.0], np.cumsum(claims)])
     loss = np.interp(k, ends, ends - np.concatenate([[0.0], np.cumsum(correct)]))
     return k / max(len(sample), 1), loss / k
+
+
+def workload(sample: Sample) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the workload curve: of n responses, k/n are read, least confident first; k = 1 ... n. Each of shape (n,).
+
+    The three are the share that is read, the share of the errors that reading catches, and the share that reading as
+    much would catch if the responses with most errors came first; in random order it would be the share that is read.
+    A response is as confident as its least confident claim; its errors are the sum of 1 - correctness over its claims.
+    Among responses with one confidence the order is random, and the curve its expectation. All are NaN without errors.
+    """
+    responses, place = np.unique(np.asarray(sample.example), return_inverse=True)
+    lowest = np.ones(len(responses))
+    np.minimum.at(lowest, place, sample.stated())
+    errors = np.bincount(place, 1.0 - sample.correctness, len(responses))
+    k = np.arange(1, len(responses) + 1)
+    level = np.unique(levels(lowest), return_inverse=True)[1]
+    read = np.concatenate([[0], np.cumsum(np.bincount(level))])
+    caught = np.concatenate([[0.0], np.cumsum(np.bincount(level, errors))])
+    with np.errstate(invalid="ignore"):
+        shares = np.interp(k, read, caught) / errors.sum(), np.cumsum(np.sort(errors)[::-1]) / errors.sum()
+    return k / max(len(responses), 1), *shares
 
 
 class AURC(Metric):

@@ -24,7 +24,13 @@ def details(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Ite
         yield from _folded(title, (_ranks(board, task, rows), _pairs(board, task, pairs)))
     yield from _folded(f"By {_column(board, task)} on {task}", subgroup_tables(board, task))
     if curves := [row for row in rows if row.get("risk_coverage")]:
-        yield from _folded(f"Numbers of the risk-coverage curves on {task}", [_curve_numbers(task, curves)])
+        title = f"Risk on {task} at the coverage nearest to each of these"
+        numbers = _curve_numbers(title, curves, "risk_coverage", "coverage", "risk")
+        yield from _folded(f"Numbers of the risk-coverage curves on {task}", [numbers])
+    if loads := [row for row in rows if row.get("workload")]:
+        title = f"Errors on {task} that are caught at the share of responses read nearest to each of these"
+        numbers = _curve_numbers(title, loads, "workload", "read", "caught")
+        yield from _folded(f"Numbers of the workload curves on {task}", [numbers])
     if drawn := [row for row in rows if "reliability" in row]:
         yield from _folded(f"Numbers of the reliability diagrams on {task}", [_points(board, task, drawn)])
     if flagged := [row for row in rows if "flagging" in row]:
@@ -115,19 +121,19 @@ def _points(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) ->
     return table(f"Groups of claims on {task}, as the reliability diagrams show them", header, lines, "points")
 
 
-def _curve_numbers(task: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Return a table of the risks at round coverages, read off the curves."""
+def _curve_numbers(title: str, rows: Sequence[dict[str, Any]], name: str, x: str, y: str) -> str:
+    """Return a table of a curve's heights at round shares, read off it."""
     wanted = [k / 10 for k in range(1, 11)]
     lines = []
     for row in rows:
-        curve = [(p["coverage"], p["risk"]) for p in row["risk_coverage"] if None not in (p["coverage"], p["risk"])]
+        curve = [(p[x], p[y]) for p in row[name] if None not in (p[x], p[y])]
         cells = []
-        for coverage in wanted:
-            risk = min(curve, key=lambda point: abs(point[0] - coverage))[1] if curve else None
-            cells.append(Cell("–" if risk is None else f"{risk:.3f}", risk))
+        for share in wanted:
+            height = min(curve, key=lambda point: abs(point[0] - share))[1] if curve else None
+            cells.append(Cell("–" if height is None else f"{height:.3f}", height))
         lines.append((row["method"], cells))
-    header = [Column("coverage", "text"), *(Column(f"{coverage:.1f}") for coverage in wanted)]
-    return table(f"Risk on {task} at the coverage nearest to each of these", header, lines, "curves")
+    header = [Column(x, "text"), *(Column(f"{share:.1f}") for share in wanted)]
+    return table(title, header, lines, "curves")
 
 
 def _flagging(board: dict[str, Any], task: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:

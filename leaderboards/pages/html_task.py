@@ -35,6 +35,14 @@ def task_section(board: dict[str, Any], task: str, number: int, colours: dict[st
             f'<div class="scroll" role="region" tabindex="0" aria-label="Risk and coverage on {escape(task)}">{drawn}'
             "</div></div>"
         ]
+    if loads := [row for row in rows if row.get("workload")]:
+        drawn = plots.workload(loads, colours)
+        sides += [
+            f'<div><h3>Workload on {escape(task)}</h3><p class="small">Which share of the errors is caught by reading '
+            "a share of the responses, the least confident first; the best curve is the highest. Dashed: random order, "
+            f'and an order that knows the errors.</p><div class="scroll" role="region" tabindex="0" '
+            f'aria-label="Workload on {escape(task)}">{drawn}</div></div>'
+        ]
     if sides:
         yield f'<div class="sides">{"".join(sides)}</div>'
     yield from _reliability(task, [row for row in rows if "reliability" in row], board["tasks"][task]["label"])

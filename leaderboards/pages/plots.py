@@ -74,20 +74,47 @@ def reliability(row: dict[str, Any]) -> str:
     return _svg(told, _LEFT + _SIDE + 10, floor + 18, parts)
 
 
+Curve = list[tuple[float, float]]
+
+
 def risk_coverage(rows: Sequence[dict[str, Any]], colours: dict[str, int], label: str) -> str:
     """Return one plot with a line for each row that has `risk_coverage`, its method's name at the beginning.
 
     At full coverage all methods of the same answers meet, so names stand on the left, the axis of risk on the right.
     """
-    curves = [
-        (
-            row["method"],
-            [(p["coverage"], p["risk"]) for p in row["risk_coverage"] if None not in (p["coverage"], p["risk"])],
-        )
-        for row in rows
-    ]
-    curves = [(method, curve) for method, curve in curves if curve]
+    curves = _curves(rows, "risk_coverage", "coverage", "risk")
     marks = ticks(0.0, max((risk for _, curve in curves for _, risk in curve), default=0.05), 6)
+    told = f"Risk-coverage curves of {', '.join(method for method, _ in curves)}; lower is better."
+    below = "share of claims kept, most confident first"
+    return _lines(curves, colours, marks, (below, f"risk (1 − mean {shortened(label, 26)})", told))
+
+
+def workload(rows: Sequence[dict[str, Any]], colours: dict[str, int]) -> str:
+    """Return one plot with a line for each row that has `workload`, beside those of random and of perfect order."""
+    curves = _curves(rows, "workload", "read", "caught")
+    told = f"Workload curves of {', '.join(method for method, _ in curves)}; higher is better."
+    best = [max(points) for points in zip(*(c for _, c in _curves(rows, "workload", "read", "perfect")), strict=False)]
+    texts = "share of responses read, least confident first", "share of the errors caught", told
+    return _lines(curves, colours, ticks(0.0, 1.0, 5), texts, [[(0.0, 0.0), (1.0, 1.0)], best])
+
+
+def _curves(rows: Sequence[dict[str, Any]], name: str, x: str, y: str) -> list[tuple[str, Curve]]:
+    """Return (method, points) of the rows whose curve has any."""
+    curves = [(row["method"], [(p[x], p[y]) for p in row[name] if None not in (p[x], p[y])]) for row in rows]
+    return [(method, curve) for method, curve in curves if curve]
+
+
+def _lines(
+    curves: Sequence[tuple[str, Curve]],
+    colours: dict[str, int],
+    marks: Sequence[float],
+    texts: tuple[str, str, str],
+    beside: Sequence[Curve] = (),
+) -> str:
+    """Return curves over shares from 0 to 1, with names on the left; the `texts` are those of both axes and of all.
+
+    Dashed lines `beside` them have no names.
+    """
     top = marks[-1]
     left, width, height = 142, 330, max(230, 14 * len(curves))
     base = _TOP + height
@@ -98,21 +125,27 @@ def risk_coverage(rows: Sequence[dict[str, Any]], colours: dict[str, int], label
     for mark in marks:
         y = base - mark / top * height
         parts.append(_line("grid", left, y, left + width, y) + _text(left + width + 5, y + 4, f"{mark:g}", "start"))
-    wanted = [base - curve[0][1] / top * height for _, curve in curves]
+
+    def placed(curve: Curve) -> list[tuple[float, float]]:
+        return [(left + x * width, base - y / top * height) for x, y in curve]
+
+    def line(curve: Curve) -> str:
+        return " ".join(f"{_n(x)},{_n(y)}" for x, y in placed(curve))
+
+    parts += [f'<polyline class="diagonal" fill="none" points="{line(curve)}"/>' for curve in beside if curve]
+    wanted = [placed(curve)[0][1] for _, curve in curves]
     for (method, curve), y in zip(curves, _apart(wanted, 13.5, _TOP + 4, base), strict=True):
-        points = [(left + c * width, base - risk / top * height) for c, risk in curve]
-        line = " ".join(f"{_n(at)},{_n(risk)}" for at, risk in points)
-        number = colours[method]
+        first, number = placed(curve)[0], colours[method]
         parts.append(
             f'<g data-method="{escape(method)}">'
-            f'<line class="leader" x1="{left - 4}" y1="{_n(y)}" x2="{_n(points[0][0])}" y2="{_n(points[0][1])}"/>'
-            f'<polyline {line_style(number)} points="{line}"/>'
+            f'<line class="leader" x1="{left - 4}" y1="{_n(y)}" x2="{_n(first[0])}" y2="{_n(first[1])}"/>'
+            f'<polyline {line_style(number)} points="{line(curve)}"/>'
             f'<text class="tick t{number % _COLOURS}" x="{left - 7}" y="{_n(y + 4)}" text-anchor="end">'
             f"{escape(shortened(method, 22))}</text></g>"
         )
-    parts.append(_text(left + width / 2, base + 33, "share of claims kept, most confident first", "middle"))
-    parts.append(_upright(left + width + 42, _TOP + height / 2, f"risk (1 − mean {shortened(label, 26)})"))
-    told = f"Risk-coverage curves of {', '.join(method for method, _ in curves)}; lower is better."
+    below, aside, told = texts
+    parts.append(_text(left + width / 2, base + 33, below, "middle"))
+    parts.append(_upright(left + width + 42, _TOP + height / 2, aside))
     return _svg(told, left + width + 50, base + 40, parts)
 
 
