@@ -19,6 +19,8 @@ from conrad_bench.tasks.phantom.mimic_layout import wording
 from conrad_bench.tasks.prompts import FINDINGS, question_text, report_text
 from conrad_bench.types import Message, Prompt, Response, Sampling
 
+pytestmark = pytest.mark.slow
+
 NUMBER = 600
 """Test examples of the phantom data's default world."""
 

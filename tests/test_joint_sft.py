@@ -170,6 +170,7 @@ def test_the_paper_s_study_takes_equal_steps_on_both_objectives() -> None:
         assert sft.steps_for(getattr(sft, number)) == conrad.steps_for(getattr(conrad, number))
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     options = {
         "phantom.studies": 120,

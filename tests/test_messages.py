@@ -40,7 +40,9 @@ def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path: Path, cache
     assert "set CONRAD_BENCH_CACHE to a folder that can be written" in done.stderr
 
 
-@pytest.mark.parametrize("damage", ["torn", "gone", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["gone", *(pytest.param(each, marks=pytest.mark.slow) for each in ("torn", "empty"))]
+)
 def test_damaged_phantom_data_say_which_folder_to_remove(tmp_path: Path, damage: str) -> None:
     where = {"CONRAD_BENCH_CACHE": "cache", "MIMIC_CXR_ROOT": ""}
     assert conrad_bench(*PHANTOM, cwd=tmp_path, **where).returncode == 0
@@ -59,6 +61,7 @@ def test_damaged_phantom_data_say_which_folder_to_remove(tmp_path: Path, damage:
     assert conrad_bench(*PHANTOM, cwd=tmp_path, **where).returncode == 0
 
 
+@pytest.mark.slow
 def test_what_killed_processes_left_of_phantom_data_goes(tmp_path: Path) -> None:
     where = {"CONRAD_BENCH_CACHE": "cache", "MIMIC_CXR_ROOT": ""}
     cache = tmp_path / "cache"
