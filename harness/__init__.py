@@ -2,8 +2,8 @@
 
 The names below are the public ones. Statistics: `evaluate`, `compare`, `measure`, `reliability_diagram`,
 `risk_coverage`, and a function for every metric (`ece`, `brier`, ...); `Board`, `Interval`, `Comparison`. Runs: `run`,
-`rehearse`, `open_run`; `Run`. Plugins: base classes, the types that they exchange, what methods can need, and
-decorators that register a class from a file given with `--plugin`.
+`rehearse`, `open_run`; `Run`. Rewards for TRL: `trl_reward`. Plugins: base classes, the types that they exchange, what
+methods can need, and decorators that register a class from a file given with `--plugin`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.runs import Run, open_run, rehearse, run
     from conrad_bench.tasks.base import Loaded, Scorer, Task
+    from conrad_bench.trainers.rewards import trl_reward
     from conrad_bench.types import (
         DISTRIBUTIONS,
         FITTING,
@@ -119,6 +120,7 @@ _HOMES = {
     "conrad_bench.reading.claims": ("report_claim",),
     "conrad_bench.runs": ("Run", "open_run", "rehearse", "run"),
     "conrad_bench.tasks.base": ("Loaded", "Scorer", "Task"),
+    "conrad_bench.trainers.rewards": ("trl_reward",),
     "conrad_bench.types": (
         "DISTRIBUTIONS",
         "FITTING",
@@ -207,6 +209,7 @@ __all__ = [
     "smece",
     "somers_d",
     "spearman",
+    "trl_reward",
 ]
 
 

@@ -112,7 +112,7 @@ def replaced(examples: Sequence[Example], replacement: str, seed: int, folder: P
 
     def make(path: str) -> None:
         if replacement.startswith("noised-"):
-            made[path] = str(_noised(path, float(replacement.removeprefix("noised-")), seed, folder))
+            made[path] = str(noised(path, float(replacement.removeprefix("noised-")), seed, folder))
         else:
             sizes[path] = open_pixels(path).size
 
@@ -176,7 +176,7 @@ def _blank(size: tuple[int, int], folder: Path) -> Path:
     return path
 
 
-def _noised(path: str, sigma: float, seed: int, folder: Path) -> Path:
+def noised(path: str, sigma: float, seed: int, folder: Path) -> Path:
     """Return the file of a picture with noise: the same for all sigmas, and for all channels."""
     import numpy as np
     from PIL import Image

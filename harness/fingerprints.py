@@ -33,8 +33,10 @@ Parts = dict[str, str]
 ARTIFACT = "artifact.json"
 _BESIDE = frozenset({"tensorboard", "wandb", "trackio", "mlruns", "checkpoints"})
 """Folders of an artifact that are no part of what was learned."""
-_UNSAID = {"report_to": True}
+_UNSAID = {"report_to"}
 """Options of methods that change nothing of what is computed."""
+_LATER = {"reward": "log", "ranking": 0.0}
+"""Options that came later, with the value that changes nothing: what was made before them stays as it is."""
 
 
 def examples_digest(examples: Iterable[Example]) -> str:
@@ -95,7 +97,7 @@ def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:
     if options["fit_scorer"] is None:
         del options["fit_scorer"]  # what was made before there was this option stays as it is
     return {
-        "options of the method": _digest(method.model_dump(mode="json", exclude={**_UNSAID, "method": _UNSAID})),
+        "options of the method": _digest(_chosen(method.model_dump(mode="json"))),
         "code of the method": code_digest(type(learns)),
         "options of the task": _digest(options),
         "code of the task": code_digest(type(task)),
@@ -103,6 +105,12 @@ def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:
         **{f"model ({name})": _digest(value) for name, value in plan.engine.identity().items()},
         "code of the engine": code_digest(type(plan.engine)),
     }
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's options, those of one within it included, without what changes nothing."""
+    kept = {name: value for name, value in options.items() if name not in _UNSAID and _LATER.get(name, ...) != value}
+    return {**kept, "method": _chosen(kept["method"])} if isinstance(kept.get("method"), dict) else kept
 
 
 def _judging(plan: Plan, scorer: Any) -> str:

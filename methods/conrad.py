@@ -1,4 +1,7 @@
-"""ConRad: a confidence learned by reinforcement with a proper scoring rule, for reports, sentences and answers."""
+"""ConRad: a confidence learned by reinforcement with a proper scoring rule, for reports, sentences and answers.
+
+The paper's rule is the logarithmic one; `reward` takes others that were published (trainers/rewards.py).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from conrad_bench.methods.base import Judge, Step
 from conrad_bench.methods.stating import Stating, state, state_jointly, train_on_levels
 from conrad_bench.reading.elicitation import elicit_at
 from conrad_bench.trainers.conrad import train_conrad
-from conrad_bench.trainers.rewards import mean_log_score, violation_reward
+from conrad_bench.trainers.rewards import mean_reward, reward_of, violation_reward
 from conrad_bench.trainers.settings import GRPOSettings
 from conrad_bench.types import (
     SAMPLING,
@@ -74,15 +77,18 @@ class ConRad(Stating, GRPOSettings):
         out: Path,
     ) -> None:
         """Train the adapter. Raises TrainingError if the rollouts lose the confidence format."""
-        from conrad_bench.trainers.objectives import sampled
+        from conrad_bench.trainers.objectives import ranked, sampled
 
         examples, elicit = self.chosen(train, task.granularity), elicit_at(task.granularity)
         if self.mode == "conditional":
             objective = sampled(
                 self.reward_scale, self.reward_eps, self.generations, self.scale_rewards, self.entropy, self.beta,
-                self.violation,
+                self.violation, self.reward,
             )  # fmt: skip
-            train_on_levels(self, objective, self.seed, task, examples, model, judge, out)
+            if self.ranking:
+                scale = self.reward_scale if self.scale_rewards == "none" else 1.0
+                objective = ranked(objective, self.ranking * scale)
+            train_on_levels(self, objective, self.seed, task, examples, model, judge, out, ranking=self.ranking > 0)
             return
 
         def reward(rows: Sequence[int], texts: Sequence[str]) -> tuple[list[float | None], list[bool]]:
@@ -108,13 +114,14 @@ class ConRad(Stating, GRPOSettings):
     def _rewards(
         self, confidences: Sequence[Sequence[float | None]], correctness: Sequence[Sequence[float | None]]
     ) -> tuple[list[float | None], list[bool]]:
-        """Return the mean log score of each response's claims that were judged, and which responses keep the format.
+        """Return the mean reward of each response's claims that were judged, and which responses keep the format.
 
         One claim without a readable confidence breaks the format, and the response gets the violation's reward. What
         the judge could not judge says nothing of the policy: the mean leaves such claims out, and a response of which
         no claim was judged has no reward (None), so that it counts neither for the group's baseline nor for the update.
         """
-        worst = violation_reward(self.reward_scale, self.reward_eps, self.violation)
+        reward = reward_of(self.reward, self.reward_eps)
+        worst = violation_reward(reward, self.reward_scale, self.violation)
         rewards: list[float | None] = []
         parsed = []
         for stated, judged in zip(confidences, correctness, strict=True):
@@ -125,7 +132,7 @@ class ConRad(Stating, GRPOSettings):
                 rewards.append(worst)
             elif known:
                 c, r = zip(*known, strict=True)
-                rewards.append(mean_log_score(c, r, self.reward_scale, self.reward_eps))
+                rewards.append(mean_reward(reward, c, r, self.reward_scale))
             else:
                 rewards.append(None)
         return rewards, parsed

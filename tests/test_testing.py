@@ -453,6 +453,7 @@ TRAINED = {
     "conrad": {"epochs": 1, "batch_size": 16, "generations": 4},
     "conrad_exact": {"epochs": 1},
     "sft": {"epochs": 1},
+    "r_tuning": {"epochs": 4, "learning_rate": 5e-3},
 }
 
 

@@ -1,6 +1,7 @@
 """Trains an adapter on the likelihoods of all eleven confidences behind what the base model wrote.
 
-One function serves SFT, exact ConRad and conditional ConRad; they differ in the objective (trainers/objectives.py).
+One function serves SFT, R-Tuning, exact ConRad and conditional ConRad; they differ in the objective
+(trainers/objectives.py), and R-Tuning in its two answers.
 Nothing before the confidence marker depends on the activated adapter: keys and values up to there are computed once for
 a claim, without gradient, and the forward and backward pass of a step covers one small tree of answers for each claim.
 """
@@ -17,6 +18,7 @@ import torch
 
 from conrad_bench.engines.inputs import stop_tokens
 from conrad_bench.engines.loading import hush_imports
+from conrad_bench.reading.elicitation import STATED, Wording
 from conrad_bench.trainers.adapters import language_lora
 from conrad_bench.trainers.answers import answer_log_probabilities, tree_of
 from conrad_bench.trainers.group import row_seed
@@ -37,6 +39,8 @@ def train_levels(
     correctness: Sequence[float],
     weights: Sequence[float] | None = None,
     between: str,
+    wording: Wording = STATED,
+    noised: Sequence[Written] | None = None,
     base_model: str,
     seed: int,
     stage: Callable[[str, int], Any],
@@ -47,7 +51,8 @@ def train_levels(
 
     `written` are the prompts with what the base model wrote before each confidence, `correctness` (n,) in [0, 1] what
     the scorer says of it, `weights` (n,) how much each claim counts (None: all alike, 1), `between` what stands before
-    the marker. `stage(label, total)` is a context manager that yields a function to report progress with. An
+    the marker, `wording` the marker and its answers, `noised` (n,) the same beside noised pictures, where the objective
+    compares them. `stage(label, total)` is a context manager that yields a function to report progress with. An
     interrupted training goes on from its last checkpoint and ends with the same bytes; the workers of a group train one
     adapter together, the one that a single process trains, up to float noise. Raises TrainingError if the policy loses
     the format, never has it, or gets no gradient (`guard.Guard`), ConfigError for more workers than claims in a pass.
@@ -56,7 +61,7 @@ def train_levels(
     from peft import get_peft_model
 
     tokenizer = processor.tokenizer
-    marker, levels = marker_ids(tokenizer, between), level_ids(tokenizer, between)
+    marker, levels = marker_ids(tokenizer, between, wording), level_ids(tokenizer, between, wording)
     ends = [*sorted(stop_tokens(torch_model.generation_config, tokenizer)), *ending_ids(tokenizer, between)]
     tree = tree_of(marker, levels, ends)
     torch.manual_seed(seed)
@@ -79,7 +84,8 @@ def train_levels(
     def learn(step: int, rows: Sequence[int], places: Sequence[int], share: float) -> torch.Tensor:
         logp, reference = likelihoods([written[row] for row in rows], bool(getattr(settings, "beta", 0.0)))
         seeds = [row_seed(seed, step, place) for place in places]
-        loss, reward = objective(logp, Claims([correctness[row] for row in rows], seeds, reference))
+        beside = None if noised is None else likelihoods([noised[row] for row in rows], False)[0]
+        loss, reward = objective(logp, Claims([correctness[row] for row in rows], seeds, reference, beside))
         if weights is not None:
             loss = loss * loss.new_tensor([weights[row] for row in rows])
         (loss.sum() * share).backward()

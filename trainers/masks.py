@@ -8,24 +8,25 @@ from typing import Any
 
 from conrad_bench.engines.inputs import decoded, token_offsets, tokenize
 from conrad_bench.reading.claims import confidence_spans
-from conrad_bench.reading.elicitation import LEVELS, MARKER
+from conrad_bench.reading.elicitation import MARKER, STATED, Wording
 
 _CONTEXT = "No pneumothorax."
 """A sentence as it stands before a marker."""
 
 
-def marker_ids(tokenizer: Any, between: str = "\n") -> list[int]:
+def marker_ids(tokenizer: Any, between: str = "\n", wording: Wording = STATED) -> list[int]:
     """Return the ids of the confidence marker and what stands before the number, as they stand in a response.
 
     `between` stands between the claim and the marker (a line break, or a blank behind a sentence). The ids of the
     marker alone can differ from those in context (a blank before it may belong to its first token), and an adapter that
     waits for the wrong ids never acts. So the ids are read off whole texts: what ten of them, which differ in their
-    last digit only, share behind the sentence.
+    last digit only, share behind the sentence. With another wording, what its answers share.
     """
     before = tokenize(tokenizer, _CONTEXT)
-    texts = [tokenize(tokenizer, f"{_CONTEXT}{between}{MARKER} {k}") for k in range(10)]
+    texts = [tokenize(tokenizer, f"{_CONTEXT}{between}{wording.lead}{answer}") for answer in wording.answers[:10]]
+    most = min(*(len(ids) - 1 for ids in texts), len(tokenize(tokenizer, f"{_CONTEXT}{between}{wording.lead}")))
     shared = 0
-    while len({tuple(ids[: shared + 1]) for ids in texts}) == 1 and shared < min(map(len, texts)) - 1:
+    while len({tuple(ids[: shared + 1]) for ids in texts}) == 1 and shared < most:
         shared += 1
     start = 0
     while start < len(before) and before[start] == texts[0][start]:
@@ -33,10 +34,11 @@ def marker_ids(tokenizer: Any, between: str = "\n") -> list[int]:
     return texts[0][start:shared]
 
 
-def level_ids(tokenizer: Any, between: str = "\n") -> list[list[int]]:
-    """Return, for each of the eleven levels, the ids that follow the marker in a response ("10" is often two)."""
-    skip = len(tokenize(tokenizer, _CONTEXT)) + len(marker_ids(tokenizer, between))
-    return [tokenize(tokenizer, f"{_CONTEXT}{between}{MARKER} {k}")[skip:] for k in range(LEVELS)]
+def level_ids(tokenizer: Any, between: str = "\n", wording: Wording = STATED) -> list[list[int]]:
+    """Return, for each of the answers, the ids that follow the marker in a response ("10" is often two)."""
+    skip = len(tokenize(tokenizer, _CONTEXT)) + len(marker_ids(tokenizer, between, wording))
+    texts = [f"{_CONTEXT}{between}{wording.lead}{answer}" for answer in wording.answers]
+    return [tokenize(tokenizer, text)[skip:] for text in texts]
 
 
 def ending_ids(tokenizer: Any, between: str) -> list[int]:

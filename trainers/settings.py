@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from conrad_bench.trainers.rewards import RewardName
+
 Tracker = Literal["none", "trackio", "wandb", "tensorboard", "mlflow"]
 """Where a training's curves can go; each but the first is the name of a package, too."""
 
@@ -89,19 +91,25 @@ class GRPOSettings(TrainingSettings):
     """Rollouts per claim and step: the group of GRPO."""
     batch_size: int = Field(64, ge=2)
     """Rollouts per forward pass, a multiple of `generations`."""
+    reward: RewardName = "log"
+    """What a confidence is rewarded with (docs/methods.md; paper: log)."""
     reward_scale: float = Field(100.0, gt=0)
     """lambda of the reward (paper: 100). With Adam and clipped gradients it changes next to nothing."""
     reward_eps: float = Field(0.01, gt=0, lt=0.5)
-    """Confidences are clipped to [eps, 1 - eps] in the reward."""
+    """Confidences are clipped to [eps, 1 - eps] in the reward `log`."""
     violation: float | None = Field(None, lt=0)
     """Reward of a response without a readable confidence, in units of `reward_scale`. By default 1.2 times the worst
-    log score: -5.5 with `reward_eps` 0.01. Above that score leaving the format can pay where a claim is wrong."""
+    that an answer can earn: -5.5 for `log` with `reward_eps` 0.01. Above it leaving the format can pay where a claim is
+    wrong."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing, the group's or the batch's deviation. A group's deviation depends on the
     claim's own correctness: what is left of the reward is then no proper score where correctness varies."""
     entropy: float = Field(0.0, ge=0)
     """Weight of the confidences' entropy, which keeps neighbouring ones in play, in units of the advantages
     (`reward_scale` times this where they are not divided). Conditional mode only."""
+    ranking: float = Field(0.0, ge=0)
+    """Weight of the clean-corrupted ranking, in units of the advantages: the confidence is to be higher than beside
+    the same pictures under noise. Conditional mode only."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL term to the base model, on the confidence."""
     vllm: str = Field("off", pattern="^(off|colocate|https?://.+)$")
@@ -124,8 +132,9 @@ class GRPOSettings(TrainingSettings):
             raise ValueError(
                 "mode=joint is rewarded with the mean over a report's sentences; set sentence_weight=report"
             )
-        if self.entropy and self.mode == "joint":
-            raise ValueError("entropy works in mode=conditional only; set entropy=0 or mode=conditional")
+        for name in ("entropy", "ranking"):
+            if getattr(self, name) and self.mode == "joint":
+                raise ValueError(f"{name} works in mode=conditional only; set {name}=0 or mode=conditional")
         if self.vllm != "off" and self.mode == "conditional":
             raise ValueError(
                 "vllm works in mode=joint only, since it cannot run an activated adapter; set vllm=off or mode=joint"

@@ -14,6 +14,7 @@ k is an integer from 0 to 10 (ConRad, section 3), normalised to k / 10. The vari
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from conrad_bench.reading.stated import HIGHEST
 from conrad_bench.types import Granularity
@@ -23,6 +24,23 @@ MARKER = "Confidence:"
 
 LEVELS = HIGHEST + 1
 """Number of confidence levels: the integers 0 to 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a trained confidence is written behind a claim: what leads to it, and the answers that it has."""
+
+    lead: str
+    answers: tuple[str, ...]
+
+
+STATED = Wording(f"{MARKER} ", tuple(str(level) for level in range(LEVELS)))
+"""A number behind the marker."""
+
+SURE = Wording(
+    "Are you sure you accurately answered the question based on your internal knowledge? I am", (" unsure", " sure")
+)
+"""The words of R-Tuning (Zhang et al. 2024, section 2.2)."""
 
 GUESSES = 2
 """Number of answers of `top_k` (ours; a yes/no question has no third)."""

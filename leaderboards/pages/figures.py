@@ -6,7 +6,7 @@ Every figure comes as SVG and PNG bytes, or as the wanted one of them; equal row
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from conrad_bench.leaderboards.metrics.base import BINS
@@ -127,6 +127,31 @@ def token_heat_map(
         figure.colorbar(squares, ax=axes, label="mean probability")
 
     return _files(draw, 6.6, 5.2, suffixes, "constrained")
+
+
+def best_confidences(
+    title: str, panels: Mapping[str, Sequence[tuple[float, Sequence[float], Sequence[float]]]]
+) -> dict[str, bytes]:
+    """Draw which confidences earn most by the mean correctness; return {".svg": ..., ".png": ...}.
+
+    A panel has points (mean correctness, the best of the eleven confidences, the best of all in [0, 1]).
+    """
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(console(title), fontsize=11)
+        for axes, (name, points) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+            axes.plot((0, 1), (0, 1), color=_GREY, linestyle="--", linewidth=1, label="the mean correctness")
+            fine = [(p, best) for p, _, all_best in points for best in all_best]
+            levels = [(p, best) for p, eleven, _ in points for best in eleven]
+            axes.scatter(*zip(*fine, strict=True), s=4, color=_ORANGE, label="best of all confidences")
+            axes.scatter(*zip(*levels, strict=True), s=14, color=_BLUE, marker="s", label="best of the eleven")
+            axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="mean correctness")
+            axes.set_title(name, fontsize=10)
+        figure.axes[0].set_ylabel("stated confidence")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+
+    return _files(draw, 7.6, 4.6, SUFFIXES, "constrained")
 
 
 def _files(
