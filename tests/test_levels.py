@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from conrad_bench.engines.inputs import collate, encode, tokenize
 from conrad_bench.engines.transformers import TransformersEngine
 from conrad_bench.errors import TrainingError
 from conrad_bench.reading.claims import read_behind
+from conrad_bench.reading.elicitation import SURE
 from conrad_bench.tasks.phantom import grammar, render, world
 from conrad_bench.tasks.prompts import report_text
 from conrad_bench.trainers import levels
@@ -26,7 +28,7 @@ from conrad_bench.trainers.adapters import language_lora, trainable
 from conrad_bench.trainers.answers import answer_log_probabilities, tree_of
 from conrad_bench.trainers.levels import train_levels
 from conrad_bench.trainers.masks import ending_ids, level_ids, marker_ids
-from conrad_bench.trainers.objectives import Claims, expected_reward, sampled, supervised, with_rest
+from conrad_bench.trainers.objectives import Claims, expected_reward, ranked, sampled, supervised, with_rest
 from conrad_bench.trainers.prefix import Written, prefill
 from conrad_bench.trainers.rewards import log_score, violation_reward
 from conrad_bench.trainers.settings import LevelSettings
@@ -64,7 +66,15 @@ def silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda steps: None
 
 
-def fit(small: World, out: Path, objective: Any, correctness: list[float], weights: Any = None, **changes: Any) -> None:
+def fit(
+    small: World,
+    out: Path,
+    objective: Any,
+    correctness: list[float],
+    weights: Any = None,
+    noised: Any = None,
+    **changes: Any,
+) -> None:
     model, processor = small.engine.torch_model()
     options = {"batch_size": 6, "learning_rate": 5e-3, "epochs": 10.0, "rank": 8, "checkpoints": 4}
     train_levels(
@@ -75,6 +85,7 @@ def fit(small: World, out: Path, objective: Any, correctness: list[float], weigh
         written=small.written("\n"),
         correctness=correctness,
         weights=weights,
+        noised=noised,
         between="\n",
         base_model="base",
         seed=0,
@@ -100,6 +111,14 @@ def test_likelihoods_are_those_of_the_engine(small: World, between: str) -> None
     assert torch.allclose(found, torch.tensor(expected), atol=1e-3)
     assert len(ids[10]) == 2  # "10" is two tokens here, as in Gemma
     assert ending_ids(small.tokenizer, between) == ([] if between == "\n" else [tokenize(small.tokenizer, "\n")[-1]])
+
+
+@pytest.mark.parametrize("between", ["\n", " "])
+def test_the_words_of_r_tuning_are_found_in_context(small: World, between: str) -> None:
+    marker = marker_ids(small.tokenizer, between, SURE)
+    assert small.tokenizer.decode(marker) == f"{between}{SURE.lead}"
+    answers = level_ids(small.tokenizer, between, SURE)
+    assert [small.tokenizer.decode(ids) for ids in answers] == list(SURE.answers)
 
 
 def test_expected_reward_is_the_sum_over_all_answers() -> None:
@@ -265,6 +284,21 @@ def test_a_claims_weight_counts(small: World, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "b" / "adapter_model.safetensors"
     ).read_bytes()
+
+
+def test_an_objective_sees_the_answers_beside_noise(small: World, tmp_path: Path) -> None:
+    """The same text beside another picture: other likelihoods, through which the adapter learns, too."""
+    other = [replace(w, prompt=replace(w.prompt, images=small.prompts[0].images)) for w in small.written("\n")]
+    seen: list[bool] = []
+
+    def compares(logp: torch.Tensor, claims: Claims) -> tuple[torch.Tensor, torch.Tensor]:
+        assert claims.noised is not None
+        assert claims.noised.requires_grad
+        seen.append(torch.equal(logp, claims.noised))
+        return ranked(supervised, 1.0)(logp, claims)
+
+    fit(small, tmp_path, compares, [0.5] * NUMBER, epochs=0.5, noised=other)
+    assert seen == [False]
 
 
 @pytest.mark.parametrize("epochs", [0.5, 1.0])

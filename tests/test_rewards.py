@@ -11,13 +11,21 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import conrad_bench
 from conrad_bench.cli import app
-from conrad_bench.errors import ConfigError, PluginError
+from conrad_bench.errors import ConfigError, PluginError, TrainingError
+from conrad_bench.fingerprints import _chosen
+from conrad_bench.methods.conrad import ConRad
+from conrad_bench.methods.conrad_exact import ConRadExact
+from conrad_bench.methods.stating import _beside_noise
+from conrad_bench.registry import Registry
 from conrad_bench.trainers import referee
 from conrad_bench.trainers.objectives import Claims, expected_reward, ranked, sampled, told_apart
+from conrad_bench.trainers.prefix import Written
 from conrad_bench.trainers.rewards import (
     REWARDS,
     RewardName,
@@ -29,6 +37,7 @@ from conrad_bench.trainers.rewards import (
     trl_reward,
     violation_reward,
 )
+from conrad_bench.types import Message, Prompt
 
 LEVELS = [k / 10 for k in range(11)]
 PROPER = ["log", "brier", "spherical", "rlcr"]
@@ -210,9 +219,9 @@ def test_conftuner_is_the_brier_score_over_readable_answers() -> None:
 def test_ranking_moves_a_pair_apart_and_shifts_the_optimum_by_half_its_weight() -> None:
     """Beside brier and with weight w the best confidence beside the clean picture is r + w / 2, beside noise 0."""
     logits = torch.zeros(2, 1, 11, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=0.3)
+    optimizer = torch.optim.Adam([logits], lr=0.5)
     objective = ranked(expected_reward(1.0, 0.01, 0.0, False, "brier"), 0.2)
-    for _ in range(120):
+    for _ in range(60):
         clean, noised = torch.log_softmax(logits, 2)
         loss = objective(clean, Claims([0.5], noised=noised))[0].mean()
         optimizer.zero_grad()
@@ -226,6 +235,37 @@ def test_sure_and_unsure_are_told_apart_by_the_threshold() -> None:
     loss, reward = told_apart(0.5)(logp, Claims([0.49, 0.5, 1.0]))
     assert loss.exp().tolist() == pytest.approx([3.0, 1.5, 1.5])  # the tenth that neither has does not count
     assert torch.equal(reward, -loss)
+
+
+def test_noised_pictures_stand_in_the_place_of_the_clean_ones(tmp_path: Path) -> None:
+    Image.new("L", (32, 16), 100).save(tmp_path / "a.png")
+    picture = str(tmp_path / "a.png")
+    written = [Written(Prompt((Message("user", "?"),), images=(picture, picture)), (1, 2))]
+    (noised,) = _beside_noise(written, 0, tmp_path / "made")
+    assert noised.ids == (1, 2)
+    (made,) = set(noised.prompt.images)
+    pixels = list(Image.open(made).tobytes())
+    assert len(noised.prompt.images) == 2
+    assert len(set(pixels)) > 50
+    assert _beside_noise(written, 0, tmp_path / "again")[0].prompt.images[0].endswith(Path(made).name)
+    with pytest.raises(TrainingError, match="no example has one; set ranking=0"):
+        _beside_noise([Written(Prompt((Message("user", "?"),)), (1,))], 0, tmp_path)
+
+
+def test_artifacts_from_before_the_options_stay_valid() -> None:
+    """A default that came later is no part of what an artifact is made from; another value is."""
+    for method in (ConRad(), ConRadExact(), Registry().create("methods", "verbalized", {})):
+        assert {"reward", "ranking", "report_to"}.isdisjoint(_chosen(method.model_dump(mode="json")))
+    chosen = _chosen({"method": ConRad(reward="brier", ranking=0.1).model_dump(mode="json")})
+    assert (chosen["method"]["reward"], chosen["method"]["ranking"]) == ("brier", 0.1)
+
+
+def test_what_goes_with_what() -> None:
+    with pytest.raises(ValidationError, match="ranking works in mode=conditional only"):
+        ConRad(mode="joint", ranking=0.1)
+    with pytest.raises(ValidationError, match="'log', 'brier', 'spherical', 'rlcr' or 'linear'"):
+        ConRad(reward="conftuner")  # type: ignore[arg-type]
+    assert ConRadExact(reward="conftuner").reward == "conftuner"
 
 
 def test_a_reward_function_for_trl() -> None:
