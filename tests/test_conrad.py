@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,27 +12,30 @@ from pydantic import ValidationError
 
 from conrad_bench.methods.conrad import ConRad
 from conrad_bench.methods.stating import report_weights
-from conrad_bench.trainers.rewards import log_score, violation_reward
+from conrad_bench.trainers.rewards import RewardName, reward_of, violation_reward
 
 LEVELS = st.sampled_from([k / 10 for k in range(11)])
 CLAIMS = st.lists(st.tuples(st.none() | LEVELS, st.none() | st.floats(0, 1)), min_size=1, max_size=6)
 
 
-@given(st.lists(CLAIMS, min_size=1, max_size=4))
-def test_the_judge_never_costs_the_policy_anything(responses: list[list[tuple[float | None, float | None]]]) -> None:
+@given(st.lists(CLAIMS, min_size=1, max_size=4), st.sampled_from(get_args(RewardName)))
+def test_the_judge_never_costs_the_policy_anything(
+    responses: list[list[tuple[float | None, float | None]]], name: RewardName
+) -> None:
+    reward_for = reward_of(name)
     stated = [[c for c, _ in claims] for claims in responses]
     judged = [[r for _, r in claims] for claims in responses]
-    rewards, parsed = ConRad()._rewards(stated, judged)
+    rewards, parsed = ConRad(reward=name)._rewards(stated, judged)
     for reward, keeps, claims in zip(rewards, parsed, responses, strict=True):
         assert keeps == (None not in [c for c, _ in claims])
-        scores = [log_score(c, r) for c, r in claims if c is not None and r is not None]
+        scores = [100 * reward_for(c, r) for c, r in claims if c is not None and r is not None]
         if not keeps:
-            assert reward == violation_reward()
+            assert reward == violation_reward(reward_for)
         elif not scores:
             assert reward is None
         else:
             assert reward == pytest.approx(math.fsum(scores) / len(scores))
-            assert reward > violation_reward()
+            assert reward > violation_reward(reward_for)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.data())

@@ -40,7 +40,7 @@ from conrad_bench.trainers.rewards import (
 from conrad_bench.types import Message, Prompt
 
 LEVELS = [k / 10 for k in range(11)]
-PROPER = ["log", "brier", "spherical", "rlcr"]
+PROPER = ["log", "brier", "spherical", "rlcr", "conftuner"]
 NAMES = st.sampled_from(sorted(REWARDS))
 
 
@@ -151,6 +151,9 @@ def signed(c, r):
 def constant(c, r):
     return 1
 
+def at_a_threshold(c, r):
+    return -0.35 * (1 - r) if c > 0.35 else -0.65 * r
+
 def unclipped(c, r):
     return math.log(c) if r else math.log(1 - c)
 
@@ -170,6 +173,9 @@ def test_ones_own_reward(tmp_path: Path) -> None:
     assert verdicts["constant"].verdict == "proper"
     assert verdicts["constant"].sentences()[2].endswith("never alone")
     assert referee.judge(*referee.reward_named(f"{file}:infinite")).verdict == "strictly proper"
+    threshold = referee.judge(*referee.reward_named(f"{file}:at_a_threshold"))
+    assert threshold.sentences()[0].startswith("proper, not strictly")
+    assert threshold.sentences()[1] == "proper on all of [0, 1], nowhere strictly"
     with pytest.raises(PluginError, match="at confidence 1 and correctness 0 with ValueError"):
         assert referee.judge(*referee.reward_named(f"{file}:unclipped")).verdict
     with pytest.raises(PluginError, match="is nan at confidence 0"):

@@ -95,7 +95,7 @@ def expected_reward(
 
     With `normalise` each claim's rewards are divided by their deviation under the policy, as GRPO's group scaling does.
     """
-    score = reward_of("brier" if reward == "conftuner" else reward, eps)
+    score = reward_of(reward, eps)
 
     def objective(logp: torch.Tensor, claims: Claims) -> tuple[torch.Tensor, torch.Tensor]:
         rewards = _rewards(claims.correctness, score, scale, logp.device)

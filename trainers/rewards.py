@@ -6,6 +6,7 @@ With confidence c and correctness r, both in [0, 1], and in units of lambda (`re
     brier       -(c - r)^2                                  Brier 1950; SaySelf (Xu et al. 2024) and LoVeC's quadratic
     spherical   (r c + (1 - r)(1 - c)) / |(c, 1 - c)| - 1   Gneiting & Raftery 2007, example 2 (alpha = 2)
     rlcr        r - (c - r)^2 - 1                           Damani et al. 2025 (RLCR): correctness and Brier's score
+    conftuner   brier, over the readable answers alone      Li et al. 2025 (ConfTuner), tokenized Brier score
     linear      -|c - r|                                    Zhang et al. 2025 (LoVeC), linear; improper
     ranking     c - 1                                       Cui et al. 2026 (RAC), clean beside corrupted; improper
 
@@ -81,6 +82,7 @@ REWARDS: dict[str, Reward] = {
     "brier": brier_score,
     "spherical": spherical_score,
     "rlcr": rlcr_score,
+    "conftuner": brier_score,
     "linear": linear_score,
     "ranking": ranking_score,
 }
