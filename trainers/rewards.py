@@ -54,7 +54,7 @@ def brier_score(confidence: float, correctness: float) -> float:
 
 
 def spherical_score(confidence: float, correctness: float) -> float:
-    """Return (r c + (1 - r)(1 - c)) / sqrt(c^2 + (1 - c)^2) - 1, in [-1, 0] (Gneiting & Raftery 2007, section 4.1)."""
+    """Return (r c + (1 - r)(1 - c)) / sqrt(c^2 + (1 - c)^2) - 1, in [-1, 0] (Gneiting & Raftery 2007, example 2)."""
     agreement = correctness * confidence + (1 - correctness) * (1 - confidence)
     return agreement / math.hypot(confidence, 1 - confidence) - 1
 
