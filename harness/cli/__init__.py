@@ -1,5 +1,5 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `score`,
-`leaderboard`, `publish`, `verify`, `site`, `threshold`, `view`, `review`, `ratings`,
+`leaderboard`, `publish`, `verify`, `site`, `threshold`, `report`, `view`, `review`, `ratings`,
 `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
@@ -25,6 +25,7 @@ from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.ratings import ratings
 from conrad_bench.cli.rehearse import rehearse
+from conrad_bench.cli.report import report
 from conrad_bench.cli.review import review
 from conrad_bench.cli.run import run
 from conrad_bench.cli.score import score
@@ -53,6 +54,7 @@ app.command()(publish)
 app.command()(verify)
 app.command()(site)
 app.command()(threshold)
+app.command()(report)
 app.command()(view)
 app.command()(review)
 app.command()(doctor)
