@@ -41,6 +41,13 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Write reports.jsonl there; the same command again continues.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each study.")] = False,
+    as_fhir: Annotated[
+        bool,
+        typer.Option("--fhir", help="Print a FHIR DiagnosticReport a line; with --out, write it beside the others."),
+    ] = False,
+    as_sr: Annotated[
+        bool, typer.Option("--sr", help="Write DICOM structured reports, too; needs --out and DICOM pictures.")
+    ] = False,
     engine: common.EngineName = None,
     base_url: common.BaseUrl = None,
     option: common.Options = None,
@@ -53,14 +60,25 @@ def report(
     from conrad_bench.config import parse_options
     from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
+    from conrad_bench.reporting.fhir import FHIR, fhir_lines, require_fhir
     from conrad_bench.reporting.making import plan_anew, plan_from
     from conrad_bench.reporting.reports import check_out, lines, make_reports, write_reports
+    from conrad_bench.reporting.sr import check_sr, write_sr
     from conrad_bench.reporting.studies import read_studies
     from conrad_bench.reporting.terminal import reports_for_console
+    from conrad_bench.storage import write_text
 
+    if as_json and (as_fhir or out is not None):
+        raise ConfigError("--json prints what --out writes, and --fhir prints another form; leave out one")
+    if as_sr and out is None:
+        raise ConfigError("--sr writes files: name a folder with --out")
     if out is not None:
         check_out(out)
+    if as_fhir:
+        require_fhir()
     studies = read_studies(images, indication)
+    if as_sr:
+        check_sr(studies)
     registry, reporter = Registry(plugin or []), Reporter()
     address = [f"openai.base_url={base_url}"] if base_url else []
     options = parse_options([*(option or []), *address])
@@ -81,9 +99,14 @@ def report(
             raise common.CrashError(folder) from error
     if out is not None:
         common.tell(f"{len(found):,} report{'s' * (len(found) != 1)}: {write_reports(out, found)}")
-    if as_json:
-        common.put(lines(found))
-    elif out is None:
+        if as_fhir:
+            write_text(out / FHIR, fhir_lines(found))
+            common.tell(f"FHIR: {out / FHIR}")
+        if as_sr:
+            common.tell(f"DICOM structured reports: {write_sr(out, studies, found)}")
+    elif as_json or as_fhir:
+        common.put(lines(found) if as_json else fhir_lines(found))
+    else:
         common.show(reports_for_console(found))
     if lost := sum(not each.report for each in found):
         raise DataError(f"{lost:,} of {len(found):,} studies have no report; their warnings say why")

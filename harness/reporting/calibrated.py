@@ -68,13 +68,15 @@ class Calibrated:
             Correctness(), self._confidence[here], right, self._patients[here], replicates=REPLICATES
         )
         # A bootstrap of claims that are all alike has no width, which would claim to know all.
-        known = bool(np.isfinite(low) and np.isfinite(high)) and right.min() < right.max()
+        alike = right.min() == right.max()
+        known = bool(np.isfinite(low) and np.isfinite(high)) and not alike
+        unknown = f"no interval: {'all alike' if alike else 'too few patients'}"
         of = f"{claims:,} {self._level}{'s' * (claims != 1)} of {self.source.data}"
         if self._graded:
-            between = f"{low:.2f}-{high:.2f}" if known else "no interval: too few patients"
+            between = f"{low:.2f}-{high:.2f}" if known else unknown
             said = f"{given.capitalize()} had a mean {self.source.scorer} of {value:.2f} ({between}, {of})."
         else:
-            between = f"{100 * low:.0f}-{100 * high:.0f}" if known else "no interval: too few patients, or all alike"
+            between = f"{100 * low:.0f}-{100 * high:.0f}" if known else unknown
             said = f"Of 100 {given}, about {100 * value:.0f} were right ({between}, {of})."
         return Such(
             level=level,
