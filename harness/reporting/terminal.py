@@ -42,7 +42,7 @@ def _parts(report: Report) -> list[Any]:
     such = {one.such.level: one.such.said for one in report.statements if one.such is not None}
     parts += [Text(said) for _, said in sorted(such.items(), reverse=True)]
     if report.source is not None:
-        parts.append(Text(f"Right: as {report.source.scorer} judged them, test patients of {report.source.data}."))
+        parts.append(Text(f"Judged by {report.source.scorer}, on test patients of {report.source.data}."))
     return [*parts, Text(report.notice, style="italic"), Text("")]
 
 
