@@ -31,6 +31,7 @@ from conrad_bench.reporting.reports import check_out, lines, make_reports, write
 from conrad_bench.reporting.studies import read_studies
 from conrad_bench.reporting.terminal import reports_for_console
 from conrad_bench.tasks.phantom import render, world
+from conrad_bench.text import console
 from conrad_bench.types import Example
 
 DATA = Path(os.environ.get("CONRAD_BENCH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")) / "cxr-images"
@@ -74,16 +75,27 @@ def made(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Making, l
     return making, studies, make_reports(making, studies, tmp_path_factory.mktemp("out"), Reporter(quiet=True))
 
 
+PERSON = {
+    "PatientName": "Müller^Jürgen",
+    "PatientBirthDate": "19500101",
+    "PatientSex": "F",
+    "ReferringPhysicianName": "",
+    "StudyDate": "20260101",
+    "StudyTime": "120000",
+    "StudyInstanceUID": "1.2.3",
+    "SeriesInstanceUID": "1.2.3.4",
+    "StudyID": "1",
+    "AccessionNumber": "2",
+}
+
+
 @pytest.fixture(scope="module")
 def dicom(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A phantom film as a clinic would have it."""
     study = next(world.studies(1, 0))
     values = render.frontal(study).astype(np.uint16) * 16
-    person = {"PatientBirthDate": "19500101", "PatientSex": "F", "StudyDate": "20260101", "StudyTime": "120000"}
-    ids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "StudyID": "1", "AccessionNumber": "2"}
     path = tmp_path_factory.mktemp("dicom") / "film.dcm"
-    window = {"WindowCenter": 2040, "WindowWidth": 4081, "ReferringPhysicianName": ""}
-    return film(values, path, **person, **ids, **window)
+    return film(values, path, **{**PERSON, "PatientName": NAME}, WindowCenter=2040, WindowWidth=4081)
 
 
 def test_a_report_is_what_the_run_would_have_estimated(
@@ -406,15 +418,19 @@ def test_fhir_reads_back_with_every_confidence(made: tuple[Making, list[Example]
         assert "Not a medical device" in read.text.div
 
 
+HOSTILE = '<script>"& \x00 \x1b[31m \u202e Größe 漢 \\ ' + "x" * 5000
+
+
 def test_fhir_of_a_report_without_text_or_confidence(made: tuple[Making, list[Example], list[schema.Report]]) -> None:
     (report, *_) = made[2]
     empty = schema.Statement(text="", start=0, end=0, confidence=None, status="empty", such=None)
-    hostile = empty.model_copy(update={"text": '<script>"&', "status": "no_confidence", "end": 10})
+    hostile = empty.model_copy(update={"text": HOSTILE, "status": "no_confidence", "end": len(HOSTILE)})
     odd = report.model_copy(update={"report": "", "statements": [empty, hostile], "warnings": ["<b>"], "source": None})
     (line,) = fhir.fhir_lines([odd]).splitlines()
     found = json.loads(line)
     assert "conclusion" not in found
     assert "&lt;script&gt;" in found["text"]["div"]
+    assert found["contained"][2]["valueString"] == console(HOSTILE)
     assert found["contained"][1]["component"][0]["dataAbsentReason"]["text"] == "empty"
 
 
@@ -439,6 +455,27 @@ def test_a_structured_report_reads_back_with_every_confidence(
         assert comment.TextValue == one.such.said
     again = sr.structured_report(studies[0], report)
     assert highdicom.sr.srread(io.BytesIO(again)).SOPInstanceUID == read.SOPInstanceUID
+
+
+def test_a_structured_report_holds_any_text(
+    dicom: str, made: tuple[Making, list[Example], list[schema.Report]]
+) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    odd = made[2][0].statements[0].model_copy(update={"text": HOSTILE, "confidence": None, "such": None})
+    report = made[2][0].model_copy(update={"statements": [odd], "warnings": [HOSTILE]})
+    read = highdicom.sr.srread(io.BytesIO(sr.structured_report(read_studies([Path(dicom)], None)[0], report)))
+    (findings,) = (item for item in read.ContentSequence if item.ValueType == "CONTAINER")
+    assert findings.ContentSequence[0].TextValue == console(HOSTILE)
+
+
+def test_a_structured_report_keeps_the_patients_name_in_other_letters(
+    made: tuple[Making, list[Example], list[schema.Report]], tmp_path: Path
+) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    latin = film(np.zeros((8, 8), np.uint8), tmp_path / "a.dcm", SpecificCharacterSet="ISO_IR 100", **PERSON)
+    study = read_studies([Path(latin)], None)[0]
+    read = highdicom.sr.srread(io.BytesIO(sr.structured_report(study, made[2][0])))
+    assert str(read.PatientName) == "Müller^Jürgen"
 
 
 def test_a_structured_report_needs_dicom_of_one_study(

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conrad_bench.plan import PHANTOM_DATA
 from conrad_bench.records import read_records, records_path
 from conrad_bench.reporting.schema import Source, Such
-from conrad_bench.storage import file_sha256
+from conrad_bench.storage import file_sha256, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +98,7 @@ def calibrated(making: Making) -> Calibrated | None:
     records = read_records(path)
     if not records["confidence"].notna().any():
         return None
-    plan, task = making.plan, making.task
-    phantom = plan.source(task.name) == PHANTOM_DATA
-    data = "the phantom world" if phantom else task.summary.partition(":")[0]
-    source = Source(task=task.name, data=data, scorer=plan.scorers[task.name].label, records=file_sha256(path))
+    task, about = making.task, (read_json(making.run / "context.json") or {})["context"]
+    data = "the phantom world" if about["phantom"] else task.summary.partition(":")[0]
+    source = Source(task=task.name, data=data, scorer=about["scorers"][task.name][1], records=file_sha256(path))
     return Calibrated(records, source, task.granularity)

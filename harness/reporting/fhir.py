@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from html import escape
 from importlib.util import find_spec
 from typing import Any
 
 from conrad_bench.errors import MissingExtra
 from conrad_bench.reporting.schema import Report, Statement
+from conrad_bench.text import console, html
 
 FHIR = "reports.fhir.ndjson"
 
@@ -57,13 +57,13 @@ def diagnostic_report(report: Report, issued: str) -> dict[str, Any]:
         "resourceType": "DiagnosticReport",
         "text": {"status": "generated", "div": _narrative(report)},
         "contained": [device, *observations],
-        "identifier": [{"system": "urn:conrad-bench:study", "value": report.study}],
+        "identifier": [{"system": "urn:conrad-bench:study", "value": console(report.study)}],
         "status": "preliminary",
         "category": [_coded("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD", "Radiology")],
         "code": _coded(_LOINC, "18748-4", "Diagnostic imaging study"),
         "issued": issued,
         "result": [{"reference": f"#{each['id']}"} for each in observations],
-        **({"conclusion": report.report} if report.report else {}),
+        **({"conclusion": console(report.report)} if report.report else {}),
     }
 
 
@@ -84,7 +84,7 @@ def _observation(one: Statement, number: int) -> dict[str, Any]:
         "status": "preliminary",
         "code": _coded(_LOINC, "18782-3", "Radiology Study observation (narrative)"),
         "device": {"reference": "#device"},
-        **({"valueString": one.text} if one.text else absent),
+        **({"valueString": console(one.text)} if one.text else absent),
         **({} if one.such is None else {"note": [{"text": one.such.said}]}),
         "component": components,
     }
@@ -100,7 +100,7 @@ def _percent(share: float) -> dict[str, Any]:
 
 def _narrative(report: Report) -> str:
     """Return the report for a person, as the XHTML that FHIR allows."""
-    parts = "".join(f"<p>{escape(line)}</p>" for line in _lines(report))
+    parts = "".join(f"<p>{html(line)}</p>" for line in _lines(report))
     return f'<div xmlns="http://www.w3.org/1999/xhtml">{parts}</div>'
 
 

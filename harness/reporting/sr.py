@@ -19,6 +19,7 @@ from conrad_bench.engines.dicom import is_dicom, read_header
 from conrad_bench.errors import DataError, MissingExtra
 from conrad_bench.reporting.schema import Report, Statement
 from conrad_bench.storage import make_private, write_bytes
+from conrad_bench.text import console
 from conrad_bench.types import Example
 
 SR = "sr"
@@ -77,6 +78,7 @@ def structured_report(study: Example, report: Report) -> bytes:
                 manufacturer="conrad-bench",
                 is_complete=True,
             )
+            made.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, whatever that of the pictures is
             buffer = io.BytesIO()
             made.save_as(buffer, enforce_file_format=True)
             buffer.seek(0)
@@ -123,7 +125,7 @@ def _content(report: Report, evidence: Sequence[Any]) -> Any:
     items.extend(LanguageOfContentItemAndDescendants(CodedConcept("en", "RFC5646", "English")))
     items.extend(ObserverContext(codes.DCM.Device, device))
     for said in (report.notice, *report.warnings):
-        items.append(TextContentItem(codes.DCM.Comment, said, contains))
+        items.append(TextContentItem(codes.DCM.Comment, console(said), contains))
     findings = ContainerContentItem(codes.DCM.Findings, relationship_type=contains)
     findings.ContentSequence = ContentSequence(_finding(one) for one in report.statements)
     items.append(findings)
@@ -141,7 +143,7 @@ def _finding(one: Statement) -> Any:
     from pydicom.sr.codedict import codes
 
     properties = RelationshipTypeValues.HAS_PROPERTIES
-    text = one.text or f"no report: {one.status.replace('_', ' ')}"
+    text = console(one.text) or f"no report: {one.status.replace('_', ' ')}"
     item = TextContentItem(codes.DCM.Finding, text, RelationshipTypeValues.CONTAINS)
     below = []
     if one.confidence is not None:
