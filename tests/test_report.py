@@ -316,7 +316,7 @@ def test_wrong_studies_are_named(image_files: list[str], tmp_path: Path) -> None
         read_studies([tmp_path], None)
     with pytest.raises(DataError, match="does not exist"):
         read_studies([tmp_path / "none.png"], None)
-    with pytest.raises(DataError, match="is a folder; name one folder alone"):
+    with pytest.raises(DataError, match="is a folder: name one folder alone"):
         read_studies([tmp_path, Path(image_files[0])], None)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

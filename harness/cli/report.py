@@ -16,7 +16,7 @@ def report(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="Pictures of one study (PNG, JPEG, DICOM), or a folder of studies, or a csv of them.",
         ),
     ],

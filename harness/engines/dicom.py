@@ -81,7 +81,7 @@ def read_header(path: str, pixels: bool = False) -> Any:
     except Exception as error:
         raise ImageError.of(path, "is damaged, or not as DICOM says; export it again") from error
     if not there or not size:
-        raise ImageError.of(path, "is DICOM, and holds no picture; leave it out")
+        raise ImageError.of(path, "is DICOM, and holds no picture or is torn; leave it out, or export it again")
     if frames > 1:
         raise ImageError.of(path, f"holds {frames:,} frames; save the one that is meant as a file of its own")
     most = 2 * (Image.MAX_IMAGE_PIXELS or size)

@@ -29,8 +29,8 @@ def read_studies(paths: Sequence[Path], indication: str | None) -> list[Example]
     else:
         for path in paths:
             if not path.is_file():
-                what = "is a folder; name one folder alone" if path.is_dir() else "does not exist"
-                raise DataError(f"{path} {what}, or the pictures of one study")
+                folder = "is a folder: name one folder alone, or the pictures of one study"
+                raise DataError(f"{path} {folder if path.is_dir() else 'does not exist'}")
         found = [_study(paths[0].stem, paths)]
     if indication is None:
         return found
