@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from conrad_bench.progress import Reporter
 
 REPORTS = "reports.jsonl"
+_THREADS = min(16, os.cpu_count() or 1)
 
 _PHANTOM = "The embedded model has seen synthetic pictures alone; what it says of a real one means nothing."
 _UNCALIBRATED = (
@@ -69,12 +73,31 @@ def make_reports(
     for id, problem in found.failed.items():
         reporter.say(f"{making.name} failed on study {id}: {problem}")
     worth = calibrated(making)
-    with reporter.stage("looking at the pictures", sum(len(study.images) for study in studies)) as advance:
-        reports = []
-        for study, estimate in zip(studies, found.estimates, strict=True):
-            reports.append(_report(making, study, estimate, worth, notes, model.unreadable))
-            advance(len(study.images))
-    return reports
+    pictures = _pictures(studies, making.phantom, model.unreadable, reporter)
+    return [
+        _report(making, study, estimate, worth, [pictures[path] for path in study.images], model.unreadable, notes)
+        for study, estimate in zip(studies, found.estimates, strict=True)
+    ]
+
+
+def _pictures(
+    studies: Sequence[Example], phantom: bool, unreadable: Mapping[str, ImageError], reporter: Reporter
+) -> dict[str, Picture]:
+    """Return what is to be said of each picture, by its path: many at once, since each is decoded for it."""
+
+    def look(path: str) -> Picture:
+        if path in unreadable:
+            return Picture(file=Path(path).name, sha256=None, out_of_scope=[])
+        digest, apart = file_digest(Path(path)), departures(path, phantom)
+        return Picture(file=Path(path).name, sha256=digest, out_of_scope=list(apart))
+
+    found: dict[str, Picture] = {}
+    paths = dict.fromkeys(path for study in studies for path in study.images)
+    with reporter.stage("looking at the pictures", len(paths)) as advance, ThreadPoolExecutor(_THREADS) as pool:
+        for path, picture in zip(paths, pool.map(look, paths), strict=True):
+            found[path] = picture
+            advance(1)
+    return found
 
 
 def _report(
@@ -82,10 +105,10 @@ def _report(
     study: Example,
     estimate: Estimate,
     worth: Calibrated | None,
-    notes: Sequence[str],
+    pictures: Sequence[Picture],
     unreadable: Mapping[str, ImageError],
+    notes: Sequence[str],
 ) -> Report:
-    pictures = [_picture(path, making.phantom, path in unreadable) for path in study.images]
     text, statements = "", []
     unread = estimate.response.finish_reason == "image_unreadable"
     for claim in estimate.claims:
@@ -115,7 +138,7 @@ def _report(
         study=study.id,
         level=cast(Level, making.task.granularity),
         indication=study.context,
-        pictures=pictures,
+        pictures=list(pictures),
         report=text,
         statements=statements,
         model=making.plan.model_label,
@@ -126,16 +149,8 @@ def _report(
     )
 
 
-def _picture(path: str, phantom: bool, unreadable: bool) -> Picture:
-    if unreadable:
-        return Picture(file=Path(path).name, sha256=None, out_of_scope=[])
-    return Picture(file=Path(path).name, sha256=file_digest(Path(path)), out_of_scope=list(departures(path, phantom)))
-
-
 def lines(reports: Sequence[Report]) -> str:
     """Return reports as JSON lines in ASCII."""
-    import json
-
     return "".join(json.dumps(report.model_dump(mode="json")) + "\n" for report in reports)
 
 

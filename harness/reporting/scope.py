@@ -51,9 +51,10 @@ def measures(path: str) -> dict[str, float]:
     - share of black: of the pixels that are darker than 0.06
     """
     image = open_pixels(path)
-    size, box = (_SIDE, _SIDE), Image.Resampling.BOX
-    colours = np.asarray(image.convert("RGB").resize(size, box), float) / 255
-    grey = np.asarray(image.convert("L").resize(size, box), float) / 255
+    plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    small = plain.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    colours = np.asarray(small.convert("RGB"), float) / 255
+    grey = np.asarray(small.convert("L"), float) / 255
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     return {
         "shape": image.width / image.height,
