@@ -20,7 +20,7 @@ Messages name the file, line or key and say what to do. They never contain patie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 
 class ConradBenchError(Exception):
@@ -59,6 +59,13 @@ class ImageError(DataError):
 
     path: str = ""
     """The file."""
+
+    @classmethod
+    def of(cls, path: str, what: str) -> Self:
+        """Return the error of a file and what is wrong with it: "is empty (0 bytes); download it again"."""
+        error = cls(f"image {path} cannot be read: it {what}")
+        error.path = path
+        return error
 
 
 class ModelError(UserError):

@@ -106,6 +106,10 @@ class Task(BaseModel):
         """Return what `load` depends on beside the root: tasks that agree in it have the same examples."""
         return self.name, repr(self)
 
+    def indicated(self, indication: str) -> str:
+        """Return the context of an example that has this indication and nothing else."""
+        return indication
+
     def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
         """Return the prompt of an example in an elicitation format (None: the response alone)."""
         raise NotImplementedError

@@ -31,6 +31,7 @@ from conrad_bench.types import Example, Granularity, Message, Prompt, Split
 
 SCORERS: dict[Granularity, str] = {"report": "green", "sentence": "precision_green", "answer": "vqa_match"}
 OURS = ("id", "patient", "images", "question", "indication", "reference", "split")
+_INDICATION = "Indication: "
 _SPLITS: dict[str, Split] = {"train": "train", "validate": "validate", "validation": "validate", "test": "test"}
 
 
@@ -60,6 +61,10 @@ class CsvTask(Task):
         """Read the csv in `root`. Raises DataError naming file, line and column."""
         path = root / self.described.file
         return Loaded(examples=_examples(path, self.described), left_out=Counter())
+
+    def indicated(self, indication: str) -> str:
+        """Return the context of an example with this indication."""
+        return _INDICATION + indication if indication else ""
 
     def prompt(self, example: Example, elicit: str | None = None) -> Prompt:
         """Return the images, the question or indication, and the instruction."""
@@ -112,7 +117,8 @@ def _again(path: Path, options: dict[str, Any]) -> CsvTask:
     return csv_task(path)(**options)
 
 
-def _examples(path: Path, described: Description) -> list[Example]:
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header of a csv, and each row with its line. Raises DataError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -122,6 +128,20 @@ def _examples(path: Path, described: Description) -> list[Example]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: is no csv in UTF-8") from error
+    return header, rows
+
+
+def read_images(where: str, column: str, folder: Path, cell: str) -> tuple[str, ...]:
+    """Return the pictures beside a csv that a cell names, with ; between them. Raises DataError for one not there."""
+    images = tuple(str((folder / name.strip()).absolute()) for name in cell.split(";") if name.strip())
+    for image in images:
+        if not Path(image).is_file():
+            raise DataError(f"{where}: column {column!r}: there is no file {image}")
+    return images
+
+
+def _examples(path: Path, described: Description) -> list[Example]:
+    header, rows = read_rows(path)
     theirs = {ours: described.columns.get(ours, ours) for ours in OURS}
     for ours in (*described.columns, "id", "reference"):
         if theirs[ours] not in header:
@@ -143,14 +163,9 @@ def _example(where: str, folder: Path, header: list[str], cells: list[str], thei
     split = _SPLITS.get(said["split"] or "test")
     if split is None:
         raise DataError(f"{where}: column {theirs['split']!r}: splits are train, validate and test")
-    images = tuple(str((folder / name.strip()).absolute()) for name in said["images"].split(";") if name.strip())
-    for image in images:
-        if not Path(image).is_file():
-            raise DataError(f"{where}: column {theirs['images']!r}: there is no file {image}")
+    images = read_images(where, theirs["images"], folder, said["images"])
     others = {name: _value(value) for name, value in row.items() if name not in theirs.values() and value != ""}
-    context = said["question"] or said["indication"]
-    if said["indication"] and not said["question"]:
-        context = f"Indication: {context}"
+    context = said["question"] or (_INDICATION + said["indication"] if said["indication"] else "")
     cluster = said["patient"] or (images[0] if images else said["id"])
     return Example(said["id"], cluster, split, images, context, said["reference"], others)
 

@@ -1,6 +1,6 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `score`,
-`leaderboard`, `publish`, `verify`, `site`, `threshold`, `reward`, `view`, `review`, `ratings`,
-`doctor`, `data`.
+`leaderboard`, `publish`, `verify`, `site`, `threshold`, `reward`, `report`, `view`, `review`,
+`ratings`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
 """
@@ -25,6 +25,7 @@ from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.ratings import ratings
 from conrad_bench.cli.rehearse import rehearse
+from conrad_bench.cli.report import report
 from conrad_bench.cli.review import review
 from conrad_bench.cli.reward import reward
 from conrad_bench.cli.run import run
@@ -55,6 +56,7 @@ app.command()(verify)
 app.command()(site)
 app.command()(threshold)
 app.command()(reward)
+app.command()(report)
 app.command()(view)
 app.command()(review)
 app.command()(doctor)

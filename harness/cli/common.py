@@ -15,7 +15,9 @@ from conrad_bench import text
 from conrad_bench.errors import StorageError
 
 if TYPE_CHECKING:
+    from conrad_bench.cluster.cluster import Cluster
     from conrad_bench.config import RunConfig
+    from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
 
 Methods = Annotated[str | None, typer.Option("--methods", metavar="A,B", help="Confidence methods, or `all`.")]
@@ -49,6 +51,14 @@ Options = Annotated[
 ]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file that registers plugins. Repeatable.")
+]
+
+Ray = Annotated[
+    str, typer.Option("--ray", metavar="off|local|ADDRESS", help="Answer with replicas of the model on Ray.")
+]
+Replicas = Annotated[str, typer.Option("--replicas", metavar="N|auto", help="Replicas on Ray.")]
+GpusPerReplica = Annotated[
+    float, typer.Option("--gpus-per-replica", metavar="K", help="GPUs of a replica; with vLLM they share the model.")
 ]
 
 
@@ -159,3 +169,18 @@ def _every_method(registry: Registry, tasks: list[str] | None) -> list[str]:
 def _names(given: str | None) -> list[str] | None:
     """Split "a,b" into names."""
     return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+
+
+def cluster(
+    address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int, reporter: Reporter
+) -> Cluster | None:
+    """Return what describes a cluster; None where it is off. Raises ConfigError, or MissingExtra without ray."""
+    if address == "off":
+        return None
+    from conrad_bench.cluster.cluster import Cluster
+    from conrad_bench.errors import ConfigError
+
+    if replicas != "auto" and not (replicas.isdecimal() and len(replicas) < 6):
+        raise ConfigError(f"--replicas {replicas}: should be a number, or auto")
+    number = None if replicas == "auto" else int(replicas)
+    return Cluster(address, number, gpus_per_replica, plugins, train_workers, reporter.say)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from conrad_bench.cli import common
 from conrad_bench.errors import ConfigError, ConradBenchError
 from conrad_bench.runs import default_out
-
-if TYPE_CHECKING:
-    from conrad_bench.cluster.cluster import Cluster
-    from conrad_bench.progress import Reporter
 
 
 def run(
@@ -33,13 +29,9 @@ def run(
     ] = None,
     option: common.Options = None,
     plugin: common.Plugins = None,
-    ray: Annotated[
-        str, typer.Option(metavar="off|local|ADDRESS", help="Answer with replicas of the model on Ray.")
-    ] = "off",
-    replicas: Annotated[str, typer.Option(metavar="N|auto", help="Replicas on Ray.")] = "auto",
-    gpus_per_replica: Annotated[
-        float, typer.Option(metavar="K", help="GPUs of a replica; with vLLM they share the model.")
-    ] = 1,
+    ray: common.Ray = "off",
+    replicas: common.Replicas = "auto",
+    gpus_per_replica: common.GpusPerReplica = 1,
     train_workers: Annotated[
         int, typer.Option(metavar="N", help="Workers that train an adapter together on Ray, with a GPU each.")
     ] = 1,
@@ -71,9 +63,7 @@ def run(
 
     try:
         reporter = Reporter()
-        cluster = (
-            None if ray == "off" else _cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers, reporter)
-        )
+        cluster = common.cluster(ray, replicas, gpus_per_replica, plugin or [], train_workers, reporter)
         result = pipeline.run(resolved, folder, registry, reporter, dry_run, cluster, keep_stale, strict)
     except ConradBenchError:
         raise
@@ -88,15 +78,3 @@ def run(
 
         common.show(table_for_console(result))
         common.tell(f"leaderboard: {folder / 'leaderboard.md'}")
-
-
-def _cluster(
-    address: str, replicas: str, gpus_per_replica: float, plugins: list[Path], train_workers: int, reporter: Reporter
-) -> Cluster:
-    """Return the description of a cluster. Raises ConfigError, or MissingExtra without ray."""
-    from conrad_bench.cluster.cluster import Cluster
-
-    if replicas != "auto" and not (replicas.isdecimal() and len(replicas) < 6):
-        raise ConfigError(f"--replicas {replicas}: should be a number, or auto")
-    number = None if replicas == "auto" else int(replicas)
-    return Cluster(address, number, gpus_per_replica, plugins, train_workers, reporter.say)

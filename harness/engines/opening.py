@@ -17,15 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conrad_bench.engines.dicom import is_dicom, open_dicom, read_header
+from conrad_bench.engines.windows import stretched, to_bytes
 from conrad_bench.errors import DataError, ImageError
 from conrad_bench.storage import storage_errors, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
-
-WINDOW = (0.1, 99.9)
-"""Percentiles of the values of an image of more than 8 bits that become black and white. A film's markers and dead
-pixels are fewer than what lies outside."""
 
 _PARTS = 4
 """An image is laid on white where its greys span less on black than one of so many parts of their span on white."""
@@ -36,7 +34,7 @@ _ORIENTATION = 274
 _PHOTOMETRIC = 262
 """Tags of EXIF and TIFF."""
 
-_PILLOWS = r"PIL\."
+_PILLOWS = r"(PIL|pydicom)\."
 
 _SHRINK = "make it smaller: conrad-bench data shrink"
 
@@ -46,7 +44,8 @@ def open_image(path: str) -> Image:
 
     - It is turned or mirrored as its EXIF data say.
     - Transparency is laid on black, the ground of a radiograph; on white where next to nothing would be seen on black.
-    - Grey of more than 8 bits is cut to the window between two percentiles of its own values (`WINDOW`).
+    - Grey of more than 8 bits is cut to the window between two percentiles of its own values (`windows.WINDOW`).
+    - A DICOM file is shown as it says itself (`dicom.open_dicom`).
 
     Raises ImageError for a file that is empty, damaged, no image, too large, wholly transparent, or in colour of more
     than 8 bits; DataError for one that is missing or that the system does not give out.
@@ -56,6 +55,9 @@ def open_image(path: str) -> Image:
 
 def open_pixels(path: str) -> Image:
     """Read an image as `open_image` does, but for the last step: in grey ("L") where the file is."""
+    if is_dicom(path):
+        _hush()
+        return open_dicom(path)
     with _opened(path) as image:
         image.load()  # and with it a TIFF is turned, whose mark is then gone
         way = _way(image)
@@ -97,6 +99,10 @@ def shrink(path: str, most: int) -> tuple[int, int] | None:
 
 def check_header(path: str) -> None:
     """Raise what `open_image` raises of a file whose beginning already tells; decodes nothing."""
+    if is_dicom(path):
+        _hush()
+        read_header(path)
+        return
     with _opened(path):
         pass
 
@@ -106,6 +112,8 @@ def departures(path: str) -> str:
 
     Rollouts' keys hold it beside the file's digest: an answer about such a file's bare pixels is another one.
     """
+    if is_dicom(path):
+        return "dicom"
     try:
         with _opened(path) as image:
             # Pillow decodes a PNG to look for EXIF data behind the pixels, where hardly a program writes them.
@@ -155,7 +163,7 @@ def _opened(path: str) -> Iterator[Image]:
         # From an open file: one that Pillow opens by name it may map into memory, a turned TIFF with its sides swapped.
         with open(path, "rb") as file, Image.open(file) as image:
             if _is_deep_colour(image):
-                raise _because(path, "is in colour of 16 bits a channel; convert it to 8 bits")
+                raise ImageError.of(path, "is in colour of 16 bits a channel; convert it to 8 bits")
             yield image
     except (DataError, MemoryError):
         raise
@@ -163,26 +171,20 @@ def _opened(path: str) -> Iterator[Image]:
         raise DataError(f"image {path} does not exist; check the data root") from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise _because(path, f"is too large, more than {most:,} pixels; {_SHRINK} {path}") from error
+        raise ImageError.of(path, f"is too large, more than {most:,} pixels; {_SHRINK} {path}") from error
     except Exception as error:  # damaged files make Pillow raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"image {path} cannot be read ({error.strerror}); check the data root") from error
         if os.path.getsize(path) == 0:
-            raise _because(path, "is empty (0 bytes); download it again") from error
+            raise ImageError.of(path, "is empty (0 bytes); download it again") from error
         if isinstance(error, UnidentifiedImageError):
-            known = "no image in a format that Pillow knows (JPEG, PNG, TIFF, WebP ...)"
-            raise _because(path, f"is {known}; download it again, or convert it") from error
-        raise _because(path, "is damaged; download it again") from error
-
-
-def _because(path: str, what: str) -> ImageError:
-    error = ImageError(f"image {path} cannot be read: it {what}")
-    error.path = path
-    return error
+            known = "no image in a format that Pillow knows (JPEG, PNG, TIFF, WebP ...), nor DICOM"
+            raise ImageError.of(path, f"is {known}; download it again, or convert it") from error
+        raise ImageError.of(path, "is damaged; download it again") from error
 
 
 def _hush() -> None:
-    """Keep Pillow's warnings (odd EXIF data, many pixels) off the screen: what matters is said as an error.
+    """Keep warnings of Pillow and pydicom (odd EXIF data, many pixels) off the screen: what matters is an error.
 
     One filter that stays: to set and remove it around each file would race among threads.
     """
@@ -234,14 +236,9 @@ def _windowed(image: Image, path: str, white_is_zero: bool) -> Image:
 
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
-        raise _because(path, "has values that are no finite numbers; save it with 8 bits a pixel")
-    low, high = np.percentile(values, WINDOW)
-    if low == high:  # what is not background is smaller than what the percentiles leave out
-        low, high = float(values.min()), float(values.max())
-    grey = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
-    if white_is_zero:
-        grey = 1.0 - grey
-    return Image.fromarray(np.round(grey * 255).astype(np.uint8))
+        raise ImageError.of(path, "has values that are no finite numbers; save it with 8 bits a pixel")
+    grey = stretched(values)
+    return Image.fromarray(to_bytes(1.0 - grey if white_is_zero else grey))
 
 
 def _laid(image: Image, path: str) -> Image:
@@ -251,7 +248,7 @@ def _laid(image: Image, path: str) -> Image:
     clear = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     least, most = clear.getchannel("A").getextrema()  # of one channel: two numbers
     if most == 0:
-        raise _because(path, "is wholly transparent; save it without its alpha channel")
+        raise ImageError.of(path, "is wholly transparent; save it without its alpha channel")
     if least == 255:
         return clear.convert("RGB")
 

@@ -45,7 +45,7 @@ _UNREADABLE = Generation("", (), None, "image_unreadable")
 _STAGES = {"hidden": "hidden states", "reread": "reading again"}
 """What progress calls the engine's methods whose names say too little."""
 
-_VERSIONS = ("transformers", "vllm")
+VERSIONS = ("transformers", "vllm")
 """What an engine's identity calls the versions of libraries."""
 
 _SEED = 15
@@ -270,7 +270,7 @@ class Model:
     def _keys(self, kind: str, prompts: Sequence[Prompt], details: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the key of each request. Raises DataError for an image file that is missing."""
         identity = dict(self.engine.identity())
-        versions = json.dumps({name: identity.pop(name) for name in _VERSIONS if name in identity})
+        versions = json.dumps({name: identity.pop(name) for name in VERSIONS if name in identity})
         shared = {
             "engine": identity,
             "adapter": None if self.adapter is None else adapter_digest(self.adapter),

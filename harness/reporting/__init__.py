@@ -1,0 +1,1 @@
+"""Reports for new pictures, with their confidences: `conrad-bench report`."""
