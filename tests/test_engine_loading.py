@@ -366,6 +366,23 @@ def test_closing_frees_the_model_and_it_loads_again(tiny_gemma3: Path) -> None:
     assert_same(engine.generate(job, sampling, None), first)
 
 
+def test_the_processor_is_loaded_once(tiny_gemma3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real tokenizer takes seconds, and a run with nine trainings asks for it twenty times."""
+    from conrad_bench.engines import loading
+
+    loaded = []
+    plain = loading.load_processor
+    monkeypatch.setattr(loading, "load_processor", lambda *given: loaded.append(given) or plain(*given))
+    engine = TransformersEngine(model=str(tiny_gemma3), device="cpu")
+    engine.check_prompts()
+    for _ in range(2):
+        engine.generate([Job(ask("Findings?"))], Sampling(max_tokens=3), None)
+        engine.close()
+    _, processor = engine.torch_model()
+    assert engine.tokenizer() is processor.tokenizer
+    assert len(loaded) == 1
+
+
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_four_bit_weights_load_and_generate(
     tiny_gemma3: Path, adapters: dict[str, Path], prompts: list[Prompt], caplog: pytest.LogCaptureFixture

@@ -345,3 +345,9 @@ def seen_behind(
         more = seen[:, -1:].expand(-1, tokens, *seen.shape[2:])
         told["cross_attention_mask"] = torch.cat([seen, more], dim=1)
     return told
+
+
+def find_last(ids: list[int], wanted: list[int]) -> int:
+    """Return where `wanted` last occurs in `ids`, or -1."""
+    places = (i for i in range(len(ids) - len(wanted), -1, -1) if ids[i : i + len(wanted)] == wanted)
+    return next(places, -1)

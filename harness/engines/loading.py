@@ -103,19 +103,18 @@ def load(
     dtype: torch.dtype,
     device: torch.device,
     quantization: str,
-    chat_template: str | None = None,
+    processor: Any = None,
 ) -> tuple[Any, Any]:
     """Load (model, processor) of an image-text-to-text checkpoint, or of a causal language model (text only).
 
-    `chat_template` (Jinja) takes the place of the checkpoint's own, which may then be missing. The processor opens and
-    prepares a picture once. Raises ModelError if the files cannot be used, MissingExtra without bitsandbytes,
-    EngineError if the device's memory is too small.
+    `processor` is what `load_preparing` returned, None: it is loaded here. Raises ModelError if the files cannot be
+    used, MissingExtra without bitsandbytes, EngineError if the device's memory is too small.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
-    processor = load_processor(model, revision, chat_template)
+    processor = load_preparing(model, revision) if processor is None else processor
     network_class: Any = AutoModelForCausalLM if isinstance(processor, TextProcessor) else AutoModelForImageTextToText
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -144,9 +143,17 @@ def load(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     see_images_once(network)
+    return network, processor
+
+
+def load_preparing(model: str, revision: str | None, chat_template: str | None = None) -> Any:
+    """Load a checkpoint's processor, one that opens and prepares a picture once; arguments and errors as those of
+    `load_processor`.
+    """
+    processor = load_processor(model, revision, chat_template)
     if not isinstance(processor, TextProcessor):
         processor.image_processor = Prepared(processor.image_processor)
-    return network, processor
+    return processor
 
 
 def _quantization(dtype: torch.dtype) -> Any:

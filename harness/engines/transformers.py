@@ -33,14 +33,15 @@ from conrad_bench.engines.inputs import (
     encode_all,
     encode_unexpanded,
     end_of_turn,
+    find_last,
     picture_tokens,
     readable,
     scored_ids,
     stop_tokens,
     token_offsets,
 )
-from conrad_bench.engines.loading import Adapters, empty_model, halving, load, locate
-from conrad_bench.engines.processors import check_prompts, dated_texts, load_processor, load_tokenizer
+from conrad_bench.engines.loading import Adapters, empty_model, halving, load, load_preparing, locate
+from conrad_bench.engines.processors import check_prompts, dated_texts, load_tokenizer
 from conrad_bench.engines.reread import token_statistics
 from conrad_bench.engines.scoring import alora_offsets, continuation_scores
 from conrad_bench.errors import ConfigError, EngineError, ModelError
@@ -56,6 +57,9 @@ Result = TypeVar("Result")
 Asked = tuple[Prompt, Sequence[int], Sequence[tuple[int, int]]]
 """A prompt, the tokens of its answer, and the spans of them whose hidden states are wanted."""
 
+
+_LENGTHS = 2**15
+"""Prompts whose lengths are remembered."""
 
 _NOT_BY_TRL = {"kosmos-2", "mllama", "paligemma"}
 """Kinds of models with inputs that TRL's trainer does not hand on."""
@@ -103,6 +107,8 @@ class TransformersEngine(Engine):
     _processor: Any = PrivateAttr(default=None)
     _picture: float | None = PrivateAttr(default=None)
     """Tokens that a picture has beside its mark in the chat template."""
+    _lengths: dict[Prompt, int] = PrivateAttr(default_factory=dict)
+    """What `reads` returned: every method asks about the same prompts."""
 
     def identity(self) -> dict[str, str]:
         """Return engine, model and commit (or a hash of a local checkpoint's files), dtype and quantization.
@@ -174,26 +180,29 @@ class TransformersEngine(Engine):
 
     def tokenizer(self) -> Any:
         """Return the model's tokenizer; loads no weights."""
+        if self._processor is not None:
+            return self._processor.tokenizer
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model, locate(self.model, self.revision).get("revision"))
         return self._tokenizer
 
     def reads(self, prompt: Prompt) -> int | None:
         """Return how many tokens a prompt has; loads no weights."""
-        if self._processor is None:
-            revision = locate(self.model, self.revision).get("revision")
-            self._processor = load_processor(self.model, revision, self.chat_template)
-        length = len(encode_unexpanded(self._processor, prompt))
-        if not prompt.images:
-            return length
-        if self._picture is None:
-            self._picture = (len(encode(self._processor, prompt).ids) - length) / len(prompt.images)
-        return length + round(self._picture * len(prompt.images))
+        known = self._lengths.get(prompt)
+        if known is None:
+            processor = self._preparing()
+            known = len(encode_unexpanded(processor, prompt))
+            if prompt.images and self._picture is None:
+                self._picture = (len(encode(processor, prompt).ids) - known) / len(prompt.images)
+            known += round((self._picture or 0) * len(prompt.images))
+            if len(self._lengths) >= _LENGTHS:
+                self._lengths.clear()
+            self._lengths[prompt] = known
+        return known
 
     def check_prompts(self) -> None:
         """Raise ModelError if the model's processor or its chat template cannot be used; loads no weights."""
-        revision = locate(self.model, self.revision).get("revision")
-        check_prompts(load_processor(self.model, revision, self.chat_template), self.model)
+        check_prompts(self._preparing(), self.model)
 
     def check_training(self, joint: bool = False) -> None:
         """Raise ModelError if there are no linear layers, or TRL cannot train by `joint` rollouts; loads no weights."""
@@ -206,9 +215,18 @@ class TransformersEngine(Engine):
             )
 
     def torch_model(self) -> tuple[Any, Any]:
-        """Return (model, processor) loaded anew with this engine's revision, dtype, device and quantization."""
+        """Return (model, processor): weights loaded anew as this engine's options say, and its own processor."""
         revision = locate(self.model, self.revision).get("revision")
-        return load(self.model, revision, self._dtype(), self._device(), self.quantization, self.chat_template)
+        return load(self.model, revision, self._dtype(), self._device(), self.quantization, self._preparing())
+
+    def _preparing(self) -> Any:
+        """Return the processor, loaded once: a tokenizer of 262,144 words takes seconds, and every training, and every
+        return to the base model behind one, asks for it.
+        """
+        if self._processor is None:
+            revision = locate(self.model, self.revision).get("revision")
+            self._processor = load_preparing(self.model, revision, self.chat_template)
+        return self._processor
 
     def close(self) -> None:
         """Free the model's memory; the next call loads it again."""
@@ -273,7 +291,7 @@ class TransformersEngine(Engine):
         except Exception:
             self._loaded = None  # its layers may hold half an adapter
             raise
-        starts = [_find_last(encoded.ids, invocation) for encoded in batch] if invocation else None
+        starts = [find_last(encoded.ids, invocation) for encoded in batch] if invocation else None
         if starts and -1 in starts:
             raise EngineError(
                 f"the adapter in {adapter} acts only after the tokens {invocation}, and a prompt lacks them; "
@@ -389,9 +407,3 @@ class TransformersEngine(Engine):
                 return token_statistics(model, batch, answers, starts, loaded.pad_id)
 
         return by_shape(encode_all(loaded.processor, [prompt for prompt, _ in items]), items, read)
-
-
-def _find_last(ids: list[int], wanted: list[int]) -> int:
-    """Return where `wanted` last occurs in `ids`, or -1."""
-    places = (i for i in range(len(ids) - len(wanted), -1, -1) if ids[i : i + len(wanted)] == wanted)
-    return next(places, -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 from typing import Literal
 
 from conrad_bench.reading.answers import answer_span
@@ -109,11 +110,16 @@ def tokens(text: str) -> list[str]:
 
     "5cm" is "5 cm" and "xray" is "x ray". Articles that are all there is are kept ("A" may be the name of an option).
     """
+    return list(_tokens(text))
+
+
+@lru_cache(maxsize=2**14)  # one answer is compared with many, and its tokens are asked for a dozen times each
+def _tokens(text: str) -> tuple[str, ...]:
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", re.sub("['’]", "", text))
     text = re.sub(r"\bxray", "x ray", _MEASURE.sub(r"\1 \2", text))
-    found = [_NUMBERS.get(token, token) for token in _TOKEN.findall(text)]
-    return [token for token in found if token not in _ARTICLES] or found
+    found = tuple(_NUMBERS.get(token, token) for token in _TOKEN.findall(text))
+    return tuple(token for token in found if token not in _ARTICLES) or found
 
 
 def token_f1(candidate: str, reference: str) -> float:

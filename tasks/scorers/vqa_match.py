@@ -9,6 +9,7 @@ al. 2016), or what a judge model says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -109,15 +110,21 @@ class VqaMatch(Scorer):
 
     def _score(self, example: Example, answer: str) -> Score:
         """Return the best score over the reference's alternatives."""
-        references = example.reference.split(ALTERNATIVES)
-        answer = bare_answer(answer, example.context)
-        if _is_closed(example):
-            values = [closed_value(answer, reference, example.context) for reference in references]
-            known = [value for value in values if not isinstance(value, str)]
-            return Score(max(known)) if known else Score(None, str(values[0]))
-        if self.open == "f1":
-            return Score(max(token_f1(answer, reference) for reference in references))
-        return Score(float(any(same_answer(answer, reference) for reference in references)))
+        return _judged(answer, example.reference, example.context, _is_closed(example), self.open == "f1")
+
+
+@lru_cache(maxsize=2**16)  # methods that sample compare the same answers, each method anew
+def _judged(answer: str, reference: str, question: str, closed: bool, f1: bool) -> Score:
+    """Return the best score of an answer over the alternatives of `reference`."""
+    references = reference.split(ALTERNATIVES)
+    answer = bare_answer(answer, question)
+    if closed:
+        values = [closed_value(answer, each, question) for each in references]
+        known = [value for value in values if not isinstance(value, str)]
+        return Score(max(known)) if known else Score(None, str(values[0]))
+    if f1:
+        return Score(max(token_f1(answer, each) for each in references))
+    return Score(float(any(same_answer(answer, each) for each in references)))
 
 
 def _is_closed(example: Example) -> bool:
