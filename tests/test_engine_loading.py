@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -381,6 +382,29 @@ def test_the_processor_is_loaded_once(tiny_gemma3: Path, monkeypatch: pytest.Mon
     _, processor = engine.torch_model()
     assert engine.tokenizer() is processor.tokenizer
     assert len(loaded) == 1
+
+
+def test_a_chat_is_remembered_up_to_a_budget_and_its_prefix_is_not(tiny_gemma3: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from conrad_bench.engines.inputs import encode
+    from conrad_bench.engines.pictures import Prepared
+
+    processor = TransformersEngine(model=str(tiny_gemma3), device="cpu").torch_model()[1]
+    path = tmp_path / "a.png"
+    Image.new("L", (60, 60), 40).save(path)
+    prompt = ask("Is it?", [str(path)])
+    first = encode(processor, prompt)
+    again = encode(processor, replace(prompt, prefix="Yes."))
+    assert again.features is first.features
+    assert again.ids[: len(first.ids)] == first.ids
+    assert len(again.ids) > len(first.ids)
+    Image.new("L", (61, 60), 200).save(path)
+    other = encode(processor, prompt)
+    assert not torch.equal(other.features["pixel_values"], first.features["pixel_values"])
+    small = Prepared(processor.image_processor._processor, budget=1)
+    assert small.remembered("chat", lambda: first) is first
+    assert small.remembered("chat", lambda: other) is other
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from conrad_bench.engines.opening import open_image
-from conrad_bench.engines.pictures import Prepared, stand_in
+from conrad_bench.engines.pictures import Prepared, picture_state, stand_in
 from conrad_bench.errors import ConradBenchError, EngineError
 from conrad_bench.reading.thoughts import is_mark
 from conrad_bench.types import END, Prompt
@@ -81,15 +81,20 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
     The prefix is `prefix_ids` if given, else `prefix` tokenized by itself without special tokens.
     Raises ImageError for an image that cannot be read, EngineError for a prompt that the processor cannot take.
     """
-    prepares = isinstance(getattr(processor, "image_processor", None), Prepared)
-    images = [(stand_in if prepares else open_image)(path) for path in prompt.images]
+    prepared = getattr(processor, "image_processor", None)
     try:
-        encoded = encode_chat(processor, prompt, images)
+        if isinstance(prepared, Prepared):
+            # Methods ask about the same prompts, behind which different answers stand.
+            chat = (prompt.messages, *map(picture_state, prompt.images))
+            images = [stand_in(path) for path in prompt.images]
+            encoded = prepared.remembered(chat, lambda: encode_chat(processor, prompt, images))
+        else:
+            encoded = encode_chat(processor, prompt, [open_image(path) for path in prompt.images])
     except ConradBenchError:
         raise
     except (ValueError, TypeError, IndexError, KeyError) as error:  # its message could quote the prompt
         raise EngineError(
-            f"the model's processor ({type(processor).__name__}) cannot take a prompt with {len(images)} images "
+            f"the model's processor ({type(processor).__name__}) cannot take a prompt with {len(prompt.images)} images "
             f"({type(error).__name__}); some models read exactly one, and none a text that holds a mark like <image>"
         ) from error
     return encoded.followed_by(_prefix(processor, prompt))

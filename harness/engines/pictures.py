@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +21,8 @@ from conrad_bench.engines.opening import open_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
+
+    from conrad_bench.engines.inputs import Encoded
 
 Made = TypeVar("Made")
 
@@ -59,7 +61,7 @@ class Pictures:
 
     def open(self, path: str) -> Image:
         """Return a picture in RGB. Raises what `open_image` raises."""
-        return self._kept(_state(path)).convert("RGB")
+        return self._kept(picture_state(path)).convert("RGB")
 
     def ahead(self, paths: Iterable[str]) -> None:
         """Begin to open pictures that will be asked for soon; their errors are raised then."""
@@ -94,6 +96,10 @@ class Prepared:
         self._pictures = Pictures(processor)
         self._rows = _Kept(self._row, _size, budget)
         self._most_ahead = budget // 2
+        self._budget = budget
+        self._chats: OrderedDict[Hashable, Encoded] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
         self._asked: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         """Arguments of the last call: those of the next, as it seems."""
         self._in_rows = True
@@ -120,6 +126,24 @@ class Prepared:
 
         return BatchFeature({name: _joined([row[name] for row in rows if row is not None]) for name in rows[0] or {}})
 
+    def remembered(self, chat: Hashable, encode: Callable[[], Encoded]) -> Encoded:
+        """Return what `encode` made of a chat with its pictures when it was asked for last, or makes of it now.
+
+        The last ones are remembered, up to the budget of prepared pictures.
+        """
+        with self._lock:
+            if chat in self._chats:
+                self._chats.move_to_end(chat)
+                return self._chats[chat]
+        encoded = encode()
+        with self._lock:
+            if chat not in self._chats:
+                self._chats[chat] = encoded
+                self._bytes += _weight(encoded)
+            while self._bytes > self._budget:
+                self._bytes -= _weight(self._chats.popitem(last=False)[1])
+        return encoded
+
     def ahead(self, paths: Iterable[str]) -> None:
         """Begin to prepare pictures that will be asked for soon; their errors are raised then."""
         different = list(dict.fromkeys(paths))
@@ -132,7 +156,7 @@ class Prepared:
     def _prepared(self, path: str) -> dict[str, Any] | None:
         """Return the features of one picture, or None where they are no single row."""
         arguments, named = self._asked or ((), {})
-        return self._rows(_state(path), arguments, tuple(sorted(named.items())))
+        return self._rows(picture_state(path), arguments, tuple(sorted(named.items())))
 
     def _row(self, path: str, arguments: tuple[Any, ...], named: tuple[tuple[str, Any], ...]) -> dict[str, Any] | None:
         import torch
@@ -219,7 +243,7 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="pictures")
 
 
-def _state(path: str) -> tuple[str, int, int]:
+def picture_state(path: str) -> tuple[str, int, int]:
     """Return a file's path, size and time of change; zeros where it is not there, which opening it will say."""
     try:
         status = os.stat(path)
@@ -241,8 +265,13 @@ def _joined(values: list[Any]) -> Any:
     import torch
 
     if isinstance(values[0], torch.Tensor):
-        return torch.cat(values)
+        return values[0] if len(values) == 1 else torch.cat(values)
     return [item for value in values for item in value]
+
+
+def _weight(encoded: Encoded) -> int:
+    """Return the bytes of a chat, about: its pictures, and some hundred for each token."""
+    return sum(tensor.nbytes for tensor in encoded.features.values()) + 100 * len(encoded.ids)
 
 
 def _size(row: dict[str, Any] | None) -> int:

@@ -87,6 +87,10 @@ def _sums(
     """
     import torch
 
+    reading: dict[tuple[int, tuple[int, ...]], int] = {}
+    for r, (prompt, read) in enumerate(rows):
+        for length in range(len(read) + 1):
+            reading.setdefault((prompt, read[:length]), r)
     normalisers = [] if logits is None else [row.float().logsumexp(dim=-1).double() for row in logits]
     totals: list[torch.Tensor] = []
     for i, continuations in enumerate(wanted):
@@ -95,7 +99,7 @@ def _sums(
             if ids:
                 total = total + opening[i, ids[0]]
             if len(ids) > 1 and logits is not None:
-                r = next(r for r, (prompt, read) in enumerate(rows) if prompt == i and read[: len(ids) - 1] == ids[:-1])
+                r = reading[i, ids[:-1]]
                 steps = list(range(len(ids) - 1))
                 total = total + (logits[r, steps, list(ids[1:])].double() - normalisers[r][steps]).sum()
             totals.append(total)
