@@ -177,10 +177,10 @@ def teach(model: str, out: Path, data: Path, seed: int, epochs: float, batch: in
     reads = [p for n, p in network.named_parameters() if "language_model" in n and "embed" not in n]
     head = torch.nn.Linear(network.config.text_config.hidden_size, len(ORGANS)).to(device)
     network.requires_grad_(False)
-    first = _Course([*sees, *head.parameters()], [1e-3], [len(sees) + 2], warm, kept / "tower")
+    first = _Course([([*sees, *head.parameters()], 1e-3)], warm, kept / "tower")
     for step in first.steps("tower"):
         first.learn(step, lessons.organs(step, head))
-    second = _Course([*sees, *reads], [3e-4, 5e-5], [len(sees), len(reads)], steps, kept / "all")
+    second = _Course([(sees, 3e-4), (reads, 5e-5)], steps, kept / "all")
     for step in second.steps("questions"):
         second.learn(step, lessons.answers(step))
     report = {
@@ -310,17 +310,15 @@ def _moved(pixels: torch.Tensor, seed: int) -> torch.Tensor:
 class _Course:
     """The steps of one training: AdamW with a warm-up and half a cosine, and checkpoints of it."""
 
-    def __init__(self, parameters: list[Any], rates: list[float], sizes: list[int], steps: int, folder: Path) -> None:
+    def __init__(self, groups: list[tuple[list[Any], float]], steps: int, folder: Path) -> None:
         import torch
 
-        for parameter in parameters:
+        self._parameters = [parameter for parameters, _ in groups for parameter in parameters]
+        self._rates = [rate for _, rate in groups]
+        self._steps, self._folder = steps, folder
+        for parameter in self._parameters:
             parameter.requires_grad_(True)
-        each = iter(parameters)
-        groups = [
-            {"params": [next(each) for _ in range(size)], "lr": rate} for size, rate in zip(sizes, rates, strict=True)
-        ]
-        self._parameters, self._rates, self._steps, self._folder = parameters, rates, steps, folder
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        self._optimizer = torch.optim.AdamW([{"params": parameters} for parameters, _ in groups], weight_decay=0.01)
         self.losses: list[float] = []
         self._kept = time.monotonic()
 
