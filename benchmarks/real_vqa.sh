@@ -4,8 +4,9 @@
 #     benchmarks/real_vqa.sh OUT GGUF TOKENIZER VQA_RAD      OUT: where all of it goes; the others as in real_vqa.py
 #
 # A part that is done is not done again, and one that was cut goes on where it was: the same command continues. EPOCHS
-# (8), BATCH (32), SEEDS (0,1,2), METHODS (those of the config), LIMIT (all questions) and STAGES (the pictures that each
-# stage adds) make it smaller. Whatever is finished is in OUT/records-*.tar.gz, which hold no text.
+# (8), BATCH (32), SEEDS (0,1,2), LIMIT (all questions), GROUPS_ONLY (a pattern), OPTIONS (of `run`) and STAGES (the
+# pictures of each stage) make it smaller. What is finished is in OUT/records-*.tar.gz, which hold no text. WORK is where
+# weights and run folders go (OUT).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$1 gguf=$2 tokenizer=$3 data=$4
@@ -25,7 +26,7 @@ part() {
 }
 
 keep() { # the records and boards of a run, in parts that fit where they have to go; no rollouts, no pictures, no weights
-    (cd "$work" && tar czf - --exclude=rollouts --exclude=pictures --exclude='*.safetensors' --exclude=digests.json run \
+    (cd "$work" && tar czf - --exclude=rollouts --exclude=pictures --exclude='*.safetensors' --exclude=digests.json --exclude=logs run \
         taught/teaching.json) | split -b 15M - "$out/records-$1.tar.gz."
     ls -l "$out"
 }
@@ -38,19 +39,65 @@ if [ ! -f "$work/taught/teaching.json" ]; then
     part "teach" python3 benchmarks/real_vqa.py teach "$work/model" "$work/taught" --data "$data" \
         --epochs "${EPOCHS:-8}" --batch "${BATCH:-32}" || exit 1
 fi
-run=(conrad-bench run --config configs/real_vqa.yaml --model "$work/taught" --data-root "vqa_rad=$work/split"
-    --out "$work/run" --seeds "${SEEDS:-0,1,2}")
-[ -n "${METHODS:-}" ] && run+=(--methods "$METHODS")
-[ -n "${LIMIT:-}" ] && run+=(--limit "$LIMIT")
-stage=0
-for pictures in ${STAGES:-none blank,swapped blank,swapped,noised}; do
-    stage=$((stage + 1))
-    [ -f "$work/stage-$stage.done" ] && continue
-    if [ "$pictures" = none ]; then
-        part "run" "${run[@]}"
-    else
-        part "run with $pictures" "${run[@]}" --counterfactual "$pictures"
-    fi && touch "$work/stage-$stage.done"
-    part "keep" keep "$stage"
+# Methods that share answers are one process; all of them share the GPU, and each keeps what it has when it is cut.
+sampling=self_consistency,semantic_sets,discrete_semantic_entropy,semantic_entropy,degree_matrix,eigenvalues
+sampling+=,eccentricity,lexical_similarity,monte_carlo_entropy,sentence_sar,cocoa,semantic_entropy+platt
+tokens=base,verbalized,verbalized_expected,sequence_probability,msp,perplexity,min_token_probability,mean_token_entropy
+tokens+=,token_margin,self_certainty,pmi,conditional_pmi,p_true,sequence_probability+platt
+states=probe,linear_probe,saplma,attention_probe,confidence_probe,mahalanobis,relative_mahalanobis
+all=${SEEDS:-0,1,2}
+groups=("tokens $tokens $all" "states $states $all" "sft sft $all" "conrad conrad $all" "exact conrad_exact $all")
+for seed in ${all//,/ }; do groups+=("sampling$seed $sampling $seed"); done
+[ -n "${GROUPS_ONLY:-}" ] && mapfile -t groups < <(printf '%s\n' "${groups[@]}" | grep -E "^($GROUPS_ONLY) ")
+
+run() { # METHODS SEEDS FOLDER [MORE...]
+    local methods=$1 seeds=$2 folder=$3
+    shift 3
+    [ -n "${LIMIT:-}" ] && set -- "$@" --limit "$LIMIT"
+    # shellcheck disable=SC2086
+    conrad-bench run --config configs/real_vqa.yaml --model "$work/taught" --data-root "vqa_rad=$work/split" \
+        --methods "$methods" --seeds "$seeds" --out "$folder" ${OPTIONS:-} "$@"
+}
+
+everything() { # every group at once, each in a folder of its own: first the questions as they are, then other pictures
+    local group name methods seeds
+    for group in "${groups[@]}"; do
+        read -r name methods seeds <<<"$group"
+        (
+            run "$methods" "$seeds" "$work/parts/$name" "$@" >>"$out/$name.log" 2>&1
+            echo "-- $(date +%T) $name: exit code $?"
+        ) &
+        sleep 0.2
+    done
+    wait
+}
+
+gather() { # one run folder of those that there are: every record says what it was made from, and is checked
+    local folder methods=""
+    for group in "${groups[@]}"; do
+        read -r name more _ <<<"$group"
+        folder=$work/parts/$name
+        [ -f "$folder/manifest.json" ] || { echo "$name is not finished: left out"; continue; }
+        methods=$methods,$more
+        mkdir -p "$work/run"
+        [ -f "$work/run/config.yaml" ] || cp "$folder/config.yaml" "$work/run/"
+        for what in records counterfactual artifacts rollouts pictures; do
+            [ -d "$folder/$what" ] && cp -r "$folder/$what" "$work/run/"
+        done
+    done
+    methods=$(tr , '\n' <<<"$methods" | awk 'NF && !seen[$0]++' | paste -sd,)
+    run "$methods" "$all" "$work/run" "$@"
+}
+
+for pictures in ${STAGES:-none blank,swapped,noised}; do
+    more=()
+    [ "$pictures" = none ] || more=(--counterfactual "$pictures")
+    [ -f "$work/$pictures.done" ] && continue
+    part "run, pictures: $pictures" everything "${more[@]}"
+    rm -rf "$work/run"
+    part "gather" gather "${more[@]}" >"$out/gather.log" 2>&1 && touch "$work/$pictures.done"
+    tail -2 "$out/gather.log"
+    part "keep" keep "$pictures"
 done
-part "publish" conrad-bench publish "$work/run" --out "$work/bundle" && tar czf "$out/bundle.tar.gz" -C "$work" bundle
+part "publish" conrad-bench publish "$work/run" --out "$work/bundle" &&
+    tar czf "$out/bundle.tar.gz" -C "$work" bundle run/publish.salt

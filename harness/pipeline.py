@@ -22,7 +22,7 @@ from conrad_bench.registry import Registry
 from conrad_bench.storage import make_private, read_json, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
 from conrad_bench.types import TRAINING
-from conrad_bench.variants import learner_name
+from conrad_bench.variants import learner_name, plugin_name
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
@@ -118,6 +118,8 @@ def check_config(out: Path, plan: Plan) -> list[str]:
     if set(before.counterfactual) <= set(plan.config.counterfactual):
         free.add("counterfactual")  # what is there stays as it is, and is compared with more
         free |= set() if "noised" in before.counterfactual else {"options.counterfactual.noise"}
+    if set(before.methods) <= set(plan.config.methods) and set(before.seeds) <= set(plan.config.seeds):
+        free |= {"methods", "seeds", *_options_of_others(before, plan.config)}
     found = differences(before, plan.config, free)
     if found:
         raise ConfigError(
@@ -125,6 +127,18 @@ def check_config(out: Path, plan: Plan) -> list[str]:
             + "\n".join(f"  - {line}" for line in found)
         )
     return differences(before, plan.config)
+
+
+def _options_of_others(before: RunConfig, now: RunConfig) -> set[str]:
+    """Return the keys of the options of methods that a run has now and had not before."""
+    there = {section for name in before.methods for section in (learner_name(name), plugin_name(name))}
+    added = {section for name in now.methods for section in (learner_name(name), plugin_name(name))} - there
+    return {
+        f"options.{section}.{option}"
+        for section in added
+        for config in (before, now)
+        for option in config.options.get(section, {})
+    }
 
 
 def carry_out(
@@ -148,7 +162,9 @@ def carry_out(
         stale = [] if keep_stale else list(stale_results(plan, data, out))
     board = read_json(out / "leaderboard.json")
     others = list(counterfactuals(plan))
-    if not stale and board is not None and finished(out) and all(each.path(out).is_file() for each in others):
+    parts = [(name, task) for task in plan.config.tasks for name in plan.methods]
+    paths = [*(records_path(out, *part) for part in parts), *(each.path(out) for each in others)]
+    if not stale and board is not None and finished(out) and all(path.is_file() for path in paths):
         if board.get("format") == FORMAT:
             reporter.say(f"{out} holds this run, finished; nothing to do")
             return board
@@ -182,7 +198,6 @@ def carry_out(
         judges = tuple(plan.judges.values())
         model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, strict=strict)
         told = 0
-        parts = [(name, task) for task in plan.config.tasks for name in plan.methods]
         left = [part for part in parts if not records_path(out, *part).is_file()]
         again = {(each.method, str(each)): each for each in others if not each.path(out).is_file()}
         shown = _Shown(plan, data, out, reporter)

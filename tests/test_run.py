@@ -188,6 +188,19 @@ def test_another_config_is_refused_and_the_keys_are_named(toy: Toy) -> None:
     assert contents(toy.out) == before
 
 
+def test_a_run_goes_on_with_more_methods(toy: Toy) -> None:
+    toy.run("stated")
+    before = contents(toy.out)
+    toy.run("stated,mean", options={"mean": {"seed": 7}})
+    after = contents(toy.out)
+    records = {name for name in after if name.startswith("records/")}
+    assert {name for name in records if name in before} == {name for name in before if name.startswith("records/")}
+    assert all(after[name] == before[name] for name in records if name in before)
+    assert len(records) == 2
+    with pytest.raises(ConfigError, match=r"options\.mean\.seed"):
+        toy.run("stated,mean", options={"mean": {"seed": 8}})
+
+
 def test_a_foreign_folder_is_refused_and_left_alone(toy: Toy) -> None:
     toy.out.mkdir()
     (toy.out / "thesis.tex").write_text("mine")
