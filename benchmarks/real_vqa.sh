@@ -5,13 +5,13 @@
 #
 # A part that is done is not done again, and one that was cut goes on where it was: the same command continues. EPOCHS
 # (8), BATCH (32), SEEDS (0,1,2), LIMIT (all questions), GROUPS_ONLY (a pattern), OPTIONS (of `run`) and STAGES (the
-# pictures of each stage) make it smaller. What is finished is in OUT/records-*.tar.gz, which hold no text. WORK is where
-# weights and run folders go (OUT).
+# pictures of each stage) make it smaller. What is finished is in OUT/run-*.tar.gz.*, without texts; PUBLISH=1 makes a
+# bundle, too. WORK is where weights and run folders go (OUT).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$1 gguf=$2 tokenizer=$3 data=$4
 work=${WORK:-$out}
-mkdir -p "$out" "$work"
+mkdir -p "$out" "$work/logs"
 begun=$SECONDS
 
 part() {
@@ -25,10 +25,9 @@ part() {
     return $code
 }
 
-keep() { # the records and boards of a run, in parts that fit where they have to go; no rollouts, no pictures, no weights
-    (cd "$work" && tar czf - --exclude=rollouts --exclude=pictures --exclude='*.safetensors' --exclude=digests.json --exclude=logs run \
-        taught/teaching.json) | split -b 15M - "$out/records-$1.tar.gz."
-    ls -l "$out"
+keep() { # FOLDER: records and board, in parts of 15 MiB; no rollouts, no pictures, no weights
+    tar czf - -C "$work" --exclude=rollouts --exclude=pictures --exclude='*.safetensors' --exclude=digests.json \
+        --exclude=logs "$(basename "$1")" taught/teaching.json | split -b 15M - "$out/$(basename "$1").tar.gz."
 }
 
 if [ ! -f "$work/model/config.json" ] || [ ! -f "$work/model/processor_config.json" ]; then
@@ -55,7 +54,7 @@ run() { # METHODS SEEDS FOLDER [MORE...]
     shift 3
     [ -n "${LIMIT:-}" ] && set -- "$@" --limit "$LIMIT"
     # shellcheck disable=SC2086
-    conrad-bench run --config configs/real_vqa.yaml --model "$work/taught" --data-root "vqa_rad=$work/split" \
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} conrad-bench run --config configs/real_vqa.yaml --model "$work/taught" --data-root "vqa_rad=$work/split" \
         --methods "$methods" --seeds "$seeds" --out "$folder" ${OPTIONS:-} "$@"
 }
 
@@ -64,7 +63,7 @@ everything() { # every group at once, each in a folder of its own: first the que
     for group in "${groups[@]}"; do
         read -r name methods seeds <<<"$group"
         (
-            run "$methods" "$seeds" "$work/parts/$name" "$@" >>"$out/$name.log" 2>&1
+            run "$methods" "$seeds" "$work/parts/$name" "$@" >>"$work/logs/$name.log" 2>&1
             echo "-- $(date +%T) $name: exit code $?"
         ) &
         sleep 0.2
@@ -72,32 +71,40 @@ everything() { # every group at once, each in a folder of its own: first the que
     wait
 }
 
-gather() { # one run folder of those that there are: every record says what it was made from, and is checked
-    local folder methods=""
+collect() { # FOLDER: what finished groups have, in one run folder; sets `methods`
+    local group name more seeds part what
+    methods=""
     for group in "${groups[@]}"; do
-        read -r name more _ <<<"$group"
-        folder=$work/parts/$name
-        [ -f "$folder/manifest.json" ] || { echo "$name is not finished: left out"; continue; }
+        read -r name more seeds <<<"$group"
+        part=$work/parts/$name
+        [ -f "$part/manifest.json" ] || { echo "$name is not finished: left out"; continue; }
         methods=$methods,$more
-        mkdir -p "$work/run"
-        [ -f "$work/run/config.yaml" ] || cp "$folder/config.yaml" "$work/run/"
+        mkdir -p "$1"
+        [ -f "$1/config.yaml" ] || cp "$part/config.yaml" "$1/"
         for what in records counterfactual artifacts rollouts pictures; do
-            [ -d "$folder/$what" ] && cp -r "$folder/$what" "$work/run/"
+            [ -d "$part/$what" ] && cp -r "$part/$what" "$1/"
         done
     done
     methods=$(tr , '\n' <<<"$methods" | awk 'NF && !seen[$0]++' | paste -sd,)
-    run "$methods" "$all" "$work/run" "$@"
+}
+
+board() { # FOLDER [MORE...]: the board of what was collected; every record says what it was made from, and is checked
+    local folder=$1
+    shift
+    run "$methods" "$all" "$folder" "$@" >"$work/logs/$(basename "$folder").log" 2>&1 && keep "$folder"
 }
 
 for pictures in ${STAGES:-none blank,swapped,noised}; do
     more=()
     [ "$pictures" = none ] || more=(--counterfactual "$pictures")
-    [ -f "$work/$pictures.done" ] && continue
+    last=$work/run-${pictures//,/-}
+    [ -f "$last/manifest.json" ] && continue
     part "run, pictures: $pictures" everything "${more[@]}"
-    rm -rf "$work/run"
-    part "gather" gather "${more[@]}" >"$out/gather.log" 2>&1 && touch "$work/$pictures.done"
-    tail -2 "$out/gather.log"
-    part "keep" keep "$pictures"
+    part "collect" collect "$last"
+    tar czf "$out/logs.tar.gz" -C "$work" logs
+    part "board, pictures: $pictures" board "$last" "${more[@]}" & # beside the next stage
 done
-part "publish" conrad-bench publish "$work/run" --out "$work/bundle" &&
-    tar czf "$out/bundle.tar.gz" -C "$work" bundle run/publish.salt
+wait
+tar czf "$out/logs.tar.gz" -C "$work" logs
+[ -n "${PUBLISH:-}" ] && part "publish" conrad-bench publish "$last" --out "$work/bundle" &&
+    tar czf "$out/bundle.tar.gz" -C "$work" bundle "$(basename "$last")/publish.salt"
