@@ -38,15 +38,17 @@ if [ ! -f "$work/taught/teaching.json" ]; then
     part "teach" python3 benchmarks/real_vqa.py teach "$work/model" "$work/taught" --data "$data" \
         --epochs "${EPOCHS:-8}" --batch "${BATCH:-32}" || exit 1
 fi
-# Methods that share answers are one process; all of them share the GPU, and each keeps what it has when it is cut.
+# Methods that share answers are one process; all of them share the GPU, and each keeps what it has when it is cut. The
+# last field is the engine's batch: whole distributions over 262,144 words take 50 MB a response.
 sampling=self_consistency,semantic_sets,discrete_semantic_entropy,semantic_entropy,degree_matrix,eigenvalues
 sampling+=,eccentricity,lexical_similarity,monte_carlo_entropy,sentence_sar,cocoa,semantic_entropy+platt
 tokens=base,verbalized,verbalized_expected,sequence_probability,msp,perplexity,min_token_probability,mean_token_entropy
 tokens+=,token_margin,self_certainty,pmi,conditional_pmi,p_true,sequence_probability+platt
 states=probe,linear_probe,saplma,attention_probe,confidence_probe,mahalanobis,relative_mahalanobis
 all=${SEEDS:-0,1,2}
-groups=("tokens $tokens $all" "states $states $all" "sft sft $all" "conrad conrad $all" "exact conrad_exact $all")
-for seed in ${all//,/ }; do groups+=("sampling$seed $sampling $seed"); done
+groups=("tokens $tokens $all 128" "states $states $all 512")
+for method in sft conrad conrad_exact; do groups+=("$method $method $all 512"); done
+for seed in ${all//,/ }; do groups+=("sampling$seed $sampling $seed 512"); done
 [ -n "${GROUPS_ONLY:-}" ] && mapfile -t groups < <(printf '%s\n' "${groups[@]}" | grep -E "^($GROUPS_ONLY) ")
 
 run() { # METHODS SEEDS FOLDER [MORE...]
@@ -54,16 +56,16 @@ run() { # METHODS SEEDS FOLDER [MORE...]
     shift 3
     [ -n "${LIMIT:-}" ] && set -- "$@" --limit "$LIMIT"
     # shellcheck disable=SC2086
-    OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} conrad-bench run --config configs/real_vqa.yaml --model "$work/taught" --data-root "vqa_rad=$work/split" \
-        --methods "$methods" --seeds "$seeds" --out "$folder" ${OPTIONS:-} "$@"
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} conrad-bench run --config configs/real_vqa.yaml --methods "$methods" \
+        --seeds "$seeds" --model "$work/taught" --data-root "vqa_rad=$work/split" --out "$folder" ${OPTIONS:-} "$@"
 }
 
 everything() { # every group at once, each in a folder of its own: first the questions as they are, then other pictures
-    local group name methods seeds
+    local group name methods seeds batch
     for group in "${groups[@]}"; do
-        read -r name methods seeds <<<"$group"
+        read -r name methods seeds batch <<<"$group"
         (
-            run "$methods" "$seeds" "$work/parts/$name" "$@" >>"$work/logs/$name.log" 2>&1
+            run "$methods" "$seeds" "$work/parts/$name" -o "transformers.batch_size=$batch" "$@" >>"$work/logs/$name.log" 2>&1
             echo "-- $(date +%T) $name: exit code $?"
         ) &
         sleep 0.2
@@ -75,7 +77,7 @@ collect() { # FOLDER: what finished groups have, in one run folder; sets `method
     local group name more seeds part what
     methods=""
     for group in "${groups[@]}"; do
-        read -r name more seeds <<<"$group"
+        read -r name more seeds _ <<<"$group"
         part=$work/parts/$name
         [ -f "$part/manifest.json" ] || { echo "$name is not finished: left out"; continue; }
         methods=$methods,$more
