@@ -403,8 +403,8 @@ def test_a_chat_is_remembered_up_to_a_budget_and_its_prefix_is_not(tiny_gemma3: 
     other = encode(processor, prompt)
     assert not torch.equal(other.features["pixel_values"], first.features["pixel_values"])
     small = Prepared(processor.image_processor._processor, budget=1)
-    assert small.remembered("chat", lambda: first) is first
-    assert small.remembered("chat", lambda: other) is other
+    assert small.remembered("chat", lambda: (first, 2)) is first
+    assert small.remembered("chat", lambda: (other, 2)) is other
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")

@@ -87,7 +87,7 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
             # Methods ask about the same prompts, behind which different answers stand.
             chat = (prompt.messages, *map(picture_state, prompt.images))
             images = [stand_in(path) for path in prompt.images]
-            encoded = prepared.remembered(chat, lambda: encode_chat(processor, prompt, images))
+            encoded = prepared.remembered(chat, lambda: _weighed(encode_chat(processor, prompt, images)))
         else:
             encoded = encode_chat(processor, prompt, [open_image(path) for path in prompt.images])
     except ConradBenchError:
@@ -98,6 +98,11 @@ def encode(processor: Any, prompt: Prompt) -> Encoded:
             f"({type(error).__name__}); some models read exactly one, and none a text that holds a mark like <image>"
         ) from error
     return encoded.followed_by(_prefix(processor, prompt))
+
+
+def _weighed(encoded: Encoded) -> tuple[Encoded, int]:
+    """Return a prompt with its bytes, about: its pictures, and some hundred for each token."""
+    return encoded, sum(tensor.nbytes for tensor in encoded.features.values()) + 100 * len(encoded.ids)
 
 
 def encode_all(processor: Any, prompts: Sequence[Prompt]) -> list[Encoded]:

@@ -22,8 +22,6 @@ from conrad_bench.engines.opening import open_pixels
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
 
-    from conrad_bench.engines.inputs import Encoded
-
 Made = TypeVar("Made")
 
 _KEY = "conrad_bench_path"
@@ -97,7 +95,7 @@ class Prepared:
         self._rows = _Kept(self._row, _size, budget)
         self._most_ahead = budget // 2
         self._budget = budget
-        self._chats: OrderedDict[Hashable, Encoded] = OrderedDict()
+        self._chats: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
         self._asked: tuple[tuple[Any, ...], dict[str, Any]] | None = None
@@ -126,23 +124,24 @@ class Prepared:
 
         return BatchFeature({name: _joined([row[name] for row in rows if row is not None]) for name in rows[0] or {}})
 
-    def remembered(self, chat: Hashable, encode: Callable[[], Encoded]) -> Encoded:
+    def remembered(self, chat: Hashable, encode: Callable[[], tuple[Made, int]]) -> Made:
         """Return what `encode` made of a chat with its pictures when it was asked for last, or makes of it now.
 
-        The last ones are remembered, up to the budget of prepared pictures.
+        `encode` returns it with its bytes. The last ones are remembered, up to the budget of prepared pictures.
         """
         with self._lock:
             if chat in self._chats:
                 self._chats.move_to_end(chat)
-                return self._chats[chat]
-        encoded = encode()
+                known: Made = self._chats[chat][0]
+                return known
+        made, size = encode()
         with self._lock:
             if chat not in self._chats:
-                self._chats[chat] = encoded
-                self._bytes += _weight(encoded)
+                self._chats[chat] = made, size
+                self._bytes += size
             while self._bytes > self._budget:
-                self._bytes -= _weight(self._chats.popitem(last=False)[1])
-        return encoded
+                self._bytes -= self._chats.popitem(last=False)[1][1]
+        return made
 
     def ahead(self, paths: Iterable[str]) -> None:
         """Begin to prepare pictures that will be asked for soon; their errors are raised then."""
@@ -267,11 +266,6 @@ def _joined(values: list[Any]) -> Any:
     if isinstance(values[0], torch.Tensor):
         return values[0] if len(values) == 1 else torch.cat(values)
     return [item for value in values for item in value]
-
-
-def _weight(encoded: Encoded) -> int:
-    """Return the bytes of a chat, about: its pictures, and some hundred for each token."""
-    return sum(tensor.nbytes for tensor in encoded.features.values()) + 100 * len(encoded.ids)
 
 
 def _size(row: dict[str, Any] | None) -> int:
