@@ -47,7 +47,7 @@ tokens+=,token_margin,self_certainty,pmi,conditional_pmi,p_true,sequence_probabi
 states=probe,linear_probe,saplma,attention_probe,confidence_probe,mahalanobis,relative_mahalanobis
 all=${SEEDS:-0,1,2}
 groups=("tokens $tokens $all 128" "states $states $all 512")
-for method in sft conrad conrad_exact; do groups+=("$method $method $all 512"); done
+for method in sft r_tuning conrad conrad_exact; do groups+=("$method $method $all 512"); done
 for seed in ${all//,/ }; do groups+=("sampling$seed $sampling $seed 512"); done
 [ -n "${GROUPS_ONLY:-}" ] && mapfile -t groups < <(printf '%s\n' "${groups[@]}" | grep -E "^($GROUPS_ONLY) ")
 
