@@ -12,7 +12,7 @@ from conrad_bench.contracts import check_scores
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
-from conrad_bench.types import Claim, Example, Granularity
+from conrad_bench.types import Claim, Example, Granularity, Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +35,30 @@ def with_correctness(
 ) -> pd.DataFrame:
     """Return predictions with the scorer's `correctness` in the place of their texts.
 
-    What cannot be judged has the status `scorer_failed`. A scorer that asks a model gets it; its answers are kept
-    in `out`, so that the same command goes on. `granularity` is what a row is (report, sentence, answer): the first
-    that the scorer judges unless given. Raises DataError for a table without the texts, ConfigError for a scorer or
-    granularity that there is not.
+    What cannot be judged has the status `scorer_failed`. Arguments and errors are those of `text_scores`.
+    """
+    scores = text_scores(frame, name, options, registry, reporter, out, granularity)
+    judged = frame.drop(columns=[column for column in TEXTS if column in frame])
+    judged["correctness"] = [score.value for score in scores]
+    judged["status"] = judged.get("status", "ok")
+    judged.loc[judged["correctness"].isna() & (judged["status"] == "ok"), "status"] = "scorer_failed"
+    return judged
+
+
+def text_scores(
+    frame: pd.DataFrame,
+    name: str,
+    options: Mapping[str, Mapping[str, Any]],
+    registry: Registry,
+    reporter: Reporter,
+    out: Path | None = None,
+    granularity: Granularity | None = None,
+) -> list[Score]:
+    """Return the scorer's score of each row's `response` against its `reference`.
+
+    A scorer that asks a model gets it; its answers are kept in `out`, so that the same command goes on. `granularity`
+    is what a row is (report, sentence, answer): the first that the scorer judges unless given. Raises DataError for a
+    table without the texts, ConfigError for a scorer or granularity that there is not.
     """
     scorer = registry.create("scorers", name, dict(options.get(name, {})))
     for column in TEXTS[:2]:
@@ -61,12 +81,7 @@ def with_correctness(
             folder = Path(stack.enter_context(TemporaryDirectory())) if out is None else out
             store = stack.enter_context(RolloutStore(folder / "rollouts"))
             model = Model(engine, store, reporter)
-        scores = check_scores(scorer, pairs, scorer.score(pairs, chosen, model))
-    judged = frame.drop(columns=[column for column in TEXTS if column in frame])
-    judged["correctness"] = [score.value for score in scores]
-    judged["status"] = judged.get("status", "ok")
-    judged.loc[judged["correctness"].isna() & (judged["status"] == "ok"), "status"] = "scorer_failed"
-    return judged
+        return check_scores(scorer, pairs, scorer.score(pairs, chosen, model))
 
 
 def _text(value: object) -> str:

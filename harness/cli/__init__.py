@@ -1,5 +1,5 @@
 """The command line: `conrad-bench run`, `rehearse`, `list`, `describe`, `new`, `check`, `evaluate`, `score`,
-`leaderboard`, `publish`, `verify`, `site`, `threshold`, `reward`, `report`, `view`, `review`,
+`judges`, `leaderboard`, `publish`, `verify`, `site`, `threshold`, `reward`, `report`, `view`, `review`,
 `ratings`, `doctor`, `data`.
 
 Exit codes: 0 done, 1 something failed, 2 the request cannot be met as it stands, 130 interrupted.
@@ -21,6 +21,7 @@ import typer
 from conrad_bench.cli.boards import leaderboard, publish, site, threshold, verify
 from conrad_bench.cli.common import CrashError, output_failed, say
 from conrad_bench.cli.data import phantom, shrink
+from conrad_bench.cli.judges import judges
 from conrad_bench.cli.plugins import check, describe, doctor, list_plugins, new
 from conrad_bench.cli.predictions import evaluate
 from conrad_bench.cli.ratings import ratings
@@ -50,6 +51,7 @@ app.command()(new)
 app.command()(check)
 app.command()(evaluate)
 app.command()(score)
+app.command()(judges)
 app.command()(leaderboard)
 app.command()(publish)
 app.command()(verify)

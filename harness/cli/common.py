@@ -138,14 +138,14 @@ def resolve(
 
     address = [f"openai.base_url={base_url}"] if base_url else []
     given: dict[str, Any] = {
-        "methods": _every_method(registry, _names(tasks)) if methods == "all" else _names(methods),
-        "tasks": _names(tasks),
+        "methods": _every_method(registry, names_in(tasks)) if methods == "all" else names_in(methods),
+        "tasks": names_in(tasks),
         "model": model,
         "engine": engine,
         "limit": limit,
         "seed": seed,
-        "seeds": _names(seeds),
-        "counterfactual": _names(counterfactual),
+        "seeds": names_in(seeds),
+        "counterfactual": names_in(counterfactual),
         "data_roots": parse_data_roots(data_root or []) or None,
         "options": parse_options([*settings, *address]) or None,
     }
@@ -166,7 +166,7 @@ def _every_method(registry: Registry, tasks: list[str] | None) -> list[str]:
     return [name for name, can in found.items() if wanted <= can]
 
 
-def _names(given: str | None) -> list[str] | None:
+def names_in(given: str | None) -> list[str] | None:
     """Split "a,b" into names."""
     return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
 

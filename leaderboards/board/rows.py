@@ -118,7 +118,7 @@ def task_rows(
             "n": len(ok),
             "n_clusters": int(np.count_nonzero(sizes)),
             "effective_clusters": effective_number(sizes),
-            "warning": _few(effective_number(sizes), context.unit),
+            "warning": few_units(effective_number(sizes), context.unit),
             "claims": len(about.ok),
             "unparsed": {str(status): int(n) for status, n in unparsed.items()},
             "unparsed_rate": (len(about.ok) - len(ok)) / len(about.ok),
@@ -299,7 +299,7 @@ def _written(of: Records) -> dict[str, Any]:
     return written
 
 
-def _few(effective: float, unit: Literal["cluster", "claim"]) -> str | None:
+def few_units(effective: float, unit: Literal["cluster", "claim"]) -> str | None:
     """Return the warning of a row with so many effective clusters, None where they are enough."""
     if effective >= FEW_UNITS:
         return None

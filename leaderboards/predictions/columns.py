@@ -78,24 +78,24 @@ def records_of(frame: pd.DataFrame, scale: int = 1) -> Predictions:
                 + (", or --wide METHOD,METHOD for a column of confidences a method" * (name == "confidence"))
             )
     clustered = "cluster" in frame
-    frame["status"] = _texts(frame, "status", "ok")
-    _refuse(frame, "status", ~frame["status"].isin(STATUSES), f"is none of {', '.join(STATUSES)}")
+    frame["status"] = as_texts(frame, "status", "ok")
+    refuse(frame, "status", ~frame["status"].isin(STATUSES), f"is none of {', '.join(STATUSES)}")
     ok = frame["status"] == "ok"
     for name in ("confidence", "correctness"):
-        frame[name] = _numbers(frame, name)
+        frame[name] = as_numbers(frame, name)
     frame["confidence"] = _on_scale(frame, scale)
     outside = frame["correctness"].notna() & ~frame["correctness"].between(0, 1)
-    _refuse(frame, "correctness", outside, "is outside [0, 1]")
+    refuse(frame, "correctness", outside, "is outside [0, 1]")
     for name in ("confidence", "correctness"):
-        _refuse(
+        refuse(
             frame,
             name,
             ok & frame[name].isna(),
             "is missing; give the row a status that says why (no_confidence, empty, scorer_failed, ...), or drop it",
         )
     for name, stands_in in (("method", UNNAMED_METHOD), ("task", UNNAMED_TASK)):
-        frame[name] = _texts(frame, name, stands_in)
-        _refuse(
+        frame[name] = as_texts(frame, name, stands_in)
+        refuse(
             frame,
             name,
             frame[name].map(lambda text: name_problem(text) is not None),
@@ -107,22 +107,22 @@ def records_of(frame: pd.DataFrame, scale: int = 1) -> Predictions:
     by = ["task", "method"]
     if "seed" in frame:
         seeded = frame["seed"].notna().groupby(frame["method"]).transform("any")
-        _refuse(frame, "seed", frame["seed"].isna() & seeded, "is empty, and other rows of the method have one")
+        refuse(frame, "seed", frame["seed"].isna() & seeded, "is empty, and other rows of the method have one")
         frame["seed"] = frame["seed"].where(seeded, 0)
         frame["seed"] = _whole(frame, "seed")
         by.append("seed")
     if "example" not in frame:
         frame["example"] = frame.groupby(by).cumcount().map("{:07d}".format)
-    frame["example"] = _texts(frame, "example", None)
-    _refuse(
+    frame["example"] = as_texts(frame, "example", None)
+    refuse(
         frame,
         "claim",
         frame.duplicated([*by, "example", "claim"]),
         "occurs twice for this method and example; number the claims of an example in a column `claim`",
     )
-    frame["cluster"] = _texts(frame, "cluster", None) if clustered else frame["example"]
+    frame["cluster"] = as_texts(frame, "cluster", None) if clustered else frame["example"]
     first = frame.groupby(["task", "example"])["cluster"].transform("first")
-    _refuse(frame, "cluster", frame["cluster"] != first, "is not the one that the example has in another row")
+    refuse(frame, "cluster", frame["cluster"] != first, "is not the one that the example has in another row")
     frame["response"] = ""
     several = frame.groupby("task")["claim"].max()
     return Predictions(*_by_method(frame, by), clustered, frozenset(str(task) for task in several.index[several > 0]))
@@ -149,7 +149,7 @@ def _by_method(
     return records, seeds
 
 
-def _texts(frame: pd.DataFrame, name: str, stands_in: str | None) -> pd.Series[Any]:
+def as_texts(frame: pd.DataFrame, name: str, stands_in: str | None) -> pd.Series[Any]:
     """Return a column of names. Raises DataError for a missing one, unless `stands_in` takes its place."""
     import pandas as pd
 
@@ -158,7 +158,7 @@ def _texts(frame: pd.DataFrame, name: str, stands_in: str | None) -> pd.Series[A
         return pd.Series(stands_in, index=frame.index, dtype=object)
     values = frame[name]
     if stands_in is None or name in ("method", "task"):
-        _refuse(frame, name, values.isna(), "is missing")
+        refuse(frame, name, values.isna(), "is missing")
     else:
         values = values.where(values.notna(), stands_in)
     if pd.api.types.is_float_dtype(values) and (values == values.round()).all():
@@ -166,7 +166,8 @@ def _texts(frame: pd.DataFrame, name: str, stands_in: str | None) -> pd.Series[A
     return values.astype(str)
 
 
-def _numbers(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+def as_numbers(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """Return a column as numbers, "yes" and "true" as 1; a missing one is NaN. Raises DataError for anything else."""
     import pandas as pd
 
     values = frame[name]
@@ -176,7 +177,7 @@ def _numbers(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
     words = words.map(lambda value: 1.0 if value in _TRUE else 0.0 if value in _FALSE else value)
     numbers = pd.to_numeric(words, errors="coerce").astype(float)
     wrong = values.notna() & (numbers.isna() | np.isinf(numbers)) & ~(values.map(_is_nan))
-    _refuse(frame, name, wrong, "is no number")
+    refuse(frame, name, wrong, "is no number")
     return numbers
 
 
@@ -185,8 +186,8 @@ def _is_nan(value: object) -> bool:
 
 
 def _whole(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
-    numbers = _numbers(frame, name)
-    _refuse(frame, name, numbers.isna() | (numbers < 0) | (numbers != numbers.round()), "is no whole number from 0")
+    numbers = as_numbers(frame, name)
+    refuse(frame, name, numbers.isna() | (numbers < 0) | (numbers != numbers.round()), "is no whole number from 0")
     return numbers.astype("int64")
 
 
@@ -199,7 +200,7 @@ def _on_scale(frame: pd.DataFrame, scale: int) -> pd.Series[Any]:
         advice = (
             f"; are they out of {fitting}? then add --scale {fitting} (scale={fitting} in Python)" if fitting else ""
         )
-    _refuse(frame, "confidence", values.notna() & ~values.between(0, scale), f"is outside [0, {scale}]{advice}")
+    refuse(frame, "confidence", values.notna() & ~values.between(0, scale), f"is outside [0, {scale}]{advice}")
     if scale > 1 and highest <= 1 and (values % 1 > 0).any():
         said = "all confidences are in [0, 1], and some are fractions; leave it out"
         raise DataError(f"--scale {scale} (scale={scale} in Python): {said}")
@@ -216,7 +217,7 @@ def _attribute(values: pd.Series[Any]) -> pd.Series[Any]:
     return values.where(values.isna(), values.astype(str)).astype(object)
 
 
-def _refuse(frame: pd.DataFrame, name: str, wrong: Any, problem: str) -> None:
+def refuse(frame: pd.DataFrame, name: str, wrong: Any, problem: str) -> None:
     """Raise DataError for the first row that is wrong; the value is shown where it is a number."""
     wrong = np.asarray(wrong, bool)
     if not wrong.any():
