@@ -28,17 +28,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from types import ModuleType
+from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from conrad_bench.errors import MissingExtra, PlanError
+from conrad_bench.errors import MissingExtra
 from conrad_bench.reading.thoughts import spoken
-from conrad_bench.tasks.base import Scorer
-from conrad_bench.types import Claim, Example, Granularity, Message, Prompt, Sampling, Score
-
-if TYPE_CHECKING:
-    from conrad_bench.rollouts.model import Model
+from conrad_bench.tasks.scorers.judge import ModelJudge
+from conrad_bench.types import Example, Granularity
 
 GREEN_MODEL = "StanfordAIMI/GREEN-RadLlama2-7b"
 
@@ -59,9 +57,6 @@ sequence. All published GREEN numbers were obtained so; an input that looks tidi
 
 GREEN_DTYPE = "float16"
 """The precision of the weights in which the published scorer runs the judge."""
-
-ANSWER_TOKENS = 2048
-"""The longest answer; decoding is greedy."""
 
 _HEADERS = "Explanation", "Clinically Significant Errors", "Clinically Insignificant Errors", "Matched Findings"
 _HEADER = re.compile(
@@ -172,74 +167,42 @@ def _matched(block: str) -> int | str:
 def green_prompt() -> Callable[[str, str], str]:
     """Return radeval's function (reference, candidate) -> prompt; both reports are cut to their first 300 words.
 
-    Its file is run by itself: importing the package around it would start downloads and change global settings. Raises
-    MissingExtra without radeval, or with one that has no such function.
+    Raises MissingExtra without radeval, or with one that has no such function.
     """
-    package = importlib.util.find_spec("radeval")
-    path = Path((package and package.origin) or "").parent / "metrics" / "green_score" / "utils.py"
-    spec = importlib.util.spec_from_file_location("conrad_bench_radeval_green", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise MissingExtra("scorer 'green' takes its prompt from radeval: pip install \"conrad-bench[green]\"")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    make_prompt: Callable[[str, str], str] = module.make_prompt
+    make_prompt: Callable[[str, str], str] = radeval_file("green_score/utils.py", "green").make_prompt
     return make_prompt
 
 
-class ReportJudge(Scorer):
-    """What the scorers that ask GREEN's model share: who is asked, and how. Not a scorer by itself.
+def radeval_file(name: str, scorer: str) -> ModuleType:
+    """Return a file of radeval's metrics, run by itself: importing the package around it would start downloads and
+    change global settings.
 
-    Any other option is one of the judge's engine (quantization, dtype, batch_size, ...), which checks it.
+    Raises MissingExtra where radeval is not there, or has no such file.
     """
+    package = importlib.util.find_spec("radeval")
+    path = Path((package and package.origin) or "").parent / "metrics" / name
+    module_name = f"conrad_bench_radeval_{scorer}"
+    spec = importlib.util.spec_from_file_location(module_name, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise MissingExtra(f'scorer {scorer!r} takes its prompt from radeval: pip install "conrad-bench[green]"')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    model_config = ConfigDict(extra="allow", frozen=True)
 
-    granularities: ClassVar[frozenset[Granularity]]
-    """The claims that the scorer judges."""
+class ReportJudge(ModelJudge):
+    """What the scorers that ask GREEN's model share. Not a scorer by itself."""
 
     model: str = Field(default=GREEN_MODEL, min_length=1)
     """The judge: folder of a checkpoint, or a hub id."""
-    engine: str = "transformers"
-    """The engine that runs the judge."""
     chat: Literal["green", "model"] = "green"
     """The form of the judge's input: that of GREEN's own model, or the judge's own chat template (any other model)."""
 
     def judge(self) -> tuple[str, dict[str, Any]]:
         """Return the judge's engine and its options."""
+        engine, options = super().judge()
         form = {"chat_template": GREEN_CHAT, "dtype": GREEN_DTYPE} if self.chat == "green" else {}
-        return self.engine, {"model": self.model, **form, **(self.model_extra or {})}
-
-    def ask(self, reference: str, candidate: str) -> str:
-        """Return the judge's prompt."""
-        raise NotImplementedError
-
-    def read(self, answer: str) -> float | str:
-        """Return the score that an answer gives, or the reason why it gives none."""
-        raise NotImplementedError
-
-    def score(
-        self, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model | None = None
-    ) -> list[Score]:
-        """Ask the judge about each claim; an empty claim is wrong without asking.
-
-        An answer that was cut off or cannot be read gives None with the reason. Raises PlanError for claims of another
-        granularity, and without a judge.
-        """
-        if granularity not in self.granularities:
-            can = ", ".join(sorted(self.granularities))
-            raise PlanError(f"scorer {self.name!r} judges at {can} level, and these claims are at {granularity} level")
-        if model is None:
-            raise PlanError(f"scorer {self.name!r} asks a judge, and none was given")
-        scores = [Score(None, "the reference is empty") if not e.reference.strip() else Score(0.0) for e, _ in pairs]
-        asked = [i for i, (e, claim) in enumerate(pairs) if e.reference.strip() and claim.text.strip()]
-        prompts = [Prompt((Message("user", self.ask(pairs[i][0].reference, pairs[i][1].text)),)) for i in asked]
-        for i, response in zip(asked, model.generate(prompts, Sampling(max_tokens=ANSWER_TOKENS)), strict=True):
-            if response.finish_reason == "length":
-                scores[i] = Score(None, f"the judge's answer was cut off after {ANSWER_TOKENS} tokens")
-                continue
-            value = self.read(response.text)
-            scores[i] = Score(None, value) if isinstance(value, str) else Score(value)
-        return scores
+        return engine, {**form, **options}
 
 
 class Green(ReportJudge):

@@ -50,8 +50,8 @@ REFUSED = {
     "radcliq": "is an error score: lower is better, and it is not in [0, 1]",
     "green": "would run the judge unbatched and uncached; use the scorer green",
     "mammo_green": "sends the reports to a service and keeps no answers",
-    "crimson": "asks a judge whose answers are not kept, and is not in [0, 1]",
-    "radfact_ct": "sends the reports to a service and keeps no answers",
+    "crimson": "would run the judge unbatched and uncached; use the scorer crimson",
+    "radfact_ct": "sends the reports to a service and keeps no answers; for chest X-rays there is the scorer radfact",
 }
 """Metrics of radeval that are no scorers, and why."""
 
