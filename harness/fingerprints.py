@@ -17,6 +17,7 @@ from conrad_bench.counterfactual import VERSION, Counterfactual
 from conrad_bench.methods.recalibrated import Recalibrated, learner
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import file_sha256, read_json
+from conrad_bench.tasks.scorers.panel import Panel
 from conrad_bench.types import Example
 from conrad_bench.variants import learner_name
 
@@ -114,7 +115,9 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judging(plan: Plan, scorer: Any) -> str:
-    """Return a digest of a scorer, the model that it asks included."""
+    """Return a digest of a scorer, the model that it asks included; of several judges that of each."""
+    if isinstance(scorer, Panel):
+        return _digest([_judging(plan, each) for each in scorer.members.values()])
     judge = plan.judges.get(scorer.name)
     asked = None if judge is None else judge.identity()
     free = set(judge.free) if judge is not None else set()

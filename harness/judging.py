@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from conrad_bench.contracts import check_scores
 from conrad_bench.methods.base import Judge
 from conrad_bench.plan import Plan
+from conrad_bench.tasks.scorers.panel import Panel
 from conrad_bench.types import Claim, Estimate, Example, Granularity, Score
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def scored(
     plan: Plan, scorer: Scorer, pairs: Sequence[tuple[Example, Claim]], granularity: Granularity, model: Model
 ) -> list[Score]:
     """Return the scores of claims; a scorer that asks a model gets its engine, behind the same store."""
+    if isinstance(scorer, Panel):
+        return scorer.mean({n: scored(plan, each, pairs, granularity, model) for n, each in scorer.members.items()})
     if scorer.name not in plan.judges:
         return check_scores(scorer, pairs, scorer.score(pairs, granularity))
     judge = model.judged_by(plan.judges[scorer.name])

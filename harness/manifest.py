@@ -17,6 +17,7 @@ from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, Plan, is_phantom, mak
 from conrad_bench.provenance import git_commit, hardware, versions
 from conrad_bench.seeds import row_name, seed_of
 from conrad_bench.storage import read_json
+from conrad_bench.tasks.scorers.panel import single
 from conrad_bench.variants import learner_name, plugin_name, set_apart
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def board_context(plan: Plan, data: dict[str, Loaded], notes: Sequence[str] = ()
 
     # A phantom tree that was named as a data root is known by its README, or by its scorer, which refuses real reports.
     phantom = any(plan.source(name) == PHANTOM_DATA or is_phantom(plan.roots[name]) for name in plan.tasks) or any(
-        plugin_name(scorer.name) == "phantom_green" for scorer in plan.scorers.values()
+        plugin_name(each.name) == "phantom_green" for scorer in plan.scorers.values() for each in single(scorer)
     )
     tasks = {name: plan.tasks[name] for name in plan.config.tasks}
     sources = sorted({task.summary.partition(":")[0] for task in tasks.values()})
@@ -117,8 +118,8 @@ def _said(plan: Plan, name: str, method: Method) -> str:
 
 def _variants(plan: Plan) -> dict[str, str]:
     """Return what sets the run's variants of tasks and scorers apart."""
-    named: list[Task | Scorer] = [*plan.tasks.values(), *plan.scorers.values(), *plan.qualities.values()]
-    named += plan.teachers.values()
+    scorers = (*plan.scorers.values(), *plan.qualities.values(), *plan.teachers.values())
+    named: list[Task | Scorer] = [*plan.tasks.values(), *(each for scorer in scorers for each in single(scorer))]
     return {each.name: _set_apart(plan, each) for each in named if plugin_name(each.name) != each.name}
 
 

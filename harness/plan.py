@@ -17,12 +17,13 @@ from conrad_bench.engines.base import Engine
 from conrad_bench.errors import ConfigError, DataError, HubUnreachable, PlanError
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
-from conrad_bench.records import RESERVED
+from conrad_bench.records import reserved
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.seeds import with_seeds
 from conrad_bench.storage import cache_folder, working_folder
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
+from conrad_bench.tasks.scorers.panel import make_scorer, single
 from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
 from conrad_bench.types import FITTING, Split
@@ -133,7 +134,8 @@ def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | 
         for name, task in tasks.items()
     }
     judges: dict[str, Engine] = {}
-    for scorer in (*scorers.values(), *qualities.values(), *teachers.values()):
+    every = (*scorers.values(), *qualities.values(), *teachers.values())
+    for scorer in (one for each in every for one in single(each)):
         wanted = scorer.judge()
         if wanted is not None:
             judge = registry.create("engines", *wanted)
@@ -223,11 +225,6 @@ def make_method(name: str, config: RunConfig, registry: Registry) -> Method:
     return Recalibrated.model_validate(options)
 
 
-def make_scorer(name: str, config: RunConfig, registry: Registry) -> Scorer:
-    """Return a scorer with its options. Raises ConfigError for an unknown name or option."""
-    return registry.create("scorers", name, config.section(name))
-
-
 def _mismatches(
     engine: Engine, methods: dict[str, Method], tasks: dict[str, Task], roots: dict[str, Path | None]
 ) -> Iterable[str]:
@@ -270,11 +267,11 @@ def _misjudged(
 ) -> Iterable[str]:
     """Say which scorers cannot judge claims of their task's granularity."""
     for name, task in tasks.items():
-        for scorer in {id(each): each for each in (scorers[name], teachers[name])}.values():
+        for scorer in {id(each): each for of in (scorers[name], teachers[name]) for each in single(of)}.values():
             if task.granularity not in scorer.granularities:
                 can = ", ".join(sorted(scorer.granularities))
                 yield f"scorer {scorer.name!r} judges claims at {can} level, task {name!r} has {task.granularity} level"
-        if name in qualities and "report" not in qualities[name].granularities:
+        if name in qualities and any("report" not in each.granularities for each in single(qualities[name])):
             yield f"scorer {task.quality!r} cannot judge whole reports; choose another {name}.quality"
 
 
@@ -312,7 +309,7 @@ def load_task(plan: Plan, name: str, reporter: Reporter, read: dict[Any, Loaded]
         for split in ("train", "validate"):
             if not any(e.split == split for e in examples):
                 raise DataError(f"{_lacking(name, root, loaded, split)}; the methods that learn need some")
-    taken = sorted(set(RESERVED) & {column for example in examples for column in example.attributes})
+    taken = sorted(filter(reserved, {column for example in examples for column in example.attributes}))
     if taken:
         raise DataError(
             f"task {name!r}: attribute columns must not be named {', '.join(taken)}; records use these names"

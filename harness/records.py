@@ -17,6 +17,7 @@ A records file is `records/<method>@<task>.parquet` in a run folder, with these 
 | p_0 ... p_10 | float64 or null | optional, see `LEVEL_PROBABILITIES`; in a row all of them or none |
 | reading | string or null | optional: how the response's confidence was written (`Claim.reading`) |
 | thoughts | float64 or null | optional: 1 where the response held thoughts, which were set aside, else 0 |
+| judge:NAME | float64 or null | optional: the score by each of several judges, see `JUDGE` |
 | seed | int64 | optional: the training seed of a method that learns or samples; the same in every row |
 | tokens_read, tokens_written, training_steps | float64 | optional, see `SPENT`; the same in every row |
 | (others) | string or float64, may be null | attributes of the example, for subgroups |
@@ -58,6 +59,9 @@ LEVEL_PROBABILITIES = tuple(f"p_{level}" for level in range(11))
 They sum to at most 1; the rest is the probability of a malformed answer."""
 READING, THOUGHTS = "reading", "thoughts"
 """How the response's confidence was written, null where it states none; whether thoughts were set aside (1, 0)."""
+JUDGE = "judge:"
+"""What the columns begin with that hold each judge's score, of claims that several judges scored: "judge:green".
+Numbers in [0, 1] or null; the correctness is their mean."""
 SEED = "seed"
 """The training seed of a method that learns or samples; other methods' records, and older ones, lack it."""
 SPENT = ("tokens_read", "tokens_written", "training_steps")
@@ -82,6 +86,9 @@ _MOST_COLUMNS, _MOST_CELLS = 200, 100_000_000
 _MOST_BYTES = 2**30
 _MOST_LETTERS = 10_000
 """What a records file may have at most. It may come from somebody else, and is measured before it is read."""
+
+_MEAN_TOLERANCE = 1e-3 + 1e-9
+"""How far a correctness may lie from the mean of the judges' scores: in a bundle all of them have three digits."""
 
 METADATA_KEY = b"conrad_bench.records"
 """The key of the format's version in the schema's metadata."""
@@ -183,8 +190,8 @@ def read_records(path: Path) -> pd.DataFrame:
             "delete it and run the command again, or use the version that wrote it"
         )
     _check_columns(names, path)
-    for column in RESERVED:
-        if column in names and table.schema.field(column).type != _arrow_type(column):
+    for column in filter(reserved, names):
+        if table.schema.field(column).type != _arrow_type(column):
             found, wanted = table.schema.field(column).type, _arrow_type(column)
             raise DataError(f"{path}: column {column!r} has type {found}, records have {wanted} under this name")
     frame: pd.DataFrame = table.to_pandas(use_threads=False)
@@ -244,6 +251,16 @@ def _check_texts(name: str, texts: Iterable[pa.Array], rows: int, path: Path) ->
         )
 
 
+def reserved(column: str) -> bool:
+    """Tell whether an attribute may not have this name."""
+    return column in RESERVED or column.startswith(JUDGE)
+
+
+def judge_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns with each judge's score, in order; none where one scorer judged."""
+    return sorted(str(column) for column in frame.columns if str(column).startswith(JUDGE))
+
+
 def training_seed(frame: pd.DataFrame) -> int | None:
     """Return the training seed of the method that records are about; None where they do not say."""
     return int(frame[SEED].iloc[0]) if SEED in frame else None
@@ -261,7 +278,8 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
         _refuse(frame[SEED] != frame[SEED].iloc[0], path, SEED, "one file holds one seed")
     for column in ("task", "method"):
         _refuse(frame[column] != frame[column].iloc[0], path, column, "one file holds one task and one method")
-    optional = [column for column in NUMBERS if column in frame]
+    by_judge = judge_columns(frame)
+    optional = [*(column for column in NUMBERS if column in frame), *by_judge]
     for column in (*_NUMBERS, *optional):
         values = frame[column]
         _refuse(values.notna() & ~values.between(0.0, 1.0), path, column, "a value is outside [0, 1]")
@@ -280,6 +298,10 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
     for column in (column for column in QUALITY if column in optional):
         known = frame.groupby("example")[column].transform("first")  # NaN only where all of the example's values are
         _refuse((frame[column] != known) & known.notna(), path, column, "one example has two qualities")
+    if by_judge:
+        mean = frame[by_judge].mean(axis=1, skipna=False)
+        wrong = ok & ~((frame["correctness"] - mean).abs() <= _MEAN_TOLERANCE)
+        _refuse(wrong, path, "correctness", f"a value is not the mean of {', '.join(by_judge)}")
     if LEVEL_PROBABILITIES[0] in frame:
         _check_level_probabilities(frame[list(LEVEL_PROBABILITIES)], path)
 
@@ -301,7 +323,8 @@ def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
     whole = column in ("claim", SEED)
-    return pa.float64() if column in (*_NUMBERS, *NUMBERS, *SPENT) else pa.int64() if whole else pa.string()
+    number = column in (*_NUMBERS, *NUMBERS, *SPENT) or column.startswith(JUDGE)
+    return pa.float64() if number else pa.int64() if whole else pa.string()
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -335,16 +358,18 @@ def record_rows(
     """
     attributes = sorted({name for example in examples for name in example.attributes})
     read = any(claim.distribution for estimate in estimates for claim in estimate.claims)
+    by_judge = sorted({name for found in scores for score in found for name, _ in score.by})
     written = any(claim.reading for estimate in estimates for claim in estimate.claims)
     thoughtful = [thinks(estimate.response) for estimate in estimates]
     rows: list[dict[str, object]] = []
     together = zip(examples, estimates, scores, qualities, thoughtful, strict=True)
-    for example, estimate, judged, quality, thought in together:
-        for index, (claim, score) in enumerate(zip(estimate.claims, judged, strict=True)):
+    for example, estimate, scored, quality, thought in together:
+        for index, (claim, score) in enumerate(zip(estimate.claims, scored, strict=True)):
             status = "scorer_failed" if score.value is None and claim.status == "ok" else claim.status
             if estimate.response.finish_reason == "image_unreadable":
                 status = "image_unreadable"
             p = claim.distribution or (None,) * LEVELS
+            judged = status not in ("empty", "image_unreadable", "method_failed")
             rows.append(
                 {
                     "task": task.name,
@@ -353,10 +378,11 @@ def record_rows(
                     "cluster": example.cluster,
                     "claim": index,
                     "confidence": claim.confidence,
-                    "correctness": None if status in ("empty", "image_unreadable", "method_failed") else score.value,
+                    "correctness": score.value if judged else None,
                     "status": status,
                     "response": estimate.response.key,
                     **quality,
+                    **{f"{JUDGE}{name}": dict(score.by).get(name) if judged else None for name in by_judge},
                     **({f"p_{level}": p[level] for level in range(LEVELS)} if read else {}),
                     **({READING: claim.reading or None} if written else {}),
                     **({THOUGHTS: float(thought)} if any(thoughtful) else {}),

@@ -35,6 +35,7 @@ from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.storage import storage_errors
+from conrad_bench.tasks.scorers.panel import single
 from conrad_bench.types import Claim, Example, Message, Prompt, Sampling, Score
 from conrad_bench.variants import learner_name
 
@@ -259,7 +260,8 @@ class _Stage:
 
     def _is_blind(self, task: Task) -> bool:
         """Tell whether a judge of the task cannot be used, loading it where that was not tried."""
-        for scorer in filter(None, (self.plan.scorers[task.name], self.plan.qualities.get(task.name))):
+        both = filter(None, (self.plan.scorers[task.name], self.plan.qualities.get(task.name)))
+        for scorer in (one for each in both for one in single(each)):
             engine = self.plan.judges.get(scorer.name)
             if engine is not None and not self._load(engine, f"{engine.model} for {scorer.name}"):
                 self._blind.add(task.name)

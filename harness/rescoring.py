@@ -8,6 +8,7 @@ ordinary pipeline does the rest, with an engine that has the identity which the 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -57,7 +58,7 @@ def score(
     if described is None:
         raise DataError(f"{run} is not finished (no {MANIFEST}); the same `run` command finishes it")
     config = rescored(load_config(run / "config.yaml", registry=registry), scorers, options, registry)
-    out = out or run.parent / f"{run.name}-{'-'.join(scorers).replace(':', '-').replace('=', '-').replace('/', '_')}"
+    out = out or run.parent / f"{run.name}-{re.sub('[:=,]', '-', '-'.join(scorers)).replace('/', '_')}"
     if out.resolve() == run.resolve():
         raise ConfigError(f"--out {out} is the run itself; name another folder")
     plan = make_plan(config, registry)

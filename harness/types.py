@@ -150,6 +150,8 @@ class Score:
 
     value: float | None
     reason: str = ""
+    by: tuple[tuple[str, float], ...] = ()
+    """Where several judges were asked: the name and the score of each that could judge the claim."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def built_in(kind: Any) -> list[Any]:
     names = [name for name in REGISTRY.names(kind) if REGISTRY.origin(kind, name) == "built-in"]
-    return [REGISTRY.create(kind, name, SMALL.get(name, {})) for name in names if name != "radeval"]  # an extra
+    families = "radeval", "judges"
+    return [REGISTRY.create(kind, name, SMALL.get(name, {})) for name in names if name not in families]
 
 
 METHODS = [method for method in built_in("methods") if TRAINING not in method.needs]

@@ -46,6 +46,10 @@ Counterfactual = Annotated[
         help="Estimate again with other pictures.",
     ),
 ]
+Judges = Annotated[
+    str | None,
+    typer.Option("--judges", metavar="A,B", help="Scorers whose mean is the correctness, with their differences."),
+]
 Options = Annotated[
     list[str] | None, typer.Option("-o", metavar="NAME.OPTION=VALUE", help="Option of a plugin. Repeatable.")
 ]

@@ -10,6 +10,7 @@ import typer
 from conrad_bench.cli import common
 from conrad_bench.errors import ConfigError, ConradBenchError
 from conrad_bench.runs import default_out
+from conrad_bench.tasks.scorers.panel import FAMILY
 
 
 def run(
@@ -24,6 +25,7 @@ def run(
     seed: common.Seed = None,
     seeds: common.Seeds = None,
     counterfactual: common.Counterfactual = None,
+    judges: common.Judges = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run folder. Default: runs/<methods>-<tasks>.")
     ] = None,
@@ -54,6 +56,9 @@ def run(
     registry = Registry(plugin or [])
     given = methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, counterfactual
     resolved = common.resolve(registry, *given, settings)
+    if judges is not None:
+        settings = [*(f"{task}.scorer={FAMILY}:{judges}" for task in resolved.tasks), *settings]
+        resolved = common.resolve(registry, *given, settings)
     if ray != "off" and resolved.engine == "vllm" and gpus_per_replica > 1:
         settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")
         resolved = common.resolve(registry, *given, settings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from conrad_bench.records import RESERVED
+from conrad_bench.records import reserved
 from conrad_bench.serving.filters import NAMES, NUMBERS, Column, Wanted
 from conrad_bench.serving.marks import Judged
 
@@ -62,7 +62,7 @@ class Index:
         self.numbers = {item: number for number, item in enumerate(self.items)}
         self.choices = {name: sorted({str(value) for value in frame[name].unique()}) for name in NAMES}
         self._codes = {name: _codes(frame[name], self.choices[name]) for name in NAMES}
-        attributes = [str(column) for column in frame if column not in (*RESERVED, "item")]
+        attributes = [str(column) for column in frame if not reserved(str(column)) and column != "item"]
         self.columns = [_column(name, frame[name]) for name in attributes if frame[name].notna().any()]
         self._values = {name: frame[name].to_numpy() for name in NUMBERS}
         self._qualities = frame["quality"].to_numpy() if "quality" in frame else None

@@ -14,6 +14,8 @@ numbers rounded to 9 significant digits, null where a number is undefined. Its `
 - `thoughts` (where there were some): number of responses with thoughts, which were set aside
 - `cost` (records that have `records.SPENT`): tokens that the model reads and writes for an example if the method runs
   alone, how many `times` those of `base` that is, and the steps of its training
+- `judges` (records of several judges): mean correctness by each; correctness is their mean, and intervals and tests
+  have the variance between them in them
 - `worst_case` (above 1 % unparsed): {metric: value} when every unparsed claim counts as confidence 1 with correctness
   0, or as confidence 0 with correctness 1, whichever is worse (for mean correctness: as 0); no better than the value.
   Correlation has no worst case: adding such a claim need not lower it

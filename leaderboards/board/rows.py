@@ -27,7 +27,7 @@ from conrad_bench.leaderboards.metrics.base import (
     effective_number,
 )
 from conrad_bench.leaderboards.metrics.selective import risk_coverage, workload
-from conrad_bench.records import READING, SPENT, THOUGHTS
+from conrad_bench.records import JUDGE, READING, SPENT, THOUGHTS, judge_columns
 from conrad_bench.variants import unlabelled
 
 if TYPE_CHECKING:
@@ -127,6 +127,9 @@ def task_rows(
                 for m in _fitting_all(metrics, runs[method])
             },
         }
+        if judges := judge_columns(about.frame):
+            scored = about.frame[about.ok]
+            row["judges"] = {name.removeprefix(JUDGE): float(scored[name].mean()) for name in judges}
         if len(seeds[method]) > 1:
             row["seeds"] = {
                 "seeds": list(seeds[method]),

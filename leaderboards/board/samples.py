@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from conrad_bench.errors import DataError
 from conrad_bench.leaderboards.inference.comparisons import Runs, Samples
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Metric, Sample
-from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY, READING, SPENT, THOUGHTS
+from conrad_bench.records import LEVEL_PROBABILITIES, QUALITY, READING, SPENT, THOUGHTS, judge_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def numbered(
         order = np.lexsort((claims[method], examples[method]))
         example, cluster = examples[method][order], clusters[method][order]
         own = cluster if unit == "cluster" else units[method][order]
-        columns = [column for column in _COLUMNS if column in frame]
+        columns = [*(column for column in _COLUMNS if column in frame), *judge_columns(frame)]
         records[method] = Records(frame[columns].iloc[order], example, cluster, own, n_units, order)
     return records, n_clusters
 
@@ -173,7 +173,9 @@ def _parsed(records: Records) -> Sample:
     # A method that states no confidence at all has ok records with correctness alone.
     states_none = len(confidence) > 0 and bool(np.isnan(confidence).all())
     unit, example = records.unit[records.ok], records.example[records.ok]
-    return Sample(None if states_none else confidence, correctness, unit, records.units, example)
+    judges = judge_columns(records.frame)
+    judged = records.frame.loc[records.ok, judges].to_numpy(np.float64) if judges else None
+    return Sample(None if states_none else confidence, correctness, unit, records.units, example, judged)
 
 
 def fitting(metrics: Sequence[Metric], samples: Samples) -> list[Metric]:

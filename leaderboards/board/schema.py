@@ -215,6 +215,9 @@ class Row(_Part):
     metrics: dict[str, Interval]
     """With `seeds`: means over them, and intervals that know how they differ."""
     seeds: Seeds | None = None
+    judges: dict[str, float | None] | None = None
+    """Where several judges scored, the mean correctness by each; `metrics` are of their mean, and intervals know how
+    they differ."""
     readings: dict[str, int] | None = None
     thoughts: int | None = Field(default=None, ge=0)
     cost: Cost | None = None

@@ -21,7 +21,7 @@ from conrad_bench.leaderboards.inference.bootstrap import LEAST_UNITS, Estimates
 from conrad_bench.leaderboards.inference.comparisons import holm, of
 from conrad_bench.leaderboards.inference.gaps import widest_gap
 from conrad_bench.leaderboards.metrics.base import Metric, signed_root
-from conrad_bench.records import RESERVED
+from conrad_bench.records import reserved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,13 +45,13 @@ def subgroups(
     `value`, and a `warning` or None. Tasks whose records lack the column have no rows. Raises DataError where no task
     or not every method of a task has it, where it is no attribute, or where it has too many values to be one of groups.
     """
-    if column in RESERVED:
+    if reserved(column):
         raise DataError(f"subgroups by {column!r}: this column is no attribute of examples; name one such as view")
     rows: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
     having = {task for (task, _), frame in frames.items() if column in frame}
     if not having:
-        known = sorted({str(name) for frame in frames.values() for name in frame.columns} - set(RESERVED))
+        known = sorted({str(n) for frame in frames.values() for n in frame.columns if not reserved(str(n))})
         raise DataError(f"subgroups by {column!r}: no records have this column (columns: {', '.join(known) or 'none'})")
     for task in sorted(having):
         of_task = {method: frame for (name, method), frame in sorted(frames.items()) if name == task}

@@ -36,6 +36,7 @@ from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.records import ANEW, COUNTERFACTUAL
 from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
+from conrad_bench.tasks.scorers.panel import judge_names
 from conrad_bench.variants import learner_name, plugin_name
 
 _BY_NAME = ("scorers", "quality", "fitted_by", "granularities", "methods", "variants", "seeds", "left_out")
@@ -161,7 +162,9 @@ def what_to_say(folder: Path, said: BoardContext) -> tuple[BoardContext, list[st
     shown = config.model_copy(update={"methods": methods, "tasks": tasks, "options": options})
     data = manifest.get("data", {})
     # Any folder that holds no phantom data will do for a root that is not here. Phantom data may be in one, too.
-    phantom = said.phantom or any(plugin_name(scorer) == "phantom_green" for scorer, _ in said.scorers.values())
+    phantom = said.phantom or any(
+        plugin_name(name) == "phantom_green" for scorer, _ in said.scorers.values() for name in judge_names(scorer)
+    )
     roots = {name: None if phantom or of.get("root") == PHANTOM_DATA else folder for name, of in data.items()}
     left_out = {name: entry.get("left_out", {}) for name, entry in data.items()}
     try:

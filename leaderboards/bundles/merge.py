@@ -23,7 +23,7 @@ from conrad_bench.leaderboards.bundles.finished import Finished, Records, load_r
 from conrad_bench.leaderboards.metrics.base import Metric
 from conrad_bench.leaderboards.metrics.catalogue import in_order
 from conrad_bench.leaderboards.pages.outputs import write_files
-from conrad_bench.records import RESERVED, SEED, training_seed
+from conrad_bench.records import SEED, reserved, training_seed
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.seeds import seed_variant
 
@@ -68,7 +68,7 @@ def leaderboard(
             raise ConfigError(f"--baseline: {unknown('method', baseline, names)}")
         context = context.model_copy(update={"baseline": baseline})
     if by is not None:
-        columns = sorted({str(column) for frame in records.values() for column in frame.columns} - set(RESERVED))
+        columns = sorted({str(c) for frame in records.values() for c in frame.columns if not reserved(str(c))})
         if by not in columns:
             raise ConfigError(f"--by: {unknown('column', by, columns)}")
     board = build(records, context)

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.errors import StorageError
 from conrad_bench.leaderboards.board.subgroups import AGES, age_names
-from conrad_bench.records import COLUMNS, LEVEL_PROBABILITIES, METADATA_KEY, OPTIONAL, QUALITY, READING, VERSION
+from conrad_bench.records import (
+    COLUMNS,
+    JUDGE,
+    LEVEL_PROBABILITIES,
+    METADATA_KEY,
+    OPTIONAL,
+    QUALITY,
+    READING,
+    VERSION,
+    judge_columns,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +38,9 @@ FEWEST_CLUSTERS = 5
 DIGITS = 3
 NUMBERS = ("confidence", "correctness", *QUALITY, *LEVEL_PROBABILITIES)
 """The columns that are rounded."""
+
+_JUDGE = re.compile(rf"{JUDGE}[\w.+-]{{1,64}}(:[\w.+-]{{1,64}})?")
+"""The column of a judge, by the scorer's name."""
 
 _LISTED: dict[str, frozenset[str]] = {
     "view": frozenset({"PA", "AP", "LATERAL", "LL"}),
@@ -128,13 +141,18 @@ def _give_up(values: pd.DataFrame, examples: pd.Index[Any], number: int) -> None
 def rounded(frame: pd.DataFrame) -> pd.DataFrame:
     """Return records with the numbers that a bundle holds; the same again for records that have them already."""
     public = frame.copy()
-    for column in (column for column in NUMBERS if column in frame):
+    for column in _rounded(frame):
         sharing = frame.groupby(column)["cluster"].nunique()
         if (sharing < FEWEST_CLUSTERS).any():
             public[column] = frame[column].round(DIGITS)
     if READING in frame:
         public[READING] = _read(frame[READING])
     return public
+
+
+def _rounded(frame: pd.DataFrame) -> list[str]:
+    """Return the columns whose numbers are rounded."""
+    return [*(column for column in NUMBERS if column in frame), *judge_columns(frame)]
 
 
 def _read(written: pd.Series[Any]) -> pd.Series[Any]:
@@ -148,7 +166,8 @@ def problems(frame: pd.DataFrame, full_numbers: bool = False) -> list[str]:
     With `full_numbers` (bundles of format 1) numbers may have all digits, and attributes may be rare together.
     """
     found = []
-    foreign = sorted(set(frame.columns) - {*COLUMNS, *OPTIONAL, *SUBGROUPS})
+    judges = {column for column in judge_columns(frame) if _JUDGE.fullmatch(column)}
+    foreign = sorted(set(frame.columns) - {*COLUMNS, *OPTIONAL, *SUBGROUPS, *judges})
     if foreign:
         found.append(f"columns that no bundle has: {', '.join(name[:40] for name in foreign)}")
     for column in ("example", "cluster", "response"):
@@ -172,7 +191,7 @@ def problems(frame: pd.DataFrame, full_numbers: bool = False) -> list[str]:
             f"{rare.sum():,} examples have attributes that fewer than {FEWEST_CLUSTERS} clusters share together"
         )
     again = rounded(frame)
-    for column in (column for column in NUMBERS if column in frame):
+    for column in _rounded(frame):
         if not frame[column].equals(again[column]):
             found.append(f"column {column}: values with more digits than a bundle may have")
     return found

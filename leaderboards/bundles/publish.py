@@ -53,7 +53,7 @@ from conrad_bench.leaderboards.bundles.public_texts import (
     public_manifest,
 )
 from conrad_bench.leaderboards.pages.outputs import RENDERED, figure_files, json_text
-from conrad_bench.records import COLUMNS, OPTIONAL, counterfactual_path, records_path, write_records
+from conrad_bench.records import COLUMNS, OPTIONAL, counterfactual_path, judge_columns, records_path, write_records
 from conrad_bench.seeds import with_seeds
 from conrad_bench.storage import file_sha256, load_json, storage_errors, write_bytes, write_text
 
@@ -217,7 +217,7 @@ def published_frame(frame: pd.DataFrame, attributes: pd.DataFrame, code: Callabl
 
     `attributes` says what is published of each example (`privacy.anonymous`), `code(kind, id)` hides an id.
     """
-    kept = [*COLUMNS, *(column for column in OPTIONAL if column in frame)]
+    kept = [*COLUMNS, *(column for column in OPTIONAL if column in frame), *judge_columns(frame)]
     public = rounded(frame[kept])
     for column in ("example", "cluster", "response"):
         public[column] = [code(column, value) for value in frame[column]]

@@ -192,8 +192,8 @@ class Difference:
 def t_test(value: float, replicates: FloatArray, units: int, seeds: Sequence[tuple[float, int]] = ()) -> Difference:
     """Return the test of a value against 0 by the standard error of its replicates (B,), t with `units` - 1.
 
-    `seeds` has the variance of each mean over training seeds that is in the value, and their number: it is added to the
-    squared standard error, and the degrees of freedom are those of such a sum (Satterthwaite 1946).
+    `seeds` has the variance of each mean over training seeds (or judges) that is in the value, and their number: it is
+    added to the squared standard error, and the degrees of freedom are those of such a sum (Satterthwaite 1946).
 
     Nothing is known where fewer than half of the replicates are defined, or where they are all the same without being
     0: data in which nothing varies do not say by how much the truth may lie elsewhere.
@@ -233,6 +233,11 @@ class Estimates:
         width = max((len(sample) for sample, _ in resampled), default=0)
         drawn = bootstrap(list(resampled.values()), units, replicates, seed, width)
         self._drawn = dict(zip(resampled, drawn, strict=True))
+        self._left_out_judge = {
+            key: np.array([each.value(key[1].statistic(each)) for each in key[0].without_judge])
+            for key in resampled
+            if key[0].judged is not None
+        }
         self._left_out: dict[tuple[Sample, Metric], FloatArray] = {}
         if kind == "bca":
             smooth = {key: statistic for key, statistic in resampled.items() if key[1].smooth and key[1].interval}
@@ -241,14 +246,15 @@ class Estimates:
     def of(self, samples: Sample | Seeds, metric: Metric = CORRECTNESS) -> Estimate:
         """Return a metric's value with its interval; few units say too little of how units vary.
 
-        Of several training seeds, it is the mean of their values, and the interval knows how seeds differ.
+        Of several training seeds, it is the mean of their values, and the interval knows how seeds differ; so of judges,
+        where several scored.
         """
         seeds = (samples,) if isinstance(samples, Sample) else samples
         key = seeds[0], metric
         value, low, high = self.mean(seeds, metric), float("nan"), float("nan")
         value = float(signed_root(np.array(value))) if metric.squared else value
         if metric.interval and not math.isnan(value) and min(each.effective for each in seeds) >= LEAST_UNITS:
-            if metric.squared or len(seeds) > 1:
+            if metric.squared or len(seeds) > 1 or seeds[0].judged is not None:
                 found = self._test([(1.0, seeds)], metric)
                 least, most = metric.range
                 value, low, high = found.value, max(found.low, least), min(found.high, most)
@@ -276,6 +282,7 @@ class Estimates:
             if len(samples) > 1:
                 spread = float(np.var([self.mean((each,), metric) for each in samples], ddof=1))
                 seeds.append((spread / len(samples), len(samples)))
+        seeds += self._between_judges(sides, metric)
         if min(each.effective for each in everything) < LEAST_UNITS:
             replicates = np.full(replicates.shape, np.nan)
         found = t_test(value, replicates, min(map(_units, everything)), seeds)
@@ -283,6 +290,26 @@ class Estimates:
             return found
         value, low, high = (float(signed_root(np.array(end))) for end in (found.value, found.low, found.high))
         return Difference(value, low, high, found.error, found.p, found.freedom)
+
+    def _between_judges(self, sides: Sequence[tuple[float, Seeds]], metric: Metric) -> list[tuple[float, int]]:
+        """Return the variance of a sum of means over seeds that comes from the choice of judges, and their number.
+
+        Of a function of the judges' mean score it is the jackknife's, (J - 1) / J times the sum of squares around the
+        mean of the values without each judge (Efron & Tibshirani 1993, section 11.2), which for a mean over claims is
+        the variance of the judges' means over J. Both sides have the same judges.
+        """
+        numbers = {len(each.without_judge) for _, samples in sides for each in samples}
+        together = [sides] if len(numbers) == 1 else [[side] for side in sides]
+        found = []
+        for group in together:
+            judges = len(group[0][1][0].without_judge)
+            if judges:
+                values = np.zeros(judges)
+                for sign, samples in group:
+                    each = np.stack([self._left_out_judge[sample, metric] for sample in samples])
+                    values += sign * (signed_square(each) if metric.squared else each).mean(axis=0)
+                found.append(((judges - 1) / judges * float(((values - values.mean()) ** 2).sum()), judges))
+        return found
 
     def mean(self, samples: Seeds, metric: Metric) -> float:
         """Return the mean over training seeds, of squares where a metric is a root of one."""

@@ -56,7 +56,8 @@ class Sample:
 
     confidence (n,) in [0, 1], or None for a method that states none; correctness (n,) in [0, 1]; unit (n,) the index of
     each claim's resampling unit among `units` of them, some of which may have no claim here; example (n,), where
-    samples are to be paired, the number of each claim's example. Rows are put into one canonical order, so that their
+    samples are to be paired, the number of each claim's example; judged (n, judges), where correctness is the mean of
+    several judges' scores, each of these. Rows are put into one canonical order, so that their
     order in a file cannot change a digit. Raises ValueError for NaN: whoever makes a sample says what is missing.
     """
 
@@ -67,16 +68,18 @@ class Sample:
         unit: IntArray,
         units: int,
         example: IntArray | None = None,
+        judged: FloatArray | None = None,
     ) -> None:
         if np.isnan(correctness).any() or (confidence is not None and np.isnan(confidence).any()):
             raise ValueError("a sample has no place for NaN: leave out claims without a confidence or a correctness")
         keys = (correctness, unit) if confidence is None else (correctness, confidence, unit)
-        order = np.lexsort(keys)
+        order = np.lexsort(keys if judged is None else (*judged.T, *keys))
         self.confidence = None if confidence is None else confidence[order]
         self.correctness = correctness[order]
         self.unit = unit[order]
         self.units = units
         self.example = None if example is None else example[order]
+        self.judged = None if judged is None else judged[order]
 
     @classmethod
     def in_order(
@@ -86,11 +89,12 @@ class Sample:
         unit: IntArray,
         units: int,
         example: IntArray | None = None,
+        judged: FloatArray | None = None,
     ) -> Sample:
         """Return a sample of rows that are in the canonical order already, and without NaN."""
         sample = cls.__new__(cls)
         sample.confidence, sample.correctness = confidence, correctness
-        sample.unit, sample.units, sample.example = unit, units, example
+        sample.unit, sample.units, sample.example, sample.judged = unit, units, example, judged
         return sample
 
     def __len__(self) -> int:
@@ -102,7 +106,8 @@ class Sample:
             return self
         confidence = None if self.confidence is None else self.confidence[rows]
         example = None if self.example is None else self.example[rows]
-        return Sample.in_order(confidence, self.correctness[rows], self.unit[rows], self.units, example)
+        judged = None if self.judged is None else self.judged[rows]
+        return Sample.in_order(confidence, self.correctness[rows], self.unit[rows], self.units, example, judged)
 
     def varies(self) -> bool:
         """Tell whether there are claims of more than one unit."""
@@ -123,6 +128,16 @@ class Sample:
         size = int(group.max(initial=0)) + 1
         sums = np.bincount(self.unit * size + group, term, self.units * size)
         return sums.reshape(self.units, size).astype(np.float64)
+
+    @cached_property
+    def without_judge(self) -> tuple[Sample, ...]:
+        """The sample as it is without each judge in turn, by the mean of the others; none where one scorer judged."""
+        if self.judged is None:
+            return ()
+        judges = self.judged.shape[1]
+        others = (self.judged.sum(axis=1, keepdims=True) - self.judged) / (judges - 1)
+        means = np.clip(others, 0.0, 1.0).T
+        return tuple(Sample(self.confidence, mean, self.unit, self.units, self.example) for mean in means)
 
     @cached_property
     def ranking(self) -> Ranking:

@@ -11,6 +11,7 @@ from conrad_bench.leaderboards.pages.grounding import html_grounding
 from conrad_bench.leaderboards.pages.html_details import details, metric_columns
 from conrad_bench.leaderboards.pages.html_forest import forest
 from conrad_bench.leaderboards.pages.html_table import Cell, Column, estimate_cell, name_html, table
+from conrad_bench.leaderboards.pages.judges import judges_note
 from conrad_bench.text import html as escape
 
 
@@ -19,7 +20,7 @@ def task_section(board: dict[str, Any], task: str, number: int, colours: dict[st
     rows = list(wording.ranked(board, task))
     yield f'<section class="task" data-task="{escape(task)}" aria-labelledby="task-{number}">'
     yield f'<h2 id="task-{number}">{name_html(task)}</h2>'
-    yield f'<p class="small">{escape(_about(board, task))}</p>'
+    yield f'<p class="small">{escape(_about(board, task, rows))}</p>'
     yield _scores(board, task, rows)
     notes = [wording.same_note(board, task, rows), *wording.few_notes(rows), *wording.seed_notes(board, task, rows)]
     notes += wording.written_notes(rows)
@@ -51,14 +52,14 @@ def task_section(board: dict[str, Any], task: str, number: int, colours: dict[st
     yield "</section>"
 
 
-def _about(board: dict[str, Any], task: str) -> str:
+def _about(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> str:
     """Return what correctness is here, of whom the claims are, and what was left out."""
     about = board["tasks"][task]
     whole = about["quality"]
     said = f"Correctness is {about['label']} (scorer {about['scorer']})"
     said += f", quality of whole responses {whole['label']} (scorer {whole['scorer']})" if whole else ""
     said += f"; {about['n_clusters']:,} clusters (patients; images in questions)."
-    said += f" {note}" if (note := wording.fitted_note(about)) else ""
+    said += "".join(f" {note}" for note in (judges_note(rows), wording.fitted_note(about)) if note)
     if variants := wording.variants_of(board, task):
         said += f" Variants: {'; '.join(f'{name}: {text}' for name, text in variants.items())}."
     if about["left_out"]:

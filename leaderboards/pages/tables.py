@@ -7,6 +7,7 @@ from typing import Any
 
 from conrad_bench.leaderboards.pages.grounding import NOTE as GROUNDING_NOTE
 from conrad_bench.leaderboards.pages.grounding import markdown_grounding
+from conrad_bench.leaderboards.pages.judges import judges_note
 from conrad_bench.leaderboards.pages.models import NOTE as MODELS_NOTE
 from conrad_bench.leaderboards.pages.models import markdown_overview
 from conrad_bench.leaderboards.pages.summary import MARKS, overview, sentences, skill_text
@@ -348,7 +349,7 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
         + (f", quality of whole responses {whole['label']} (scorer {code(whole['scorer'])})" if whole else "")
         + f"; the claims come from {unit}."
     )
-    yield from filter(None, [fitted_note(about)])
+    yield from filter(None, [judges_note(rows), fitted_note(about)])
     variants = variants_of(board, task)
     if variants:
         yield "Variants: " + "; ".join(f"{code(name)}: {said}" for name, said in variants.items()) + "."
