@@ -87,7 +87,7 @@ _MOST_BYTES = 2**30
 _MOST_LETTERS = 10_000
 """What a records file may have at most. It may come from somebody else, and is measured before it is read."""
 
-_MEAN_TOLERANCE = 1e-3 + 1e-9
+MEAN_TOLERANCE = 1e-3 + 1e-9
 """How far a correctness may lie from the mean of the judges' scores: in a bundle all of them have three digits."""
 
 METADATA_KEY = b"conrad_bench.records"
@@ -300,7 +300,7 @@ def check_records(frame: pd.DataFrame, path: Path) -> None:
         _refuse((frame[column] != known) & known.notna(), path, column, "one example has two qualities")
     if by_judge:
         mean = frame[by_judge].mean(axis=1, skipna=False)
-        wrong = ok & ~((frame["correctness"] - mean).abs() <= _MEAN_TOLERANCE)
+        wrong = ok & ~((frame["correctness"] - mean).abs() <= MEAN_TOLERANCE)
         _refuse(wrong, path, "correctness", f"a value is not the mean of {', '.join(by_judge)}")
     if LEVEL_PROBABILITIES[0] in frame:
         _check_level_probabilities(frame[list(LEVEL_PROBABILITIES)], path)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from conrad_bench.contracts import check_scores
 from conrad_bench.errors import ConfigError, DataError
+from conrad_bench.records import JUDGE
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
+from conrad_bench.tasks.scorers.panel import Panel
 from conrad_bench.types import Claim, Example, Granularity, Score
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ def with_correctness(
     scores = text_scores(frame, name, options, registry, reporter, out, granularity)
     judged = frame.drop(columns=[column for column in TEXTS if column in frame])
     judged["correctness"] = [score.value for score in scores]
+    for judge in sorted({name for score in scores for name, _ in score.by}):
+        judged[f"{JUDGE}{judge}"] = [dict(score.by).get(judge) for score in scores]
     judged["status"] = judged.get("status", "ok")
     judged.loc[judged["correctness"].isna() & (judged["status"] == "ok"), "status"] = "scorer_failed"
     return judged
@@ -60,6 +64,10 @@ def text_scores(
     is what a row is (report, sentence, answer): the first that the scorer judges unless given. Raises DataError for a
     table without the texts, ConfigError for a scorer or granularity that there is not.
     """
+    cls = registry.get("scorers", name)
+    if issubclass(cls, Panel) and cls.named:
+        more = options, registry, reporter, out, granularity
+        return cls().mean({each: text_scores(frame, each, *more) for each in cls.named})
     scorer = registry.create("scorers", name, dict(options.get(name, {})))
     for column in TEXTS[:2]:
         if column not in frame:

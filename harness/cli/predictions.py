@@ -43,7 +43,8 @@ def evaluate(
     """Compute the leaderboard of your own predictions: no model, no run.
 
     Columns: confidence and correctness in [0, 1] (or response and reference, with --scorer); as far as they are
-    there method, task, example, cluster (or patient), claim, status, seed; any other is one of subgroups.
+    there method, task, example, cluster (or patient), claim, status, seed, judge:NAME (scores of several judges);
+    any other is one of subgroups.
     """
     if scorer is None:
         gc.disable()  # a tenth of the time goes into looking for cycles, of which imports and tables make none

@@ -41,6 +41,8 @@ _FEWEST = 8
 """So many replicates at a time at least, so that what is read of each claim is used several times."""
 _JACKKNIFE_GROUPS = 1000
 """Up to this many units the jackknife leaves out one at a time, above it that many groups of units."""
+_JUDGE_REPLICATES = 400
+"""Replicates that say how much judges' errors on single claims move a metric: a variance alone is taken of them."""
 _ROUNDING = 1e-12
 FEW_UNITS = 30
 """Below this effective number of units (`Sample.effective`) a reader is warned."""
@@ -189,11 +191,19 @@ class Difference:
     """Degrees of freedom of t."""
 
 
-def t_test(value: float, replicates: FloatArray, units: int, seeds: Sequence[tuple[float, int]] = ()) -> Difference:
+def t_test(
+    value: float,
+    replicates: FloatArray,
+    units: int,
+    seeds: Sequence[tuple[float, int]] = (),
+    judges: Sequence[tuple[float, int]] = (),
+) -> Difference:
     """Return the test of a value against 0 by the standard error of its replicates (B,), t with `units` - 1.
 
-    `seeds` has the variance of each mean over training seeds (or judges) that is in the value, and their number: it is
-    added to the squared standard error, and the degrees of freedom are those of such a sum (Satterthwaite 1946).
+    `seeds` has the variance of each mean over training seeds that is in the value, and their number: it is added to the
+    squared standard error, and the degrees of freedom are those of such a sum (Satterthwaite 1946). `judges` has that
+    of means over judges: they may be all that varies, so each part has its own t, and the squares of the half-widths
+    are added (Banerjee 1961).
 
     Nothing is known where fewer than half of the replicates are defined, or where they are all the same without being
     0: data in which nothing varies do not say by how much the truth may lie elsewhere.
@@ -203,7 +213,9 @@ def t_test(value: float, replicates: FloatArray, units: int, seeds: Sequence[tup
     none = float("nan")
     nothing = Difference(value, none, none, none, none, units - 1)
     defined = replicates[~np.isnan(replicates)]
-    if math.isnan(value) or units < 2 or len(defined) < 2 or 2 * len(defined) < len(replicates):
+    if math.isnan(value) or any(math.isnan(part) for part, _ in judges):
+        return nothing
+    if units < 2 or len(defined) < 2 or 2 * len(defined) < len(replicates):
         return nothing
     parts = [(float(defined.var(ddof=1)), units), *seeds]
     error = math.sqrt(sum(part for part, _ in parts))
@@ -212,7 +224,29 @@ def t_test(value: float, replicates: FloatArray, units: int, seeds: Sequence[tup
     freedom = error**4 / sum(part**2 / (n - 1) for part, n in parts)
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
     p = 2 * float(stdtr(freedom, -abs(value) / error))
+    between = [(part, n - 1) for part, n in judges if part > _ROUNDING**2]
+    if between:
+        spread = [(error**2, freedom), *between]
+        half, p = _half_width(spread, 1 - LEVEL), _p_value(spread, abs(value))
+        error = math.sqrt(sum(part for part, _ in spread))
     return Difference(value, value - half, value + half, error, p, freedom)
+
+
+def _half_width(parts: Sequence[tuple[float, float]], p: float) -> float:
+    """Return the half-width at a level of a sum with these (variance, degrees of freedom)."""
+    from scipy.special import stdtrit
+
+    return math.sqrt(sum(part * float(stdtrit(freedom, p / 2)) ** 2 for part, freedom in parts))
+
+
+def _p_value(parts: Sequence[tuple[float, float]], size: float) -> float:
+    """Return the level at which the half-width is as large as a value."""
+    from scipy.optimize import brentq
+
+    least = 1e-100
+    if size <= 0 or _half_width(parts, least) <= size:
+        return 1.0 if size <= 0 else 0.0
+    return math.exp(brentq(lambda log: _half_width(parts, math.exp(log)) - size, math.log(least), 0.0))
 
 
 class Estimates:
@@ -233,11 +267,7 @@ class Estimates:
         width = max((len(sample) for sample, _ in resampled), default=0)
         drawn = bootstrap(list(resampled.values()), units, replicates, seed, width)
         self._drawn = dict(zip(resampled, drawn, strict=True))
-        self._left_out_judge = {
-            key: np.array([each.value(key[1].statistic(each)) for each in key[0].without_judge])
-            for key in resampled
-            if key[0].judged is not None
-        }
+        self._judged = {key: _judged(*key, units, replicates, seed) for key in resampled if key[0].judged is not None}
         self._left_out: dict[tuple[Sample, Metric], FloatArray] = {}
         if kind == "bca":
             smooth = {key: statistic for key, statistic in resampled.items() if key[1].smooth and key[1].interval}
@@ -246,8 +276,8 @@ class Estimates:
     def of(self, samples: Sample | Seeds, metric: Metric = CORRECTNESS) -> Estimate:
         """Return a metric's value with its interval; few units say too little of how units vary.
 
-        Of several training seeds, it is the mean of their values, and the interval knows how seeds differ; so of judges,
-        where several scored.
+        Of several training seeds, it is the mean of their values, and the interval knows how seeds differ. It knows how
+        judges do, where several scored.
         """
         seeds = (samples,) if isinstance(samples, Sample) else samples
         key = seeds[0], metric
@@ -282,10 +312,10 @@ class Estimates:
             if len(samples) > 1:
                 spread = float(np.var([self.mean((each,), metric) for each in samples], ddof=1))
                 seeds.append((spread / len(samples), len(samples)))
-        seeds += self._between_judges(sides, metric)
         if min(each.effective for each in everything) < LEAST_UNITS:
             replicates = np.full(replicates.shape, np.nan)
-        found = t_test(value, replicates, min(map(_units, everything)), seeds)
+        judges = self._between_judges(sides, metric)
+        found = t_test(value, replicates, min(map(_units, everything)), seeds, judges)
         if not metric.squared:
             return found
         value, low, high = (float(signed_root(np.array(end))) for end in (found.value, found.low, found.high))
@@ -294,22 +324,28 @@ class Estimates:
     def _between_judges(self, sides: Sequence[tuple[float, Seeds]], metric: Metric) -> list[tuple[float, int]]:
         """Return the variance of a sum of means over seeds that comes from the choice of judges, and their number.
 
-        Of a function of the judges' mean score it is the jackknife's, (J - 1) / J times the sum of squares around the
-        mean of the values without each judge (Efron & Tibshirani 1993, section 11.2), which for a mean over claims is
-        the variance of the judges' means over J. Both sides have the same judges.
+        Of a function of the judges' mean score it is the jackknife's over judges (Efron & Tibshirani 1993, section
+        11.2), for a mean over claims the variance of the judges' means over J; less what the judges' errors on single
+        claims put into it, as replicates over units show: these vary with the units, and are in the units' part.
         """
         numbers = {len(each.without_judge) for _, samples in sides for each in samples}
-        together = [sides] if len(numbers) == 1 else [[side] for side in sides]
+        together = [sides] if len(numbers) == 1 else [[side] for side in sides]  # the same judges, or each side's own
         found = []
         for group in together:
             judges = len(group[0][1][0].without_judge)
             if judges:
-                values = np.zeros(judges)
-                for sign, samples in group:
-                    each = np.stack([self._left_out_judge[sample, metric] for sample in samples])
-                    values += sign * (signed_square(each) if metric.squared else each).mean(axis=0)
-                found.append(((judges - 1) / judges * float(((values - values.mean()) ** 2).sum()), judges))
+                values = sum(sign * self._without_judge(samples, metric) for sign, samples in group)
+                apart = np.asarray(values - np.mean(values, axis=0))
+                known = apart[:, ~np.isnan(apart).any(axis=0)][:, 1:]
+                noise = float(known.var(axis=1, ddof=1).sum()) if known.shape[1] > 1 else 0.0
+                between = float((apart[:, 0] ** 2).sum()) - noise  # NaN where it is undefined without a judge
+                found.append(((judges - 1) / judges * (0.0 if between < 0 else between), judges))
         return found
+
+    def _without_judge(self, samples: Seeds, metric: Metric) -> FloatArray:
+        """Return a mean over seeds without each judge (judges, 1 + replicates), on the samples and in replicates."""
+        values = np.stack([self._judged[each, metric] for each in samples])
+        return np.asarray((signed_square(values) if metric.squared else values).mean(axis=0))
 
     def mean(self, samples: Seeds, metric: Metric) -> float:
         """Return the mean over training seeds, of squares where a metric is a root of one."""
@@ -325,6 +361,14 @@ class Estimates:
         """Return the first value less the second, with the interval of `test`."""
         found = self.test(mine, other, metric)
         return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _judged(sample: Sample, metric: Metric, units: int, replicates: int, seed: int) -> FloatArray:
+    """Return a metric without each judge in turn, (judges, 1 + replicates): on the sample, and its first replicates."""
+    statistics = [metric.statistic(each) for each in sample.without_judge]
+    values = [each.value(statistic) for each, statistic in zip(sample.without_judge, statistics, strict=True)]
+    drawn = bootstrap(statistics, units, min(replicates, _JUDGE_REPLICATES), seed, len(sample))
+    return np.column_stack([values, drawn])
 
 
 def _units(sample: Sample) -> int:

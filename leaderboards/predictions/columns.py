@@ -1,7 +1,8 @@
 """Columns of predictions: what they may hold, and records made of them.
 
 Needed are `confidence` and `correctness`, both in [0, 1]. As far as they are there: `method`, `task`, `example`,
-`cluster` (or `patient`, `patient_id`, `subject_id`), `claim`, `status`, `seed`. Any other column is one of subgroups.
+`cluster` (or `patient`, `patient_id`, `subject_id`), `claim`, `status`, `seed`. Columns `judge:NAME` hold the scores of
+several judges, whose mean is the correctness. Any other column is one of subgroups.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.leaderboards.predictions.files import PLACE
-from conrad_bench.records import COLUMNS, RESERVED
+from conrad_bench.records import COLUMNS, MEAN_TOLERANCE, RESERVED, judge_columns
 from conrad_bench.registry import name_problem
 from conrad_bench.seeds import seed_variant
 from conrad_bench.types import STATUSES
@@ -70,6 +71,9 @@ def records_of(frame: pd.DataFrame, scale: int = 1) -> Predictions:
     patients = [name for name in PATIENTS if name in frame]
     if patients and "cluster" not in frame:
         frame = frame.rename(columns={patients[0]: "cluster"})
+    by_judge = judge_columns(frame)
+    if by_judge:
+        frame = _judged(frame, by_judge)
     for name in ("confidence", "correctness"):
         if name not in frame:
             there = ", ".join(repr(column) for column in frame.columns if column != PLACE)
@@ -132,9 +136,8 @@ def _by_method(
     frame: pd.DataFrame, by: Sequence[str]
 ) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[str, tuple[str, int]]]:
     """Return the records by (task, method), those of several seeds apart, and the row that each seed belongs to."""
-    subgroups = [str(c) for c in frame.columns if c not in (*COLUMNS, "seed", PLACE)]
-    taken = sorted(set(subgroups) & set(RESERVED))
-    columns = {name: _attribute(frame[name]) for name in subgroups if name not in taken}
+    others = [str(c) for c in frame.columns if c not in (*COLUMNS, "seed", PLACE) and c not in RESERVED]
+    columns = {name: _attribute(frame[name]) for name in others}
     frame = frame.assign(**columns)[[*COLUMNS, *columns, *([by[2]] if len(by) > 2 else [])]]
     numbers: Any = frame.groupby("method")["seed"].nunique() if "seed" in frame else {}
     records, seeds = {}, {}
@@ -147,6 +150,29 @@ def _by_method(
             part, method = part.assign(method=name), name
         records[task, method] = part.drop(columns="seed", errors="ignore").reset_index(drop=True)
     return records, seeds
+
+
+def _judged(frame: pd.DataFrame, by_judge: Sequence[str]) -> pd.DataFrame:
+    """Return a table with the mean of the judges' scores as its correctness.
+
+    Raises DataError for one judge alone, for scores outside [0, 1] and for a correctness that is another number.
+    """
+    if len(by_judge) < 2:
+        raise DataError(f"{by_judge[0]!r} is the only judge's column; two are needed, or name it correctness")
+    scores = {name: as_numbers(frame, name) for name in by_judge}
+    for name, values in scores.items():
+        refuse(frame, name, values.notna() & ~values.between(0, 1), "is outside [0, 1]")
+    frame = frame.assign(**scores)
+    mean = frame[list(by_judge)].mean(axis=1, skipna=False)
+    if "correctness" in frame:
+        given = as_numbers(frame, "correctness")
+        wrong = given.notna() & ~((given - mean).abs() <= MEAN_TOLERANCE)
+        refuse(frame, "correctness", wrong, f"is not the mean of {', '.join(by_judge)}; leave the column out")
+        return frame
+    status = frame["status"].where(frame["status"].notna(), "ok") if "status" in frame else "ok"
+    frame = frame.assign(correctness=mean, status=status)
+    frame.loc[mean.isna() & (frame["status"] == "ok"), "status"] = "scorer_failed"
+    return frame
 
 
 def as_texts(frame: pd.DataFrame, name: str, stands_in: str | None) -> pd.Series[Any]:
