@@ -20,6 +20,9 @@ from conrad_bench.tasks.base import Task
 NAMING = ("scorer", "quality", "fit_on", "fit_scorer")
 """The options of a task whose values are names of scorers or tasks."""
 
+JUDGES = "judges"
+"""The family of scorers that are the mean of several: "judges:green,crimson"."""
+
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _made: dict[tuple[type[Any], str], type[Any]] = {}
@@ -29,6 +32,11 @@ _made: dict[tuple[type[Any], str], type[Any]] = {}
 def plugin_name(name: str) -> str:
     """Return the name of the plugin that a name stands for: "conrad" for "conrad.joint" and for "conrad"."""
     return name.partition(".")[0]
+
+
+def judge_names(scorer: str) -> list[str]:
+    """Return the names of a scorer's judges: "green" and "crimson" for "judges:green,crimson", "green" for "green"."""
+    return scorer.removeprefix(f"{JUDGES}:").split(",")
 
 
 def learner_name(name: str) -> str:

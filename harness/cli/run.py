@@ -10,7 +10,7 @@ import typer
 from conrad_bench.cli import common
 from conrad_bench.errors import ConfigError, ConradBenchError
 from conrad_bench.runs import default_out
-from conrad_bench.tasks.scorers.panel import FAMILY
+from conrad_bench.variants import JUDGES
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
     given = methods, tasks, config, model, engine, base_url, data_root, limit, seed, seeds, counterfactual
     resolved = common.resolve(registry, *given, settings)
     if judges is not None:
-        settings = [*(f"{task}.scorer={FAMILY}:{judges}" for task in resolved.tasks), *settings]
+        settings = [*(f"{task}.scorer={JUDGES}:{judges}" for task in resolved.tasks), *settings]
         resolved = common.resolve(registry, *given, settings)
     if ray != "off" and resolved.engine == "vllm" and gpus_per_replica > 1:
         settings.insert(0, f"vllm.tensor_parallel_size={gpus_per_replica:g}")

@@ -36,9 +36,9 @@ def score(
     from conrad_bench.progress import Reporter
     from conrad_bench.registry import Registry
     from conrad_bench.rescoring import score as judge_anew
-    from conrad_bench.tasks.scorers.panel import FAMILY
+    from conrad_bench.variants import JUDGES
 
-    scorers = [*(scorer or []), *([f"{FAMILY}:{judges}"] if judges is not None else [])]
+    scorers = [*(scorer or []), *([f"{JUDGES}:{judges}"] if judges is not None else [])]
     if not scorers:
         raise ConfigError("name the scorer: --scorer NAME, or several: --judges A,B")
     board, folder = judge_anew(

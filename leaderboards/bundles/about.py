@@ -36,8 +36,7 @@ from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.records import ANEW, COUNTERFACTUAL
 from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
-from conrad_bench.tasks.scorers.panel import judge_names
-from conrad_bench.variants import learner_name, plugin_name
+from conrad_bench.variants import judge_names, learner_name, plugin_name
 
 _BY_NAME = ("scorers", "quality", "fitted_by", "granularities", "methods", "variants", "seeds", "left_out")
 """What a context says of each method or task."""

@@ -15,19 +15,18 @@ from pydantic import PrivateAttr
 from conrad_bench.errors import ConfigError, PlanError
 from conrad_bench.tasks.base import Scorer
 from conrad_bench.types import Claim, Example, Granularity, Score
+from conrad_bench.variants import JUDGES
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
     from conrad_bench.registry import Registry
     from conrad_bench.rollouts.model import Model
 
-FAMILY = "judges"
-
 
 class Panel(Scorer):
     """The mean of several scorers. `variant` returns that of named ones; without names it cannot judge."""
 
-    name: ClassVar[str] = FAMILY
+    name: ClassVar[str] = JUDGES
     summary: ClassVar[str] = "the mean of several scorers, as judges:A,B; intervals know how they differ"
     source: ClassVar[str] = "docs/statistics.md, Several judges"
     label: ClassVar[str] = "mean of judges"
@@ -88,11 +87,11 @@ def _variant(names: str) -> type[Panel]:
     given = tuple(name.strip() for name in names.split(",") if name.strip())
     if len(set(given)) < 2 or len(set(given)) < len(given):
         raise ConfigError(f"scorer 'judges:{names}': name two different scorers or more: judges:A,B")
-    if nested := [name for name in given if name.partition(":")[0] == FAMILY]:
+    if nested := [name for name in given if name.partition(":")[0] == JUDGES]:
         raise ConfigError(f"scorer 'judges:{names}': {nested[0]} is no single judge; name its scorers")
 
     class Variant(Panel):
-        name: ClassVar[str] = f"{FAMILY}:{','.join(given)}"
+        name: ClassVar[str] = f"{JUDGES}:{','.join(given)}"
         summary: ClassVar[str] = f"the mean of {', '.join(given)}"
         label: ClassVar[str] = f"Mean of {len(given)} judges"
         named: ClassVar[tuple[str, ...]] = given
@@ -109,11 +108,6 @@ def make_scorer(name: str, config: RunConfig, registry: Registry) -> Scorer:
     if not issubclass(cls, Panel):
         return registry.create("scorers", name, config.section(name))
     return cls.of({each: make_scorer(each, config, registry) for each in cls.named})
-
-
-def judge_names(scorer: str) -> list[str]:
-    """Return the names of the judges of a scorer by its name."""
-    return scorer.removeprefix(f"{FAMILY}:").split(",")
 
 
 def single(scorer: Scorer) -> list[Scorer]:
