@@ -32,7 +32,7 @@ from conrad_bench.leaderboards.inference.comparisons import Pair, Runs, Samples,
 from conrad_bench.leaderboards.metrics.base import FloatArray, IntArray, Metric, Sample, Statistic, levels, mean_of
 from conrad_bench.leaderboards.metrics.discrimination import Kendall, Spearman
 from conrad_bench.leaderboards.pages.wording import estimate_text, p_text
-from conrad_bench.leaderboards.predictions.columns import as_numbers, as_texts, refuse
+from conrad_bench.leaderboards.predictions.columns import PATIENTS, as_numbers, as_texts, refuse
 from conrad_bench.leaderboards.predictions.files import PLACE
 from conrad_bench.registry import unknown
 from conrad_bench.storage import make_private, write_text
@@ -110,9 +110,9 @@ def judges_table(
 
     `ratings` and `judges` name columns of the frame (`predictions.files.read_predictions`), `lower` those among them in
     which lower is better. Optional columns: `example`, the study that a report is about, which pairs are made within;
-    `cluster` (or `patient`), which intervals are over. Cells may be empty: reports that nobody rated, and those that a
-    judge did not score, are counted and left out. Raises DataError, naming row and column, ConfigError for a column
-    that there is not.
+    `cluster` (or one of `PATIENTS`), which intervals are over. Cells may be empty: reports that nobody rated, and those
+    that a judge did not score, are counted and left out. Raises DataError, naming row and column, ConfigError for a
+    column that there is not.
     """
     table, resampled = _read(frame, ratings, judges, lower)
     rating = table.rating()
@@ -203,8 +203,9 @@ def _read(
     """Return the file's numbers, and what is resampled."""
     named = [*ratings, *judges]
     check_names([str(column) for column in frame.columns], ratings, judges, lower)
-    if "patient" in frame and "cluster" not in frame:
-        frame = frame.rename(columns={"patient": "cluster"})
+    patients = [name for name in PATIENTS if name in frame]
+    if patients and "cluster" not in frame:
+        frame = frame.rename(columns={patients[0]: "cluster"})
     numbers = {name: as_numbers(frame, name).to_numpy() * (-1 if name in lower else 1) for name in named}
     ids = {name: as_texts(frame, name, None).to_numpy() for name in ("example", "cluster") if name in frame}
     if len(ids) == 2:
