@@ -31,7 +31,7 @@ from conrad_bench.registry import KINDS, MISSING, Kind, Registry, option_problem
 from conrad_bench.tasks.phantom import MOST_STUDIES, STUDIES
 from conrad_bench.text import without_keys
 from conrad_bench.trainers.recalibrators import KINDS as KINDS_OF_RECALIBRATORS
-from conrad_bench.variants import NAMING, label_problem, learner_name, plugin_name
+from conrad_bench.variants import NAMING, judge_names, label_problem, learner_name, plugin_name
 
 MOST_SEED = 2**63 - 1
 """What all generators of random numbers take."""
@@ -353,7 +353,7 @@ def _mentioned(config: RunConfig, registry: Registry) -> set[str]:
     """Return the names of methods, tasks and scorers that the run speaks of."""
     names = {*map(learner_name, config.methods), *config.tasks}
     for options in config.options.values():
-        names |= {str(options[key]) for key in NAMING if options.get(key)}
+        names |= {name for key in NAMING if options.get(key) for name in judge_names(str(options[key]))}
     for task in {plugin_name(task) for task in config.tasks} & set(registry.names("tasks")):
         try:
             fields = registry.get("tasks", task).model_fields

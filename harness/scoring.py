@@ -65,9 +65,9 @@ def text_scores(
     table without the texts, ConfigError for a scorer or granularity that there is not.
     """
     cls = registry.get("scorers", name)
-    if issubclass(cls, Panel) and cls.named:
+    if issubclass(cls, Panel) and cls.named():
         more = options, registry, reporter, out, granularity
-        return cls().mean({each: text_scores(frame, each, *more) for each in cls.named})
+        return cls().mean({each: text_scores(frame, each, *more) for each in cls.named()})
     scorer = registry.create("scorers", name, dict(options.get(name, {})))
     for column in TEXTS[:2]:
         if column not in frame:

@@ -30,8 +30,11 @@ _made: dict[tuple[type[Any], str], type[Any]] = {}
 
 
 def plugin_name(name: str) -> str:
-    """Return the name of the plugin that a name stands for: "conrad" for "conrad.joint" and for "conrad"."""
-    return name.partition(".")[0]
+    """Return the name of the plugin that a name stands for: "conrad" for "conrad.joint" and for "conrad".
+
+    Dots in the names of several judges belong to these.
+    """
+    return name if name.startswith(f"{JUDGES}:") else name.partition(".")[0]
 
 
 def judge_names(scorer: str) -> list[str]:

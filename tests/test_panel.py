@@ -31,6 +31,7 @@ from conrad_bench.records import judge_columns, read_records, write_records
 from conrad_bench.registry import Registry
 from conrad_bench.scoring import text_scores
 from conrad_bench.tasks.scorers.panel import make_scorer
+from conrad_bench.testing import check_scorer
 from conrad_bench.types import Claim, Example, Score
 
 PLUGIN = '''
@@ -85,6 +86,16 @@ def test_the_mean_is_of_all_judges_or_there_is_none(plugin: Path) -> None:
     assert found[1].value == pytest.approx(0.3)
     assert found[2] == Score(None, "shy: too long", (("toy_match", 0.0), ("kind", 0.4)))
     assert make_scorer("kind", config, registry).score([pair("a", "b")], "answer") == [Score(0.4)]
+
+
+def test_variants_of_one_scorer_are_judges_and_a_panel_keeps_the_promises_of_a_scorer(plugin: Path) -> None:
+    registry = Registry([plugin])
+    options = {"kind": {"least": 0.1}, "kind.b": {"least": 0.5}, "mimic_report": {"scorer": "judges:kind,kind.b"}}
+    scorer = make_scorer("judges:kind,kind.b", load_config(None, {**RUN, "options": options}, registry), registry)
+    assert scorer.score([pair("a", "b")], "answer")[0].by == (("kind", 0.1), ("kind.b", 0.5))
+    registry = Registry()
+    kept = make_scorer("judges:vqa_match,vqa_match.b", load_config(None, RUN, registry), registry)
+    check_scorer(kept)
 
 
 @pytest.mark.parametrize(

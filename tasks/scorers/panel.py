@@ -7,7 +7,6 @@ the variance between judges in them (docs/statistics.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PrivateAttr
@@ -15,7 +14,7 @@ from pydantic import PrivateAttr
 from conrad_bench.errors import ConfigError, PlanError
 from conrad_bench.tasks.base import Scorer
 from conrad_bench.types import Claim, Example, Granularity, Score
-from conrad_bench.variants import JUDGES
+from conrad_bench.variants import JUDGES, judge_names, variant
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -29,16 +28,24 @@ class Panel(Scorer):
     name: ClassVar[str] = JUDGES
     summary: ClassVar[str] = "the mean of several scorers, as judges:A,B; intervals know how they differ"
     source: ClassVar[str] = "docs/statistics.md, Several judges"
-    label: ClassVar[str] = "mean of judges"
-    named: ClassVar[tuple[str, ...]] = ()
-    """The scorers' names, in order."""
-
+    label: ClassVar[str] = "Mean of judges"
     _members: dict[str, Scorer] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def variant(cls, names: str) -> type[Panel]:
         """Return the scorer named "judges:<names>". Raises ConfigError unless these are two scorers or more."""
-        return _variant(names)
+        given = [name.strip() for name in names.split(",")]
+        if len(given) < 2 or len(set(given)) < len(given) or not all(given):
+            raise ConfigError(f"scorer 'judges:{names}': name two different scorers or more: judges:A,B")
+        if nested := [name for name in given if name.partition(":")[0] == JUDGES]:
+            raise ConfigError(f"scorer 'judges:{names}': {nested[0]} is no single judge; name its scorers")
+        made: type[Panel] = variant(cls, f"{JUDGES}:{','.join(given)}")
+        return made
+
+    @classmethod
+    def named(cls) -> list[str]:
+        """Return the names of the scorers, in order; none of the family itself."""
+        return [] if cls.name == JUDGES else judge_names(cls.name)
 
     @classmethod
     def of(cls, members: Mapping[str, Scorer]) -> Panel:
@@ -65,9 +72,9 @@ class Panel(Scorer):
         A claim that one of them cannot judge has no score: a mean over some would be by other judges than the rest.
         """
         together = []
-        for each in zip(*(scores[name] for name in self.named), strict=True):
-            known = tuple((name, s.value) for name, s in zip(self.named, each, strict=True) if s.value is not None)
-            failed = [f"{name}: {s.reason}" for name, s in zip(self.named, each, strict=True) if s.value is None]
+        for each in zip(*(scores[name] for name in self.named()), strict=True):
+            known = tuple((name, s.value) for name, s in zip(self.named(), each, strict=True) if s.value is not None)
+            failed = [f"{name}: {s.reason}" for name, s in zip(self.named(), each, strict=True) if s.value is None]
             value = None if failed else sum(value for _, value in known) / len(known)
             together.append(Score(value, "; ".join(failed), known))
         return together
@@ -82,23 +89,6 @@ class Panel(Scorer):
         return self.mean({name: scorer.score(pairs, granularity) for name, scorer in self.members.items()})
 
 
-@cache
-def _variant(names: str) -> type[Panel]:
-    given = tuple(name.strip() for name in names.split(",") if name.strip())
-    if len(set(given)) < 2 or len(set(given)) < len(given):
-        raise ConfigError(f"scorer 'judges:{names}': name two different scorers or more: judges:A,B")
-    if nested := [name for name in given if name.partition(":")[0] == JUDGES]:
-        raise ConfigError(f"scorer 'judges:{names}': {nested[0]} is no single judge; name its scorers")
-
-    class Variant(Panel):
-        name: ClassVar[str] = f"{JUDGES}:{','.join(given)}"
-        summary: ClassVar[str] = f"the mean of {', '.join(given)}"
-        label: ClassVar[str] = f"Mean of {len(given)} judges"
-        named: ClassVar[tuple[str, ...]] = given
-
-    return Variant
-
-
 def make_scorer(name: str, config: RunConfig, registry: Registry) -> Scorer:
     """Return a scorer with its options, of several judges each with its own.
 
@@ -107,7 +97,7 @@ def make_scorer(name: str, config: RunConfig, registry: Registry) -> Scorer:
     cls = registry.get("scorers", name)
     if not issubclass(cls, Panel):
         return registry.create("scorers", name, config.section(name))
-    return cls.of({each: make_scorer(each, config, registry) for each in cls.named})
+    return cls.of({each: make_scorer(each, config, registry) for each in cls.named()})
 
 
 def single(scorer: Scorer) -> list[Scorer]:
