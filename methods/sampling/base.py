@@ -76,6 +76,10 @@ class Sampled(Method):
         greedy = responding(task, test, self.max_tokens)
         return [greedy, sampling_again(greedy, self.n, self._sampling())]
 
+    def rates_given(self) -> bool:
+        """The samples tell of any response to the question."""
+        return True
+
     def _sampling(self) -> Sampling:
         return Sampling(self.temperature, max_tokens=self.max_tokens, seed=self.seed)
 

@@ -55,6 +55,10 @@ class CoCoA(Method):
         """Two reports are hardly ever equal, so `exact` is for answers."""
         return self._consistency().problem(granularity)
 
+    def rates_given(self) -> bool:
+        """It reads the probability of the response, and compares it with samples."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:
