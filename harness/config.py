@@ -318,7 +318,8 @@ def _structure_problems(error: ValidationError, places: Places) -> Iterator[str]
 def _name_problems(config: RunConfig, registry: Registry, places: Places) -> Iterator[str]:
     """Check the names of methods, tasks and engine against the plugins."""
     for index, name in enumerate(config.methods):
-        made_of = parts_of(name) if not (wrong := [*composition_problems(name)]) else [learner_name(name)]
+        wrong = [*composition_problems(name)]
+        made_of = parts_of(learner_name(name) if wrong else name)
         found = [_name_problem("methods", part, registry) for part in made_of]
         yield from (f"{places.name(('methods', str(index)))}: {problem}" for problem in (*found, *wrong) if problem)
     named = [(("tasks", str(index)), name) for index, name in enumerate(config.tasks)]

@@ -120,7 +120,7 @@ def _manifest(config: RunConfig, manifest: Mapping[str, Any], records: Records) 
     for name in sorted({*methods} ^ {*config.methods}):
         yield f"manifest.json, methods: {name[:40]} is in one of manifest.json and config.yaml alone"
     for name in sorted({*methods} & {*config.methods}):
-        for part, of in zip(parts_of(name), _options_of(methods[name]), strict=False):
+        for part, of in _options_of(name, methods[name]):
             for option, value in sorted(config.section(part).items()):
                 if option in of and of[option] != value:
                     yield f"manifest.json, methods.{name}.{option}: {of[option]!r}, config.yaml has {value!r}"
@@ -137,13 +137,14 @@ def _manifest(config: RunConfig, manifest: Mapping[str, Any], records: Records) 
             yield f"manifest.json, data.{task}.examples.test: {tested}, there are records of {len(examples):,}"
 
 
-def _options_of(method: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the options of the methods that a method is made of, in the order of their names in its own."""
-    inner = [*method.get("methods", {}).values(), *(method[key] for key in ("method", "second") if key in method)]
+def _options_of(name: str, method: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and options of the methods that a method is made of, or its own."""
+    inner = dict(method.get("methods", {}))
+    inner |= {str(method[f"{key}_name"]): method[key] for key in ("method", "second") if key in method}
     if not inner:
-        yield method
-    for each in inner:
-        yield from _options_of(each)
+        yield name, method
+    for part, each in inner.items():
+        yield from _options_of(part, each)
 
 
 def what_to_say(folder: Path, said: BoardContext) -> tuple[BoardContext, list[str]]:
