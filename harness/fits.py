@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conrad_bench.contracts import declared, place
+from conrad_bench.counterfactual import PICTURES
 from conrad_bench.errors import PluginError, StorageError, TrainingError
 from conrad_bench.fingerprints import ARTIFACT, artifact_files, artifact_folder, fit_parts
 from conrad_bench.judging import make_judge
@@ -140,7 +141,7 @@ def finished_files(run: Path) -> Files:
     for top in run.iterdir():
         making = top.name == "artifacts"
         # Who starts the same run meanwhile is refused, but remembers the digests of files first.
-        for path in () if top.name in ("rollouts", "digests.json") else (top, *top.rglob("*")):
+        for path in () if top.name in ("rollouts", "digests.json", PICTURES) else (top, *top.rglob("*")):
             ours = not making or (top / path.relative_to(top).parts[0] / ARTIFACT).is_file() if path != top else True
             if ours and path.is_file() and not path.name.endswith(".tmp"):
                 status = path.stat()

@@ -180,7 +180,8 @@ def carry_out(
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         judges = tuple(plan.judges.values())
-        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, strict=strict)
+        pictures = (out / PICTURES).absolute()
+        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, strict=strict, pictures=pictures)
         told = 0
         parts = [(name, task) for task in plan.config.tasks for name in plan.methods]
         left = [part for part in parts if not records_path(out, *part).is_file()]

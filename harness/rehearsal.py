@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.contracts import estimated
-from conrad_bench.counterfactual import counterfactuals
+from conrad_bench.counterfactual import PICTURES, counterfactuals
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import HubUnreachable, PluginError, StorageError
@@ -66,7 +66,8 @@ def rehearse(
     with storage_errors(beside), TemporaryDirectory(prefix=".rehearsal-", dir=beside) as folder:
         counted = preview(plan, Path(folder) / "none", reporter, data)
         with RolloutStore(Path(folder) / "rollouts") as store:
-            model = Model(plan.engine, store, reporter, beside=tuple(plan.judges.values()))
+            pictures = Path(folder).absolute() / PICTURES
+            model = Model(plan.engine, store, reporter, beside=tuple(plan.judges.values()), pictures=pictures)
             stage = _Stage(plan, data, model, reporter, Path(folder), examples or plan.engine.batch_size, steps)
             stage.play()
     return report(plan, stage.played, counted, stage.examples)

@@ -73,6 +73,8 @@ class Model:
     """Raise ImageError for the first image that cannot be read, instead of leaving its prompt without an answer."""
     unreadable: dict[str, ImageError] = field(default_factory=dict)
     """The images that could not be read so far, by their paths; shared by the models that are made from this one."""
+    pictures: Path | None = None
+    """Folder for pictures that a method makes of others (absolute), in the run's folder; None: there is none."""
     spending: Spending | None = None
     """Counts the tokens of what is asked, where somebody wants to know."""
 
