@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from conrad_bench.counterfactual import VERSION, Counterfactual
 from conrad_bench.methods.recalibrated import Composed, learner, leaves
+from conrad_bench.plan import expert_name
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import file_sha256, read_json
 from conrad_bench.types import Example
@@ -96,7 +97,9 @@ def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:
     if options["fit_scorer"] is None:
         del options["fit_scorer"]  # what was made before there was this option stays as it is
     others = {name: code_digest(type(leaf)) for name, leaf in leaves("", method).items() if leaf is not learns}
+    asked = [plan.judges[leaf] for leaf in map(expert_name, leaves("", method).values()) if leaf in plan.judges]
     return {
+        **({"experts": _digest([engine.identity() for engine in asked])} if asked else {}),
         "options of the method": _digest(_chosen(method.model_dump(mode="json"))),
         "code of the method": code_digest(type(learns)),
         **{f"code of {name}": digest for name, digest in others.items()},

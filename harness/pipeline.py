@@ -17,7 +17,7 @@ from conrad_bench.errors import ConfigError, DataError, PluginError, StorageErro
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.methods.recalibrated import chance_seed, leaves
-from conrad_bench.plan import Plan, check_models, make_plan, prepare
+from conrad_bench.plan import Plan, check_models, experts, make_plan, prepare
 from conrad_bench.registry import Registry
 from conrad_bench.storage import make_private, read_json, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
@@ -181,7 +181,16 @@ def carry_out(
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         judges = tuple(plan.judges.values())
         pictures = (out / PICTURES).absolute()
-        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, strict=strict, pictures=pictures)
+        model = Model(
+            plan.engine,
+            store,
+            reporter,
+            pool=cluster,
+            beside=judges,
+            strict=strict,
+            pictures=pictures,
+            experts=experts(plan),
+        )
         told = 0
         parts = [(name, task) for task in plan.config.tasks for name in plan.methods]
         left = [part for part in parts if not records_path(out, *part).is_file()]

@@ -58,7 +58,8 @@ class Plan:
     teachers: dict[str, Scorer]
     """The scorer of each task by which methods learn and compare samples: the task's own unless `fit_scorer` is set."""
     judges: dict[str, Engine]
-    """The engine of each scorer that asks a model, by the scorer's name."""
+    """The engine of each scorer that asks a model, by the scorer's name, and of each expert that a method asks
+    (`expert_name`)."""
     roots: dict[str, Path | None]
     """The data root of each task; None where the phantom data stand in, or the data come from the hub."""
     metrics: tuple[Metric, ...]
@@ -138,6 +139,11 @@ def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | 
             judge = registry.create("engines", *wanted)
             # One model in memory for all scorers that ask the same one.
             judges[scorer.name] = next((known for known in judges.values() if known == judge), judge)
+    for leaf in (leaf for name, method in methods.items() for leaf in leaves(name, method).values()):
+        if (asked := leaf.expert()) is not None:
+            engine_name, settings = asked
+            given = embedded_model() if settings["model"] == PHANTOM_MODEL else settings["model"]
+            judges[expert_name(leaf)] = registry.create("engines", engine_name, {**settings, "model": given})
     folder = embedded_model() if model == PHANTOM_MODEL else model
     engine = registry.create("engines", config.engine, {"model": folder, **config.section(config.engine)})
     problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities, teachers)]
@@ -201,6 +207,17 @@ def _is_path(model: str) -> bool:
 def embedded_model() -> str:
     """Return the folder of the embedded base model, which `PHANTOM_MODEL` names."""
     return str(files("conrad_bench.tasks.phantom") / "base_model")
+
+
+def expert_name(method: Method) -> str:
+    """Return what the engine of a method's expert is called among the judges of a plan."""
+    return f"expert of {method.name}"
+
+
+def experts(plan: Plan) -> dict[str, Engine]:
+    """Return the engines of the models that methods ask beside the run's, by the methods' names."""
+    every = (leaf for name, method in plan.methods.items() for leaf in leaves(name, method).values())
+    return {leaf.name: plan.judges[expert_name(leaf)] for leaf in every if expert_name(leaf) in plan.judges}
 
 
 def make_scorer(name: str, config: RunConfig, registry: Registry) -> Scorer:

@@ -30,7 +30,7 @@ from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
 from conrad_bench.methods.recalibrated import Composed, chance_seed
-from conrad_bench.plan import Plan, check_models, make_plan, prepare, try_engine
+from conrad_bench.plan import Plan, check_models, experts, make_plan, prepare, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
@@ -67,7 +67,8 @@ def rehearse(
         counted = preview(plan, Path(folder) / "none", reporter, data)
         with RolloutStore(Path(folder) / "rollouts") as store:
             pictures = Path(folder).absolute() / PICTURES
-            model = Model(plan.engine, store, reporter, beside=tuple(plan.judges.values()), pictures=pictures)
+            judges = tuple(plan.judges.values())
+            model = Model(plan.engine, store, reporter, beside=judges, pictures=pictures, experts=experts(plan))
             stage = _Stage(plan, data, model, reporter, Path(folder), examples or plan.engine.batch_size, steps)
             stage.play()
     return report(plan, stage.played, counted, stage.examples)

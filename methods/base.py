@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -98,6 +98,10 @@ class Method(BaseModel):
         Whatever gets its responses from `respond`, and its confidence from elsewhere than the response's text, can.
         """
         return self.judges_given()
+
+    def expert(self) -> tuple[str, dict[str, Any]] | None:
+        """Return name and options of the engine of a model that it asks beside the run's (`Model.expert`), or None."""
+        return None
 
     def asks_while_training(self) -> bool:
         """Return whether the training itself asks the model or the judge, as it goes; such a fit runs alone."""
