@@ -24,10 +24,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from conrad_bench.compositions import composition_problems
 from conrad_bench.config_file import Places, read_file, read_value
 from conrad_bench.errors import ConfigError, DataError, PluginError
 from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES
-from conrad_bench.making import composition_problems
 from conrad_bench.registry import KINDS, MISSING, Kind, Registry, option_problems, unknown, validated
 from conrad_bench.tasks.phantom import MOST_STUDIES, STUDIES
 from conrad_bench.text import without_keys

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from conrad_bench.compositions import composition_problems
 from conrad_bench.config import SECTIONS
 from conrad_bench.errors import ConfigError
-from conrad_bench.making import composition_problems
 from conrad_bench.methods.base import Method
 from conrad_bench.methods.recalibrated import Ensemble
 from conrad_bench.options import Option, options

@@ -25,6 +25,7 @@ NAMING = ("scorer", "quality", "fit_on", "fit_scorer")
 
 ENSEMBLE = "ensemble:"
 """What the name of an ensemble begins with; the names of its methods stand behind it."""
+ENSEMBLE_SUMMARY = "several methods' confidences as one, weighed on validation claims"
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -21,6 +21,7 @@ from conrad_bench.storage import write_text
 from conrad_bench.trainers.fusion import fit_fusion, load_fusion
 from conrad_bench.trainers.recalibrators import HAC, Kind, fit_hac, fit_recalibrator, load_hac, load_recalibrator
 from conrad_bench.types import CHANCE, FITTING, Claim, Estimate, Example, Granularity
+from conrad_bench.variants import ENSEMBLE_SUMMARY
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
@@ -259,7 +260,7 @@ class Ensemble(Composed):
     """Several methods as one: a logistic function of the ranks of their confidences, with weights of 0 or more."""
 
     name: ClassVar[str] = "ensemble"
-    summary: ClassVar[str] = "several methods' confidences as one, weighed on validation claims"
+    summary: ClassVar[str] = ENSEMBLE_SUMMARY
     source: ClassVar[str] = "ours, after Wolpert 1992 (stacked generalization) and Breiman 1996 (weights of 0 or more)"
 
     methods: dict[str, SerializeAsAny[Method]]

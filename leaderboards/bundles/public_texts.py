@@ -16,12 +16,11 @@ from pydantic import BaseModel
 
 from conrad_bench.config import SECTIONS
 from conrad_bench.errors import UserError
-from conrad_bench.methods.recalibrated import Ensemble
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.provenance import PACKAGES
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
 from conrad_bench.types import Split
-from conrad_bench.variants import ENSEMBLE, choices, learner_name, parts_of, plugin_name
+from conrad_bench.variants import ENSEMBLE, ENSEMBLE_SUMMARY, choices, learner_name, parts_of, plugin_name
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -59,7 +58,7 @@ class PublicTexts:
         names += (*context.seeds, *(part for name in made_of for part in (learner_name(name), *parts_of(name))))
         self._names = {*names, *(name for kind in KINDS for name in self._registry.names(kind)), PHANTOM_MODEL}
         self._choices: set[str] = set()
-        self._fields: set[str] = set()
+        self._fields = {"methods"}  # of an ensemble, which is no plugin
         for kind in KINDS:
             for cls in self._registry.available(kind).values():
                 for model in _models(cls):
@@ -120,7 +119,7 @@ class PublicTexts:
         """Return the line about a method: its summary, and what the harness says of a variant behind it."""
         learner = learner_name(method)
         if learner.startswith(ENSEMBLE):
-            return text if text.startswith(Ensemble.summary) else LEFT_OUT
+            return text if text.startswith(ENSEMBLE_SUMMARY) else LEFT_OUT
         cls = self._class("methods", learner)
         if cls is None or not text.startswith(cls.summary) or not self._allowed("methods", learner, cls.summary):
             return LEFT_OUT
