@@ -16,7 +16,9 @@ def composition_problems(name: str) -> Iterator[str]:
     """Yield what is wrong with how a method's name is made of others; not whether there are these."""
     recalibrator = name.partition("+")[2]
     kind, colon, second = recalibrator.partition(":")
-    if "+" in name and kind not in (*KINDS, HAC):
+    if "," in recalibrator:
+        yield f"{name}: the methods of an ensemble are named without recalibrators; their ranks would be the same"
+    elif "+" in name and kind not in (*KINDS, HAC):
         yield unknown("recalibrator", kind, (*KINDS, HAC))
     elif kind == HAC and not second:
         yield f"{name} lacks its second signal; write {HAC}:METHOD, such as verbalized+{HAC}:semantic_entropy"

@@ -71,6 +71,7 @@ def test_the_names_behind_an_ensemble_are_its_own() -> None:
         ("ensemble:msp", "of two methods or more"),
         ("ensemble:msp,msp", "named twice in one ensemble"),
         ("ensemble:" + ",".join(f"probe.{'x' * 60}{i}" for i in range(3)), "at most 160 letters"),
+        ("ensemble:msp+platt,p_true", "named without recalibrators"),
         ("verbalized+hac_platt", "lacks its second signal"),
         ("verbalized+hac_platt:verbalized", "is the method itself"),
         ("verbalized+platt:vase", "takes no second signal"),
