@@ -17,6 +17,7 @@ from pydantic import Field, SerializeAsAny
 
 from conrad_bench.errors import PluginError
 from conrad_bench.methods.base import Judge, Method, Step, drawn, without_references
+from conrad_bench.reading.elicitation import elicit_at
 from conrad_bench.storage import write_text
 from conrad_bench.trainers.fusion import fit_fusion, load_fusion
 from conrad_bench.trainers.recalibrators import HAC, Kind, fit_hac, fit_recalibrator, load_hac, load_recalibrator
@@ -86,9 +87,8 @@ class Composed(Method):
         return next(iter(self.parts()))
 
     def judges_given(self) -> bool:
-        """Where all its methods do, and those that look at the question alone do no harm."""
-        leading = self.parts()[self._leading()]
-        return leading.judges_given() and all(method.judges_given() for method in self.parts().values())
+        """Where all its methods do."""
+        return all(method.judges_given() for method in self.parts().values())
 
     def rates_given(self) -> bool:
         """Where all its methods can."""
@@ -100,7 +100,8 @@ class Composed(Method):
         """The steps of its methods, on validation examples too; those that are given a response write none."""
         chosen = drawn(validation, self.samples, self.seed)
         fitted = Step("train", 1, f"{self._learned()} on the validation claims")
-        return [*self._asked(task, chosen), fitted, *self._asked(task, test, train, validation)]
+        asked = [step for step in self._asked(task, chosen) if step.action != "train" and step.count]
+        return [*asked, fitted, *self._asked(task, test, train, validation)]
 
     def _asked(
         self,
@@ -109,7 +110,8 @@ class Composed(Method):
         train: Sequence[Example] = (),
         validation: Sequence[Example] = (),
     ) -> Iterator[Step]:
-        prompts = {task.prompt(example) for example in examples}
+        formats = (None, elicit_at(task.granularity))
+        prompts = {task.prompt(example, elicit) for example in examples for elicit in formats}
         for name, method in self.parts().items():
             for step in method.steps(task, train, validation, examples):
                 greedy = bool(step.prompts) and step.sampling.temperature == 0 and set(step.prompts) <= prompts
