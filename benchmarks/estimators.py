@@ -12,7 +12,8 @@ What differs, and why, stands in the rows; and where they look at pictures (read
 
 - `greedy_visual_probs` takes what `generate` calls scores for log-probabilities: raw logits, so that MSP and perplexity
   of answers about pictures are sums of logits, which no probability is;
-- P(True) about pictures reads the same raw number of the word "True", not a probability;
+- P(True) about pictures reads the same raw number of the word "True", and behind the input alone: the question is put
+  together and not asked;
 - samples and greedy answers have `min_new_tokens=2`, so that an answer of one token cannot be given;
 - medvlm reads a confidence of "1 %" as 1.0: what is not above 1 is not divided by 100.
 """
