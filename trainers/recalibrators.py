@@ -45,11 +45,8 @@ ABOUT: dict[str, About] = {
 
 PENALTY = 0.01
 """Times the square of the second signal's slope (medvlm's)."""
-_LEAST = 1e-12
-"""The least that a second confidence counts as."""
-
 _EPS = 0.005
-"""Confidences 0 and 1 have no logit: they are moved half a percent inwards."""
+"""Confidences 0 and 1 have no logit, and 0 no logarithm: they are moved half a percent inwards."""
 _BINS = 10
 _MAX_LEVELS = 21
 """Up to this many distinct confidences, each is a bin of its own."""
@@ -123,7 +120,7 @@ def load_hac(path: Path) -> Callable[[float, float], float]:
 
 def _surprise(confidence: Array) -> Array:
     """Return -log of a confidence: the uncertainty that it was made of where that was exp(-u)."""
-    return np.asarray(-np.log(np.maximum(confidence, _LEAST)))
+    return np.asarray(-np.log(np.maximum(confidence, _EPS)))
 
 
 def _temperature(confidence: Array, correctness: Array) -> dict[str, Any]:
