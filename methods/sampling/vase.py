@@ -38,7 +38,7 @@ class VASE(SemanticEntropy):
 
     name: ClassVar[str] = "vase"
     summary: ClassVar[str] = "exp(-entropy) of meanings, weighed against those of responses to distorted pictures"
-    source: ClassVar[str] = "Liao et al. 2025 (VASE), equations 3 to 5; HEDGE (Gautam et al. 2025)"
+    source: ClassVar[str] = "Liao et al. 2025 (VASE), defaults of their code; HEDGE (Gautam et al. 2025)"
 
     alpha: float = Field(1.0, ge=0)
     """How much the difference between pictures and distorted pictures counts (the paper's 1)."""
