@@ -113,7 +113,8 @@ def _asked(plan: Plan, counted: dict[str, Any], played: Played) -> int | None:
     if all(step["there"] is None for step in generated):
         return None
     # Of what is not known beforehand, such as responses to pictures that are made first, nothing is there.
-    return sum(step["count"] - (step["there"] or 0) for step in generated)
+    left: list[int] = [step["count"] - (step["there"] or 0) for step in generated]
+    return sum(left)
 
 
 def _kinds(part: Measured) -> list[tuple[str, Measured, bool]]:
