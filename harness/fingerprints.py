@@ -35,7 +35,7 @@ _BESIDE = frozenset({"tensorboard", "wandb", "trackio", "mlruns", "checkpoints"}
 """Folders of an artifact that are no part of what was learned."""
 _UNSAID = {"report_to"}
 """Options of methods that change nothing of what is computed."""
-_LATER = {"reward": "log", "ranking": 0.0}
+_LATER = {"reward": "log", "ranking": 0.0, "entailment": None}
 """Options that came later, with the value that changes nothing: what was made before them stays as it is."""
 
 
