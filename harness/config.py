@@ -24,14 +24,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from conrad_bench.compositions import composition_problems
 from conrad_bench.config_file import Places, read_file, read_value
 from conrad_bench.errors import ConfigError, DataError, PluginError
 from conrad_bench.leaderboards.inference.bootstrap import MOST_REPLICATES
 from conrad_bench.registry import KINDS, MISSING, Kind, Registry, option_problems, unknown, validated
 from conrad_bench.tasks.phantom import MOST_STUDIES, STUDIES
 from conrad_bench.text import without_keys
-from conrad_bench.trainers.recalibrators import KINDS as KINDS_OF_RECALIBRATORS
-from conrad_bench.variants import NAMING, judge_names, label_problem, learner_name, plugin_name
+from conrad_bench.variants import NAMING, judge_names, label_problem, learner_name, parts_of, plugin_name
 
 MOST_SEED = 2**63 - 1
 """What all generators of random numbers take."""
@@ -244,7 +244,7 @@ def with_phantom_profile(config: RunConfig, registry: Registry) -> RunConfig:
     }
     profiled = config.model_copy(update={"options": _merge(defaults, config.options)})
     kept: dict[str, dict[str, Any]] = {}
-    for name in map(learner_name, config.methods):
+    for name in dict.fromkeys(part for whole in config.methods for part in parts_of(whole)):
         plugin, own = plugin_name(name), config.options.get(name, {})
         for option, value in defaults.get(plugin, {}).items() if name != plugin else ():
             if option not in own and not _allowed(plugin, {**config.section(name), option: value}, registry):
@@ -318,12 +318,10 @@ def _structure_problems(error: ValidationError, places: Places) -> Iterator[str]
 def _name_problems(config: RunConfig, registry: Registry, places: Places) -> Iterator[str]:
     """Check the names of methods, tasks and engine against the plugins."""
     for index, name in enumerate(config.methods):
-        recalibrator = name.partition("+")[2]
-        if problem := _name_problem("methods", learner_name(name), registry):
-            yield f"{places.name(('methods', str(index)))}: {problem}"
-        if "+" in name and recalibrator not in KINDS_OF_RECALIBRATORS:
-            problem = unknown("recalibrator", recalibrator, KINDS_OF_RECALIBRATORS)
-            yield f"{places.name(('methods', str(index)))}: {problem}"
+        wrong = [*composition_problems(name)]
+        made_of = parts_of(learner_name(name) if wrong else name)
+        found = [_name_problem("methods", part, registry) for part in made_of]
+        yield from (f"{places.name(('methods', str(index)))}: {problem}" for problem in (*found, *wrong) if problem)
     named = [(("tasks", str(index)), name) for index, name in enumerate(config.tasks)]
     roots = [(("data_roots", name), name) for name in config.data_roots]
     for path, name in [*named, *roots]:
@@ -351,7 +349,7 @@ def _name_problem(kind: Kind, name: str, registry: Registry) -> str | None:
 
 def _mentioned(config: RunConfig, registry: Registry) -> set[str]:
     """Return the names of methods, tasks and scorers that the run speaks of."""
-    names = {*map(learner_name, config.methods), *config.tasks}
+    names = {*config.tasks, *(part for name in config.methods for part in parts_of(name))}
     for options in config.options.values():
         names |= {name for key in NAMING if options.get(key) for name in judge_names(str(options[key]))}
     for task in {plugin_name(task) for task in config.tasks} & set(registry.names("tasks")):

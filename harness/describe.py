@@ -11,14 +11,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from conrad_bench.compositions import composition_problems
 from conrad_bench.config import SECTIONS
 from conrad_bench.errors import ConfigError
 from conrad_bench.methods.base import Method
+from conrad_bench.methods.recalibrated import Ensemble
 from conrad_bench.options import Option, options
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry, unknown
 from conrad_bench.testing.toys import TASKS
 from conrad_bench.trainers import recalibrators
 from conrad_bench.types import Example, Split
+from conrad_bench.variants import ENSEMBLE, parts_of
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,24 @@ class Description:
 def describe(name: str, registry: Registry) -> list[Description]:
     """Return what there is of a name: plugins, their variants, members of families, recalibrators, sections.
 
-    "probe+platt" is described by its two parts. Raises ConfigError for a name that nothing has, with the nearest.
+    "probe+platt" is described by its two parts, an ensemble by its own. Raises ConfigError for a name that nothing has,
+    with the nearest.
     """
     learner, plus, recalibrator = name.partition("+")
-    if plus and name not in {each for kind in KINDS for each in registry.names(kind)}:
-        if recalibrator not in recalibrators.KINDS:
-            raise ConfigError(unknown("recalibrator", recalibrator, recalibrators.KINDS))
-        return [*describe(learner, registry), *describe(recalibrator, registry)]
+    if (plus or name.startswith(ENSEMBLE)) and name not in {each for kind in KINDS for each in registry.names(kind)}:
+        for problem in composition_problems(name):
+            raise ConfigError(problem)
+        whole = [_ensemble()] if learner.startswith(ENSEMBLE) else []
+        mapped = [_recalibrator(recalibrator.partition(":")[0])] if plus else []
+        return [*whole, *(found for part in parts_of(name) for found in describe(part, registry)), *mapped]
     found = [_plugin(kind, name, registry) for kind in registry.kinds(name)]
-    found += [_recalibrator(kind) for kind in recalibrators.KINDS if kind == name]
+    found += [_recalibrator(kind) for kind in recalibrators.ABOUT if kind == name]
+    found += [_ensemble()] if name == Ensemble.name else []
     if name in SECTIONS:
         text = inspect.cleandoc(SECTIONS[name].__doc__ or "").partition(": ")[2].rstrip(".")
         found.append(Description(name, "section", text, [], options(SECTIONS[name])))
     if not found:
-        names = {each for kind in KINDS for each in registry.names(kind)} | {*recalibrators.KINDS, *SECTIONS}
+        names = {each for kind in KINDS for each in registry.names(kind)} | {*recalibrators.ABOUT, *SECTIONS}
         raise ConfigError(unknown("name", name, sorted(names)))
     return found
 
@@ -66,10 +73,23 @@ def _plugin(kind: Kind, name: str, registry: Registry) -> Description:
     return Description(name, kind[:-1], " ".join(cls.summary.split()), facts, options(cls))
 
 
-def _recalibrator(kind: recalibrators.Kind) -> Description:
-    about = recalibrators.ABOUT[kind]
+def _ensemble() -> Description:
     facts = [
-        ("used as", f"METHOD+{kind}, such as verbalized+{kind}"),
+        ("used as", f"{ENSEMBLE}A,B, such as {ENSEMBLE}msp,p_true; the last of --methods"),
+        ("needs", "validation examples with a confidence by each method and a correctness"),
+        ("cost", "the methods' own, on validation examples too, 3000 at the most; answers that are there are used"),
+        ("source", Ensemble.source),
+        ("from", f"{BUILT_IN}, {_file(Ensemble)}"),
+    ]
+    return Description(Ensemble.name, "ensemble", Ensemble.summary, facts, [])
+
+
+def _recalibrator(kind: str) -> Description:
+    about = recalibrators.ABOUT[kind]
+    hac = kind == recalibrators.HAC
+    used = f"{kind}:SECOND, such as verbalized+{kind}:vase" if hac else f"{kind}, such as verbalized+{kind}"
+    facts = [
+        ("used as", f"METHOD+{used}"),
         ("needs", "validation examples with a confidence and a correctness"),
         ("cost", "the method's own on validation examples, 3000 at the most; answers that are there are used"),
         ("source", about.source),

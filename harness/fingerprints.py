@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.counterfactual import VERSION, Counterfactual
-from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.methods.recalibrated import Composed, learner, leaves
+from conrad_bench.plan import expert_name
 from conrad_bench.rollouts.digests import file_digest
 from conrad_bench.storage import file_sha256, read_json
 from conrad_bench.tasks.scorers.panel import Panel
 from conrad_bench.types import Example
-from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -36,7 +36,7 @@ _BESIDE = frozenset({"tensorboard", "wandb", "trackio", "mlruns", "checkpoints"}
 """Folders of an artifact that are no part of what was learned."""
 _UNSAID = {"report_to"}
 """Options of methods that change nothing of what is computed."""
-_LATER = {"reward": "log", "ranking": 0.0}
+_LATER = {"reward": "log", "ranking": 0.0, "entailment": None}
 """Options that came later, with the value that changes nothing: what was made before them stays as it is."""
 
 
@@ -66,9 +66,9 @@ def fit_parts(plan: Plan, name: str, task_name: str, data: Mapping[str, Loaded],
     taught = task.model_copy(update={"scorer": task.fit_scorer or task.scorer, "fit_scorer": None})
     parts = _common(plan, method, taught, plan.teachers[task_name])
     parts["training examples"] = examples_digest([*loaded.split("train"), *loaded.split("validate")])
-    inner = learner_name(name)
-    if isinstance(method, Recalibrated) and method.method.learns():
-        parts[f"artifact of {inner}"] = artifact_digest(artifact_folder(out, inner, task_name))
+    for inner, each in method.parts().items() if isinstance(method, Composed) else ():
+        if each.learns():
+            parts[f"artifact of {inner}"] = artifact_digest(artifact_folder(out, inner, task_name))
     return parts
 
 
@@ -97,9 +97,13 @@ def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:
     options = task.model_dump(mode="json")
     if options["fit_scorer"] is None:
         del options["fit_scorer"]  # what was made before there was this option stays as it is
+    others = {name: code_digest(type(leaf)) for name, leaf in leaves("", method).items() if leaf is not learns}
+    asked = [plan.judges[leaf] for leaf in map(expert_name, leaves("", method).values()) if leaf in plan.judges]
     return {
+        **({"experts": _digest([engine.identity() for engine in asked])} if asked else {}),
         "options of the method": _digest(_chosen(method.model_dump(mode="json"))),
         "code of the method": code_digest(type(learns)),
+        **{f"code of {name}": digest for name, digest in others.items()},
         "options of the task": _digest(options),
         "code of the task": code_digest(type(task)),
         "scorer": _judging(plan, scorer),
@@ -109,9 +113,9 @@ def _common(plan: Plan, method: Method, task: Task, scorer: Scorer) -> Parts:
 
 
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
-    """Return a method's options, those of one within it included, without what changes nothing."""
+    """Return a method's options, those of the methods within it included, without what changes nothing."""
     kept = {name: value for name, value in options.items() if name not in _UNSAID and _LATER.get(name, ...) != value}
-    return {**kept, "method": _chosen(kept["method"])} if isinstance(kept.get("method"), dict) else kept
+    return {name: _chosen(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _judging(plan: Plan, scorer: Any) -> str:

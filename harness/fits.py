@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conrad_bench.contracts import declared, place
+from conrad_bench.counterfactual import PICTURES
 from conrad_bench.errors import PluginError, StorageError, TrainingError
 from conrad_bench.fingerprints import ARTIFACT, artifact_files, artifact_folder, fit_parts
 from conrad_bench.judging import make_judge
 from conrad_bench.methods.base import Judge, Method
-from conrad_bench.methods.recalibrated import Recalibrated, learner
+from conrad_bench.methods.recalibrated import Composed, learner, leaves, within
 from conrad_bench.plan import Plan
 from conrad_bench.storage import read_json, storage_errors, write_text
-from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.cluster.cluster import Cluster
@@ -46,12 +46,11 @@ def fit_side_by_side(
     from conrad_bench.records import records_path
 
     wanted = {
-        (learner_name(name), plan.tasks[task_name].fit_on or task_name): learns
+        (learner_name, plan.tasks[task_name].fit_on or task_name): learns
         for task_name in plan.config.tasks
         for name, method in plan.methods.items()
-        if (learns := learner(method)).learns()
-        and not learns.asks_while_training()
-        and not records_path(out, name, task_name).is_file()
+        for learner_name, learns in leaves(name, method).items()
+        if learns.learns() and not learns.asks_while_training() and not records_path(out, name, task_name).is_file()
     }
     places = [place for place in wanted if not (artifact_folder(out, *place) / ARTIFACT).is_file()]
     if len(places) < 2:
@@ -78,9 +77,9 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
     """
     method, task, loaded = plan.methods[name], plan.tasks[task_name], data[task_name]
     folder = artifact_folder(out, name, task_name)
-    inner = learner_name(name)
-    if isinstance(method, Recalibrated) and method.method.learns():
-        fit(with_inner(plan, name), inner, task_name, data, model, out)
+    for part, inner in method.parts().items() if isinstance(method, Composed) else ():
+        if inner.learns():
+            fit(with_inner(plan, name), part, task_name, data, model, out)
     marker = folder / ARTIFACT
     if marker.is_file():
         return folder
@@ -114,11 +113,8 @@ def fit(plan: Plan, name: str, task_name: str, data: dict[str, Loaded], model: M
 
 
 def with_inner(plan: Plan, name: str) -> Plan:
-    """Return the plan with the method inside a recalibrated one among its methods."""
-    method, inner = plan.methods[name], learner_name(name)
-    if inner in plan.methods or not isinstance(method, Recalibrated):
-        return plan
-    return replace(plan, methods={**plan.methods, inner: method.method})
+    """Return the plan with the methods that a method is made of among its methods."""
+    return replace(plan, methods={**within(plan.methods[name]), **plan.methods})
 
 
 def learn(
@@ -145,7 +141,7 @@ def finished_files(run: Path) -> Files:
     for top in run.iterdir():
         making = top.name == "artifacts"
         # Who starts the same run meanwhile is refused, but remembers the digests of files first.
-        for path in () if top.name in ("rollouts", "digests.json") else (top, *top.rglob("*")):
+        for path in () if top.name in ("rollouts", "digests.json", PICTURES) else (top, *top.rglob("*")):
             ours = not making or (top / path.relative_to(top).parts[0] / ARTIFACT).is_file() if path != top else True
             if ours and path.is_file() and not path.name.endswith(".tmp"):
                 status = path.stat()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
+from conrad_bench.methods.recalibrated import HallucinationAware, Recalibrated, chance_seed, learner
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, Plan, is_phantom, make_plan, try_engine
 from conrad_bench.provenance import git_commit, hardware, versions
 from conrad_bench.seeds import row_name, seed_of
@@ -112,7 +112,9 @@ def _said(plan: Plan, name: str, method: Method) -> str:
     learns, row = learner(method), row_name(name, plan.config)
     seed = learns.seed if row != name else plan.config.seed
     apart = _set_apart(plan, learns, {"seed": seed}) if plugin_name(row) != learner_name(row) else ""
-    mapped = f"{method.recalibrator} recalibration on validation claims" if isinstance(method, Recalibrated) else ""
+    mapped = ""
+    if isinstance(method, Recalibrated | HallucinationAware):
+        mapped = f"{method.recalibrator} recalibration on validation claims"
     return "; ".join(filter(None, (learns.summary, apart, mapped)))
 
 

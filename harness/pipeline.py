@@ -16,8 +16,8 @@ from conrad_bench.course import Course, rehearsed
 from conrad_bench.errors import ConfigError, DataError, PluginError, StorageError
 from conrad_bench.fits import fit, fit_side_by_side
 from conrad_bench.judging import make_judge, response_qualities
-from conrad_bench.methods.recalibrated import chance_seed, learner
-from conrad_bench.plan import Plan, check_models, make_plan, prepare
+from conrad_bench.methods.recalibrated import chance_seed, leaves
+from conrad_bench.plan import Plan, check_models, experts, make_plan, prepare
 from conrad_bench.registry import Registry
 from conrad_bench.storage import make_private, read_json, write_text
 from conrad_bench.trainers.settings import TrainingSettings, sharing_problem
@@ -84,9 +84,9 @@ def _refuse_unreadable(images: dict[str, Any]) -> None:
 def _check_sharing(plan: Plan, workers: int) -> None:
     """Raise ConfigError if the training workers cannot share a method's steps."""
     for name, method in plan.methods.items():
-        learns = learner(method)
-        if isinstance(learns, TrainingSettings) and (problem := sharing_problem(learns, workers)):
-            raise ConfigError(f"method {name!r}: {problem}")
+        for learns in leaves(name, method).values():
+            if isinstance(learns, TrainingSettings) and (problem := sharing_problem(learns, workers)):
+                raise ConfigError(f"method {name!r}: {problem}")
 
 
 def check_folder(out: Path, plan: Plan) -> None:
@@ -189,14 +189,25 @@ def carry_out(
         about = board_context(plan, data, notes)
         write_text(out / "context.json", context_file(about, fingerprints))
         if cluster is not None:
-            training = any(TRAINING in learner(method).needs for method in plan.methods.values())
+            every = (leaf for name, method in plan.methods.items() for leaf in leaves(name, method).values())
+            training = any(TRAINING in leaf.needs for leaf in every)
             reporter.say(f"on Ray: {cluster.share}" + f"; {cluster.training.of('training worker')}" * training)
         for leftover in out.rglob(".*.tmp"):  # of a killed run: the store's lock says that no other is at work
             leftover.unlink(missing_ok=True)
         if store.damaged:
             reporter.say(f"set aside {len(store.damaged)} damaged file(s) in {out / 'rollouts'}; they are made again")
         judges = tuple(plan.judges.values())
-        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, strict=strict)
+        pictures = (out / PICTURES).absolute()
+        model = Model(
+            plan.engine,
+            store,
+            reporter,
+            pool=cluster,
+            beside=judges,
+            strict=strict,
+            pictures=pictures,
+            experts=experts(plan),
+        )
         told = 0
         left = [part for part in parts if not records_path(out, *part).is_file()]
         again = {(each.method, str(each)): each for each in others if not each.path(out).is_file()}
@@ -283,8 +294,9 @@ def _evaluate(
     artifact = None
     if method.learns():
         fit_on = task.fit_on or task_name
-        if (learner_name(name), fit_on) in unfit:
-            raise unfit[learner_name(name), fit_on]
+        for part in leaves(name, method):
+            if (part, fit_on) in unfit:
+                raise unfit[part, fit_on]
         artifact = fit(plan, name, fit_on, data, model, out)
     spending = Spending()
     found = estimated(method, task, test, replace(model, spending=spending), teacher, artifact)
@@ -298,7 +310,8 @@ def _evaluate(
     model.store.check_there()
     spent = spending.each(len(test))
     if spent is not None:
-        spent["training_steps"] = _training_steps(learner(method), task, data[task_name])
+        trained = leaves(name, method).values()
+        spent["training_steps"] = sum(_training_steps(each, task, data[task_name]) for each in trained)
     rows = record_rows(name, task, test, estimates, scores, qualities, spent, seed=chance_seed(method))
     write_records(records_path(out, name, task_name), rows, record_parts(plan, name, task_name, data, out))
 

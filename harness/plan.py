@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 from conrad_bench.config import PhantomOptions, RunConfig, resolve_data_root, with_phantom_profile
 from conrad_bench.contracts import checked_examples
 from conrad_bench.engines.base import Engine
-from conrad_bench.errors import ConfigError, DataError, HubUnreachable, PlanError
+from conrad_bench.errors import DataError, HubUnreachable, PlanError
+from conrad_bench.making import make_method
 from conrad_bench.methods.base import Method
-from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
+from conrad_bench.methods.recalibrated import chance_seed, learner, leaves
 from conrad_bench.records import reserved
-from conrad_bench.registry import Registry, unknown
+from conrad_bench.registry import Registry
 from conrad_bench.seeds import with_seeds
 from conrad_bench.storage import cache_folder, working_folder
 from conrad_bench.tasks.base import Loaded, Scorer, Task
 from conrad_bench.tasks.phantom import SIGNATURE
 from conrad_bench.tasks.scorers.panel import make_scorer, single
-from conrad_bench.trainers.recalibrators import KINDS
 from conrad_bench.trainers.settings import GRPOSettings, TrainingSettings
 from conrad_bench.types import FITTING, Split
-from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.leaderboards.metrics.base import Metric
@@ -60,7 +59,8 @@ class Plan:
     teachers: dict[str, Scorer]
     """The scorer of each task by which methods learn and compare samples: the task's own unless `fit_scorer` is set."""
     judges: dict[str, Engine]
-    """The engine of each scorer that asks a model, by the scorer's name."""
+    """The engine of each scorer that asks a model, by the scorer's name, and of each expert that a method asks
+    (`expert_name`)."""
     roots: dict[str, Path | None]
     """The data root of each task; None where the phantom data stand in, or the data come from the hub."""
     metrics: tuple[Metric, ...]
@@ -104,7 +104,7 @@ def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | 
     whose folder is not there or holds none.
     """
     tasks = {name: registry.create("tasks", name, config.section(name)) for name in config.tasks}
-    learning = any(_class(name, registry).learns() or "+" in name for name in config.methods)
+    learning = any(make_method(name, config, registry).learns() for name in config.methods)
     for task in list(tasks.values()) if learning else []:
         if task.fit_on is not None and task.fit_on not in tasks:
             tasks[task.fit_on] = registry.create("tasks", task.fit_on, config.section(task.fit_on))
@@ -141,6 +141,11 @@ def make_plan(config: RunConfig, registry: Registry, known: Mapping[str, Path | 
             judge = registry.create("engines", *wanted)
             # One model in memory for all scorers that ask the same one.
             judges[scorer.name] = next((known for known in judges.values() if known == judge), judge)
+    for leaf in (leaf for name, method in methods.items() for leaf in leaves(name, method).values()):
+        if (asked := leaf.expert()) is not None:
+            engine_name, settings = asked
+            given = embedded_model() if settings["model"] == PHANTOM_MODEL else settings["model"]
+            judges[expert_name(leaf)] = registry.create("engines", engine_name, {**settings, "model": given})
     folder = embedded_model() if model == PHANTOM_MODEL else model
     engine = registry.create("engines", config.engine, {"model": folder, **config.section(config.engine)})
     problems = [*_mismatches(engine, methods, tasks, roots), *_misjudged(tasks, scorers, qualities, teachers)]
@@ -190,7 +195,7 @@ def check_models(plan: Plan, tolerant: bool = False) -> None:
             except HubUnreachable:
                 if not tolerant:
                     raise
-    learners: list[Any] = [learner(method) for method in plan.methods.values()]
+    learners: list[Any] = [leaf for name, method in plan.methods.items() for leaf in leaves(name, method).values()]
     if plan.engine.model not in plan.unchecked and any(isinstance(each, TrainingSettings) for each in learners):
         joint = any(isinstance(each, GRPOSettings) and each.mode == "joint" for each in learners)
         plan.engine.check_training(joint)
@@ -206,23 +211,15 @@ def embedded_model() -> str:
     return str(files("conrad_bench.tasks.phantom") / "base_model")
 
 
-def _class(name: str, registry: Registry) -> type[Method]:
-    return registry.get("methods", learner_name(name))
+def expert_name(method: Method) -> str:
+    """Return what the engine of a method's expert is called among the judges of a plan."""
+    return f"expert of {method.name}"
 
 
-def make_method(name: str, config: RunConfig, registry: Registry) -> Method:
-    """Return a method with its options; "verbalized+isotonic" is the method verbalized under a recalibrator.
-
-    Raises ConfigError for an unknown name or option.
-    """
-    inner, plus, kind = name.partition("+")
-    method = registry.create("methods", inner, {"seed": config.seed, **config.section(inner)})
-    if not plus:
-        return method
-    if kind not in KINDS:
-        raise ConfigError(unknown("recalibrator", kind, KINDS))
-    options = {"method": method, "method_name": inner, "recalibrator": kind, "seed": config.seed}
-    return Recalibrated.model_validate(options)
+def experts(plan: Plan) -> dict[str, Engine]:
+    """Return the engines of the models that methods ask beside the run's, by the methods' names."""
+    every = (leaf for name, method in plan.methods.items() for leaf in leaves(name, method).values())
+    return {leaf.name: plan.judges[expert_name(leaf)] for leaf in every if expert_name(leaf) in plan.judges}
 
 
 def _mismatches(

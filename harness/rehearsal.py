@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from conrad_bench.contracts import estimated
-from conrad_bench.counterfactual import counterfactuals
+from conrad_bench.counterfactual import PICTURES, counterfactuals
 from conrad_bench.engines.base import Engine, Job
 from conrad_bench.engines.loading import free_memory
 from conrad_bench.errors import HubUnreachable, PluginError, StorageError
@@ -29,15 +29,14 @@ from conrad_bench.fits import learn
 from conrad_bench.judging import make_judge, response_qualities
 from conrad_bench.measuring import MeasuringReporter
 from conrad_bench.methods.base import Judge, Method, Step
-from conrad_bench.methods.recalibrated import Recalibrated, chance_seed, learner
-from conrad_bench.plan import Plan, check_models, make_plan, prepare, try_engine
+from conrad_bench.methods.recalibrated import Composed, chance_seed
+from conrad_bench.plan import Plan, check_models, experts, make_plan, prepare, try_engine
 from conrad_bench.rehearsal_report import Played, report
 from conrad_bench.rollouts.model import Model
 from conrad_bench.rollouts.store import RolloutStore
 from conrad_bench.storage import storage_errors
 from conrad_bench.tasks.scorers.panel import single
 from conrad_bench.types import Claim, Example, Message, Prompt, Sampling, Score
-from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -68,7 +67,9 @@ def rehearse(
     with storage_errors(beside), TemporaryDirectory(prefix=".rehearsal-", dir=beside) as folder:
         counted = preview(plan, Path(folder) / "none", reporter, data)
         with RolloutStore(Path(folder) / "rollouts") as store:
-            model = Model(plan.engine, store, reporter, beside=tuple(plan.judges.values()))
+            pictures = Path(folder).absolute() / PICTURES
+            judges = tuple(plan.judges.values())
+            model = Model(plan.engine, store, reporter, beside=judges, pictures=pictures, experts=experts(plan))
             stage = _Stage(plan, data, model, reporter, Path(folder), examples or plan.engine.batch_size, steps)
             stage.play()
     return report(plan, stage.played, counted, stage.examples)
@@ -76,8 +77,8 @@ def rehearse(
 
 def _untracked(method: Method) -> Method:
     """Return a method that sends no training curves anywhere."""
-    if isinstance(method, Recalibrated):
-        return method.model_copy(update={"method": _untracked(method.method)})
+    if isinstance(method, Composed):
+        return method.with_parts({name: _untracked(part) for name, part in method.parts().items()})
     return method.model_copy(update={"report_to": "none"}) if hasattr(method, "report_to") else method
 
 
@@ -202,11 +203,11 @@ class _Stage:
         """Fit a method on a few examples and return its artifact, None where that failed."""
         if (name, task_name) in self._fits:
             return self._fits[name, task_name]
-        inner = learner_name(name)
-        if inner != name and learner(method).learns() and self._fit(inner, learner(method), task_name) is None:
-            self.played.append(Played("fit", task_name, name, why="not played: the fit of the method itself failed"))
-            self._fits[name, task_name] = None
-            return None
+        for inner, each in method.parts().items() if isinstance(method, Composed) else ():
+            if each.learns() and self._fit(inner, each, task_name) is None:
+                self.played.append(Played("fit", task_name, name, why=f"not played: the fit of {inner} failed"))
+                self._fits[name, task_name] = None
+                return None
         task, loaded = self.plan.tasks[task_name], self.data[task_name]
         train, validation = loaded.split("train"), heaviest(loaded.split("validate"), self.examples)
         number = self._enough(method, task, train, validation)

@@ -109,12 +109,12 @@ def _asked(plan: Plan, counted: dict[str, Any], played: Played) -> int | None:
     first = next((n for n in plan.config.tasks if (plan.tasks[n].fit_on or n) == played.task), "")
     steps = [step for step in counted["steps"] if (step["task"], step["method"]) == (first, played.method)]
     trained = next((i for i, step in enumerate(steps) if step["action"] == "train"), len(steps))
-    known = [
-        step["count"] - step["there"]
-        for step in steps[:trained]
-        if step["action"] == "generate" and step["there"] is not None
-    ]
-    return sum(known) if known else None
+    generated = [step for step in steps[:trained] if step["action"] == "generate"]
+    if all(step["there"] is None for step in generated):
+        return None
+    # Of what is not known beforehand, such as responses to pictures that are made first, nothing is there.
+    left: list[int] = [step["count"] - (step["there"] or 0) for step in generated]
+    return sum(left)
 
 
 def _kinds(part: Measured) -> list[tuple[str, Measured, bool]]:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from conrad_bench.variants import learner_name, plugin_name
+from conrad_bench.variants import parts_of, plugin_name, renamed
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
 
-_SEEDED = re.compile(r"([^+]+)[.-]seed([0-9]+)(\+.*)?")
+_SEEDED = re.compile(r"(.+)[.-]seed([0-9]+)")
 
 
 def with_seeds(config: RunConfig, by_chance: Collection[str]) -> RunConfig:
@@ -29,29 +29,35 @@ def with_seeds(config: RunConfig, by_chance: Collection[str]) -> RunConfig:
         if not config.seeds or name not in by_chance or seed_of(name, config) is not None:
             methods.append(name)
             continue
-        learner = learner_name(name)
-        own = config.options.get(learner, {}) if plugin_name(learner) != learner else {}
         for seed in config.seeds:
-            variant = seed_variant(name, seed)
-            methods.append(variant)
-            options[learner_name(variant)] = {**own, "seed": seed}
+            methods.append(seed_variant(name, seed))
+            for part in parts_of(name):
+                own = config.options.get(part, {}) if plugin_name(part) != part else {}
+                options[seed_variant(part, seed)] = {**own, "seed": seed}
     return config.model_copy(update={"methods": methods, "options": options})
 
 
 def seed_variant(name: str, seed: int) -> str:
-    """Return the name of the variant that stands for a method with a training seed: "probe.seed1+platt"."""
-    learner, plus, recalibrator = name.partition("+")
-    return f"{learner}{'-' if '.' in learner else '.'}seed{seed}{plus}{recalibrator}"
+    """Return the name of the variant that stands for a method with a training seed: "probe.seed1+platt".
+
+    Of a method that is made of others, all have the seed: "ensemble:msp.seed1,probe.seed1".
+    """
+    return renamed(name, lambda part: f"{part}{'-' if '.' in part else '.'}seed{seed}")
 
 
 def seed_of(name: str, config: RunConfig) -> tuple[str, int] | None:
     """Return the method and the training seed that a variant stands for; None where it is none of these."""
-    found = _SEEDED.fullmatch(name)
-    if found is None or int(found[2]) not in config.seeds:
-        return None
-    if config.options.get(learner_name(name), {}).get("seed") != int(found[2]):
-        return None
-    return found[1] + (found[3] or ""), int(found[2])
+    seeds: set[int | None] = set()
+
+    def without(part: str) -> str:
+        found = _SEEDED.fullmatch(part)
+        said = config.options.get(part, {}).get("seed")
+        seeds.add(said if found is not None and said == int(found[2]) else None)
+        return part if found is None else found[1]
+
+    row = renamed(name, without)
+    (seed, *others) = seeds
+    return None if others or seed is None or seed not in config.seeds else (row, seed)
 
 
 def row_name(name: str, config: RunConfig) -> str:

@@ -19,10 +19,9 @@ from conrad_bench.fingerprints import (
     record_parts,
 )
 from conrad_bench.fits import with_inner
-from conrad_bench.methods.recalibrated import Recalibrated
+from conrad_bench.methods.recalibrated import within
 from conrad_bench.records import COUNTERFACTUAL, made_from, records_path
 from conrad_bench.storage import file_sha256, read_json, storage_errors
-from conrad_bench.variants import learner_name
 
 if TYPE_CHECKING:
     from conrad_bench.plan import Plan
@@ -57,7 +56,8 @@ def stale_results(plan: Plan, data: Mapping[str, Loaded], out: Path) -> Iterator
                 if folder in gone or not (folder / ARTIFACT).is_file():
                     continue
                 why = artifact_problem(folder, fit_parts(with_inner(plan, name), fit, fitted_on, data, out))
-                if why is None and gone & {artifact_folder(out, learner_name(fit), fitted_on)}:
+                inside = within(with_inner(plan, name).methods[fit])
+                if why is None and gone & {artifact_folder(out, inner, fitted_on) for inner in inside}:
                     why = "what it maps is made again"
                 if why is not None:
                     gone.add(folder)
@@ -83,8 +83,8 @@ def stale_results(plan: Plan, data: Mapping[str, Loaded], out: Path) -> Iterator
 
 
 def _fits_of(plan: Plan, name: str) -> list[str]:
-    """Return the names of the artifacts of a method: a recalibrated one has two."""
-    return [learner_name(name), name] if isinstance(plan.methods[name], Recalibrated) else [name]
+    """Return the names of the artifacts of a method: one that is made of others has theirs, too, before its own."""
+    return [*within(plan.methods[name]), name]
 
 
 def _records_problem(path: Path, expected: str | None) -> str | None:

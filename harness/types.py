@@ -77,6 +77,8 @@ class Example:
     answered: tuple[str, ...] | None = None
     """The images that the response was written about, where it is to be judged beside others: `images`. None: it is
     written about `images`."""
+    given: Estimate | None = None
+    """The response and the claims that a method is to rate, where another method wrote them. None: it gets its own."""
 
 
 @dataclass(frozen=True, slots=True)

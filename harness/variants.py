@@ -3,13 +3,16 @@
 `conrad.joint` is the method `conrad` under another name, with the options of the section `conrad` below those of the
 section `conrad.joint`. Records, artifacts, rows and figures go by names, so a variant has its own; responses go by what
 was asked, so variants share them.
+
+The names of methods that are made of others are read here, too: `verbalized+platt`, `verbalized+hac_platt:vase`,
+`ensemble:msp,p_true,vase`, `ensemble:msp,p_true+isotonic`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import new_class
 from typing import Any, get_args
 
@@ -23,6 +26,10 @@ NAMING = ("scorer", "quality", "fit_on", "fit_scorer")
 JUDGES = "judges"
 """The family of scorers that are the mean of several: "judges:green,crimson"."""
 
+ENSEMBLE = "ensemble:"
+"""What the name of an ensemble begins with; the names of its methods stand behind it."""
+ENSEMBLE_SUMMARY = "several methods' confidences as one, weighed on validation claims"
+
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _made: dict[tuple[type[Any], str], type[Any]] = {}
@@ -32,9 +39,9 @@ _made: dict[tuple[type[Any], str], type[Any]] = {}
 def plugin_name(name: str) -> str:
     """Return the name of the plugin that a name stands for: "conrad" for "conrad.joint" and for "conrad".
 
-    Dots in the names of several judges belong to these.
+    Dots in the names of several judges belong to these, and an ensemble stands for itself.
     """
-    return name if name.startswith(f"{JUDGES}:") else name.partition(".")[0]
+    return name if name.startswith((f"{JUDGES}:", ENSEMBLE)) else name.partition(".")[0]
 
 
 def judge_names(scorer: str) -> list[str]:
@@ -45,6 +52,32 @@ def judge_names(scorer: str) -> list[str]:
 def learner_name(name: str) -> str:
     """Return the name of what learns and states: "conrad.joint" for "conrad.joint+isotonic"."""
     return name.partition("+")[0]
+
+
+def renamed(name: str, of: Callable[[str], str]) -> str:
+    """Return the name of a method with those of the methods that it is made of replaced."""
+    learner, plus, recalibrator = name.partition("+")
+    kind, colon, second = recalibrator.partition(":")
+    if learner.startswith(ENSEMBLE):
+        learner = ENSEMBLE + ",".join(map(of, learner.removeprefix(ENSEMBLE).split(",")))
+    else:
+        learner = of(learner)
+    return learner + plus + kind + colon + (of(second) if colon else "")
+
+
+def parts_of(name: str) -> list[str]:
+    """Return the names of the methods that a method is made of, its own where it is made of none.
+
+    "probe" and "vase" for "probe+hac_platt:vase".
+    """
+    found: list[str] = []
+
+    def note(part: str) -> str:
+        found.append(part)
+        return part
+
+    renamed(name, note)
+    return found
 
 
 def unlabelled(row: str) -> str:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -92,6 +92,17 @@ class Method(BaseModel):
         """
         return False
 
+    def rates_given(self) -> bool:
+        """Return whether it can rate the claims of a response that another method wrote (`Example.given`).
+
+        Whatever gets its responses from `respond`, and its confidence from elsewhere than the response's text, can.
+        """
+        return self.judges_given()
+
+    def expert(self) -> tuple[str, dict[str, Any]] | None:
+        """Return name and options of the engine of a model that it asks beside the run's (`Model.expert`), or None."""
+        return None
+
     def asks_while_training(self) -> bool:
         """Return whether the training itself asks the model or the judge, as it goes; such a fit runs alone."""
         return False
@@ -162,15 +173,28 @@ def respond(
     """Answer examples greedily, in an elicitation format or without a confidence, and cut the responses into claims.
 
     Of an example with `answered` images the response is the one about these; the prompt has those beside which it is to
-    be judged.
+    be judged. What an example has as `given` is neither written nor cut anew.
     """
     prompts = [task.prompt(example, elicit) for example in examples]
     asked = [
         prompt if example.answered is None else task.prompt(replace(example, images=example.answered), elicit)
         for example, prompt in zip(examples, prompts, strict=True)
+        if example.given is None
     ]
-    responses = model.generate(asked, Sampling(max_tokens=max_tokens))
-    return Responses(examples, prompts, responses, [task.claims(response, elicit) for response in responses])
+    written = iter(model.generate(asked, Sampling(max_tokens=max_tokens)))
+    responses, claims = [], []
+    for example in examples:
+        given = example.given
+        responses.append(next(written) if given is None else given.response)
+        claims.append(task.claims(responses[-1], elicit) if given is None else [_bare(claim) for claim in given.claims])
+    return Responses(examples, prompts, responses, claims)
+
+
+def _bare(claim: Claim) -> Claim:
+    """Return a claim without the confidence that somebody gave it."""
+    stated = claim.status in ("no_confidence", "out_of_range")
+    status: Status = "ok" if stated else claim.status
+    return replace(claim, confidence=None, status=status, distribution=None, reading="")
 
 
 def without_references(examples: Sequence[Example]) -> list[Example]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -144,12 +145,17 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+@lru_cache(maxsize=2**10)  # each text is compared with many
+def _different_words(text: str) -> frozenset[str]:
+    return frozenset(words(text))
+
+
 def jaccard(a: str, b: str) -> float:
     """Return the number of words in both texts over that of words in either, in [0, 1] (Lin et al. 2023, section 4.1).
 
     0 where neither has a word.
     """
-    first, second = set(words(a)), set(words(b))
+    first, second = _different_words(a), _different_words(b)
     return len(first & second) / max(1, len(first | second))
 
 

@@ -27,7 +27,9 @@ from conrad_bench import (
     Step,
 )
 from conrad_bench.cli import app
+from conrad_bench.config import load_config
 from conrad_bench.errors import PluginError
+from conrad_bench.making import make_method
 from conrad_bench.registry import Registry
 from conrad_bench.testing import ToyEngine, ToyScorer, ToyTask, checks, parametrize_with_checks
 from conrad_bench.testing.toys import ToySentences
@@ -36,6 +38,7 @@ REGISTRY = Registry()
 SMALL: dict[str, dict[str, Any]] = {
     "probe": {"samples": 24, "sentence_samples": 24, "validation_samples": 8, "epochs": 2},
     "self_consistency": {"n": 3},
+    "vase": {"n": 4, "distortions": 2},
     **{
         name: {"samples": 24, "sentence_samples": 24, "validation_samples": 8, "epochs": 2}
         for name in ("linear_probe", "saplma", "attention_probe", "confidence_probe")
@@ -50,7 +53,11 @@ def built_in(kind: Any) -> list[Any]:
     return [REGISTRY.create(kind, name, SMALL.get(name, {})) for name in names if name not in families]
 
 
-METHODS = [method for method in built_in("methods") if TRAINING not in method.needs]
+COMPOSED = [
+    make_method(name, load_config(None, {"methods": [name], "tasks": ["vqa_rad"], "options": SMALL}), REGISTRY)
+    for name in ("verbalized+platt", "verbalized+hac_platt:msp", "ensemble:msp,verbalized,p_true")
+]
+METHODS = [method for method in built_in("methods") if TRAINING not in method.needs] + COMPOSED
 SCORERS = [each for each in built_in("scorers") if each.judge() is None]
 
 

@@ -19,6 +19,8 @@ from conrad_bench.errors import StorageError, TrainingError
 
 Kind = Literal["temperature", "platt", "isotonic", "histogram"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+HAC = "hac_platt"
+"""The map of two confidences, written `METHOD+hac_platt:SECOND`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +32,21 @@ class About:
     source: str
 
 
-ABOUT: dict[Kind, About] = {
+ABOUT: dict[str, About] = {
     "temperature": About("sigmoid(logit(c) / T)", "Guo et al. 2017, section 4.2"),
     "platt": About("sigmoid(a logit(c) + b)", "Platt 1999, on the logit as in Guo et al. 2017"),
     "isotonic": About("the best non-decreasing step function, linear between its steps", "Zadrozny & Elkan 2002"),
     "histogram": About("the mean correctness of each bin", "Zadrozny & Elkan 2001"),
+    HAC: About(
+        "sigmoid(a logit(c) + b h + d), a >= 0 and b <= 0, h = -log of a second method's confidence",
+        "hallucination-aware calibration as in medvlm 0.1.0; bounds and the penalty 0.01 b^2 are theirs",
+    ),
 }
 
+PENALTY = 0.01
+"""Times the square of the second signal's slope (medvlm's)."""
 _EPS = 0.005
-"""Confidences 0 and 1 have no logit: they are moved half a percent inwards."""
+"""Confidences 0 and 1 have no logit, and 0 no logarithm: they are moved half a percent inwards."""
 _BINS = 10
 _MAX_LEVELS = 21
 """Up to this many distinct confidences, each is a bin of its own."""
@@ -73,6 +81,46 @@ def load_recalibrator(path: Path) -> Callable[[float], float]:
         return lambda c: float(means[np.searchsorted(edges, c, side="left")])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} holds no recalibrator; remove its folder and run the command again") from error
+
+
+def fit_hac(rows: Sequence[tuple[float, float, float]]) -> str:
+    """Fit `hac_platt` on (confidence, second confidence, correctness), all in [0, 1], and return it as JSON.
+
+    Raises TrainingError where there is no row.
+    """
+    from scipy.optimize import minimize
+
+    if not rows:
+        raise TrainingError(f"{HAC} has nothing to learn from: no validation claim has both confidences")
+    confidence, second, correctness = np.array(rows, float).T
+    inputs = np.column_stack([_logit(confidence), _surprise(second), np.ones(len(rows))])
+    penalty = np.array([1e-6, PENALTY, 0.0])
+
+    def loss(parameters: Array) -> tuple[float, Array]:
+        z = inputs @ parameters
+        value = _cross_entropy(z, correctness) + float(penalty @ parameters**2)
+        return value, inputs.T @ (_sigmoid(z) - correctness) / len(z) + 2 * penalty * parameters
+
+    bounds = [(0.0, None), (None, 0.0), (None, None)]
+    found = minimize(loss, np.array([1.0, -0.5, 0.0]), jac=True, bounds=bounds, method="L-BFGS-B")
+    slope, second_slope, offset = map(float, found.x)
+    content = {"kind": HAC, "n": len(rows), "slope": slope, "second_slope": second_slope, "offset": offset}
+    return json.dumps(content) + "\n"
+
+
+def load_hac(path: Path) -> Callable[[float, float], float]:
+    """Return the map that `fit_hac` wrote to a file. Raises StorageError if it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        slope, second, offset = (float(content[key]) for key in ("slope", "second_slope", "offset"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} holds no recalibrator; remove its folder and run the command again") from error
+    return lambda c, other: float(_sigmoid(slope * _logit(np.array(c)) + second * _surprise(np.array(other)) + offset))
+
+
+def _surprise(confidence: Array) -> Array:
+    """Return -log of a confidence: the uncertainty that it was made of where that was exp(-u)."""
+    return np.asarray(-np.log(np.maximum(confidence, _EPS)))
 
 
 def _temperature(confidence: Array, correctness: Array) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def resolve(
 
     address = [f"openai.base_url={base_url}"] if base_url else []
     given: dict[str, Any] = {
-        "methods": _every_method(registry, names_in(tasks)) if methods == "all" else names_in(methods),
+        "methods": _every_method(registry, names_in(tasks)) if methods == "all" else _methods(methods),
         "tasks": names_in(tasks),
         "model": model,
         "engine": engine,
@@ -168,6 +168,19 @@ def _every_method(registry: Registry, tasks: list[str] | None) -> list[str]:
     if left := [name for name, can in found.items() if not wanted <= can]:
         say(f"left out, since not all of {', '.join(sorted(wanted))} are theirs: {', '.join(left)}")
     return [name for name, can in found.items() if wanted <= can]
+
+
+def _methods(given: str | None) -> list[str] | None:
+    """Split "a,ensemble:b,c" into the names of methods: behind "ensemble:" stand those that it is made of."""
+    from conrad_bench.variants import ENSEMBLE
+
+    found: list[str] = []
+    for name in names_in(given) or []:
+        if found and found[-1].startswith(ENSEMBLE) and not name.startswith(ENSEMBLE):
+            found[-1] += f",{name}"
+        else:
+            found.append(name)
+    return None if given is None else found
 
 
 def names_in(given: str | None) -> list[str] | None:

@@ -27,7 +27,7 @@ def list_plugins(
     from rich.table import Table
 
     from conrad_bench.registry import Registry
-    from conrad_bench.trainers.recalibrators import ABOUT
+    from conrad_bench.trainers.recalibrators import ABOUT, HAC
 
     console = Console()
     if not console.is_terminal:
@@ -37,7 +37,8 @@ def list_plugins(
         table = Table("name", "summary", _NOTES[shown], "from", title=shown, title_justify="left", box=None)
         if shown == "recalibrators":
             for recalibrator, about in ABOUT.items():
-                table.add_row(f"METHOD+{recalibrator}", about.summary, about.source, "built-in")
+                second = ":SECOND" if recalibrator == HAC else ""
+                table.add_row(f"METHOD+{recalibrator}{second}", about.summary, about.source, "built-in")
         else:
             for name, cls in registry.available(shown).items():
                 table.add_row(name, cls.summary, _note(shown, cls), registry.origin(shown, name))

@@ -103,3 +103,11 @@ def p_true_choices(asked: str, proposed: str, ideas: Sequence[str] = ()) -> str:
 def two_stage_question(asked: str, proposed: str) -> str:
     """Return the question for the confidence in a proposed answer (Tian et al. 2023, 2-stage)."""
     return f"{asked}\nProposed answer: {proposed}\nHow confident are you that the proposed answer is correct, {_SCALE}?"
+
+
+def doubt_question(asked: str, proposed: str) -> str:
+    """Return the question whether somebody who doubts a proposed answer is right, to be answered with Yes or No."""
+    return (
+        f"{asked}\nProposed answer: {proposed}\nA colleague thinks that the proposed answer is wrong. Is the colleague "
+        "right? Answer Yes or No."
+    )

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from conrad_bench.config import RunConfig, differences, load_config
 from conrad_bench.errors import ConfigError, DataError, ModelError
 from conrad_bench.fingerprints import ARTIFACT, artifact_folder, artifact_problem
+from conrad_bench.making import make_method
 from conrad_bench.methods.base import Method
-from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, Plan, make_method, make_plan
+from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL, Plan, make_plan
 from conrad_bench.registry import Registry, unknown
 from conrad_bench.rollouts.model import VERSIONS
 from conrad_bench.staleness import MANIFEST, finished

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from conrad_bench.contracts import checked_examples, estimated
+from conrad_bench.counterfactual import PICTURES
 from conrad_bench.errors import ConfigError, ImageError
 from conrad_bench.judging import make_judge
+from conrad_bench.plan import experts
 from conrad_bench.reporting.calibrated import Calibrated, calibrated
 from conrad_bench.reporting.making import Level, Making
 from conrad_bench.reporting.schema import Picture, Report, Statement
@@ -63,7 +65,9 @@ def make_reports(
     notes = [*making.notes, *plan.engine.notes(True)]
     judges = tuple(plan.judges.values())
     with RolloutStore(folder / "rollouts") as store, remembered(folder / "digests.json"), cluster or nullcontext():
-        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges)
+        made = (folder / PICTURES).absolute()
+        asked = experts(plan)
+        model = Model(plan.engine, store, reporter, pool=cluster, beside=judges, pictures=made, experts=asked)
         judge = make_judge(plan, plan.teachers[task.name], task, model)
         found = estimated(making.method, task, examples, model, judge, making.artifact)
         for engine in (plan.engine, *judges):

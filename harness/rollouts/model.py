@@ -73,6 +73,10 @@ class Model:
     """Raise ImageError for the first image that cannot be read, instead of leaving its prompt without an answer."""
     unreadable: dict[str, ImageError] = field(default_factory=dict)
     """The images that could not be read so far, by their paths; shared by the models that are made from this one."""
+    pictures: Path | None = None
+    """Folder for pictures that a method makes of others (absolute), in the run's folder; None: there is none."""
+    experts: Mapping[str, Engine] = field(default_factory=dict)
+    """The engines of other models that methods ask, by the methods' names."""
     spending: Spending | None = None
     """Counts the tokens of what is asked, where somebody wants to know."""
 
@@ -240,6 +244,12 @@ class Model:
         """Return another engine's model behind the same store: that of a scorer."""
         others = tuple(other for other in (self.engine, *self.beside) if other is not judge)
         return replace(self, engine=judge, adapter=None, beside=others, spending=None)
+
+    def expert(self, method: str) -> Model:
+        """Return the model that a method named as its `expert`, behind the same store. Raises ConfigError."""
+        if method not in self.experts:
+            raise ConfigError(f"method {method!r} asks another model, and was given none; set Model.experts")
+        return self.judged_by(self.experts[method])
 
     def tokenizer(self) -> Any:
         """Return the model's tokenizer; loads no weights."""

@@ -36,7 +36,7 @@ from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.records import ANEW, COUNTERFACTUAL
 from conrad_bench.registry import Kind, Registry
 from conrad_bench.seeds import row_name
-from conrad_bench.variants import judge_names, learner_name, plugin_name
+from conrad_bench.variants import judge_names, parts_of, plugin_name
 
 _BY_NAME = ("scorers", "quality", "fitted_by", "granularities", "methods", "variants", "seeds", "left_out")
 """What a context says of each method or task."""
@@ -120,10 +120,10 @@ def _manifest(config: RunConfig, manifest: Mapping[str, Any], records: Records) 
     for name in sorted({*methods} ^ {*config.methods}):
         yield f"manifest.json, methods: {name[:40]} is in one of manifest.json and config.yaml alone"
     for name in sorted({*methods} & {*config.methods}):
-        of = methods[name].get("method", methods[name]) if "+" in name else methods[name]
-        for option, value in sorted(config.section(learner_name(name)).items()):
-            if option in of and of[option] != value:
-                yield f"manifest.json, methods.{name}.{option}: {of[option]!r}, config.yaml has {value!r}"
+        for part, of in _options_of(name, methods[name]):
+            for option, value in sorted(config.section(part).items()):
+                if option in of and of[option] != value:
+                    yield f"manifest.json, methods.{name}.{option}: {of[option]!r}, config.yaml has {value!r}"
     model = str(manifest.get("model", {}).get("model"))
     if config.model not in (LEFT_OUT, model) and not model.startswith("sha256:"):
         yield "manifest.json, model: another model than config.yaml has"
@@ -137,6 +137,16 @@ def _manifest(config: RunConfig, manifest: Mapping[str, Any], records: Records) 
             yield f"manifest.json, data.{task}.examples.test: {tested}, there are records of {len(examples):,}"
 
 
+def _options_of(name: str, method: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and options of the methods that a method is made of, or its own."""
+    inner = dict(method.get("methods", {}))
+    inner |= {str(method[f"{key}_name"]): method[key] for key in ("method", "second") if key in method}
+    if not inner:
+        yield name, method
+    for part, each in inner.items():
+        yield from _options_of(part, each)
+
+
 def what_to_say(folder: Path, said: BoardContext) -> tuple[BoardContext, list[str]]:
     """Return what the board of a bundle has to say, and notes on what could not be computed.
 
@@ -146,7 +156,7 @@ def what_to_say(folder: Path, said: BoardContext) -> tuple[BoardContext, list[st
     config = load_config(folder / "config.yaml")
     manifest = load_manifest(folder / "manifest.json")
     registry = Registry()
-    methods = [name for name in config.methods if _installed(registry, "methods", learner_name(name))]
+    methods = [name for name in config.methods if all(_installed(registry, "methods", part) for part in parts_of(name))]
     tasks = [name for name in config.tasks if _installed(registry, "tasks", name)]
     unknown = {*config.methods, *config.tasks} - {*methods, *tasks}
     notes = []

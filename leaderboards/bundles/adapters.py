@@ -19,6 +19,7 @@ from conrad_bench.fingerprints import ARTIFACT, artifact_files
 from conrad_bench.plan import PHANTOM_DATA
 from conrad_bench.registry import Registry
 from conrad_bench.storage import load_json, storage_errors
+from conrad_bench.variants import learner_name, parts_of
 
 ADAPTERS = "adapters"
 LICENCES = f"{ADAPTERS}/licences.json"
@@ -90,7 +91,7 @@ def adapter_problems(folder: Path, config: RunConfig, manifest: Mapping[str, Any
         tasks.add(task)
         if path.name not in FILES or not at or path.parent.parent != folder / ADAPTERS:
             yield f"{name}: no file of an adapter"
-        elif method not in {n for m in config.methods for n in (m, m.partition("+")[0])}:
+        elif method not in {n for m in config.methods for n in (m, learner_name(m), *parts_of(m))}:
             yield f"{name}: config.yaml names no such method"
         else:
             yield from (f"{name}: {problem}" for problem in _content_problems(path))

@@ -20,7 +20,7 @@ from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.provenance import PACKAGES
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
 from conrad_bench.types import Split
-from conrad_bench.variants import choices, learner_name, plugin_name
+from conrad_bench.variants import ENSEMBLE, ENSEMBLE_SUMMARY, choices, learner_name, parts_of, plugin_name
 
 if TYPE_CHECKING:
     from conrad_bench.config import RunConfig
@@ -54,10 +54,11 @@ class PublicTexts:
         self._registry = Registry()
         judging = (*context.scorers.values(), *context.quality.values(), *context.fitted_by.values())
         names = (*context.methods, *context.scorers, *context.variants, *(scorer for scorer, _ in judging))
-        names += (*context.seeds, *map(learner_name, context.seeds))
+        made_of = (*context.methods, *context.seeds)
+        names += (*context.seeds, *(part for name in made_of for part in (learner_name(name), *parts_of(name))))
         self._names = {*names, *(name for kind in KINDS for name in self._registry.names(kind)), PHANTOM_MODEL}
         self._choices: set[str] = set()
-        self._fields: set[str] = set()
+        self._fields = {"methods"}  # of an ensemble, which is no plugin
         for kind in KINDS:
             for cls in self._registry.available(kind).values():
                 for model in _models(cls):
@@ -117,6 +118,8 @@ class PublicTexts:
     def _line(self, method: str, text: str) -> str:
         """Return the line about a method: its summary, and what the harness says of a variant behind it."""
         learner = learner_name(method)
+        if learner.startswith(ENSEMBLE):
+            return text if text.startswith(ENSEMBLE_SUMMARY) else LEFT_OUT
         cls = self._class("methods", learner)
         if cls is None or not text.startswith(cls.summary) or not self._allowed("methods", learner, cls.summary):
             return LEFT_OUT

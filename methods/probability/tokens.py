@@ -41,6 +41,10 @@ class TokenMethod(Method):
     def _confidence(self, logprobs: Sequence[float]) -> float:
         """Return the confidence of a claim from the log-probabilities of its tokens, at least one."""
 
+    def rates_given(self) -> bool:
+        """It reads the probabilities that the tokens were written with."""
+        return True
+
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
     ) -> list[Step]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from conrad_bench.errors import EngineError
 from conrad_bench.methods.base import Judge, Method, Step, respond, responding, sampling_again
+from conrad_bench.methods.sampling.entailment import entailed, entailment_problem
 from conrad_bench.methods.self_consistency import ALIKE, Similarity
 from conrad_bench.reading.claims import report_claim
 from conrad_bench.types import SAMPLING, Claim, Estimate, Example, Granularity, Response, Sampling
@@ -40,6 +41,10 @@ class Drawn:
     responses: list[Response]
     claims: list[Claim]
     """What each response says, without thoughts and wrappers."""
+    question: str = ""
+    """What short answers are read behind where an entailment model compares them."""
+    offsets: list[list[int]] = field(default_factory=list)
+    """Where each response's tokens start in its text, and the text's length, for methods `with_offsets`."""
 
     def logprobs(self) -> list[tuple[float, ...]]:
         """Return the log-probabilities of each response's tokens. Raises EngineError where there are none."""
@@ -57,6 +62,8 @@ class Sampled(Method):
 
     needs: ClassVar = frozenset({SAMPLING})
     granularities: ClassVar[frozenset[Granularity]] = frozenset({"report", "answer"})
+    with_offsets: ClassVar[bool] = False
+    """Whether it looks at single tokens of the samples."""
 
     n: int = Field(10, ge=2, le=1000)
     """Number of sampled responses (Farquhar et al. 2024: 10)."""
@@ -76,6 +83,10 @@ class Sampled(Method):
         greedy = responding(task, test, self.max_tokens)
         return [greedy, sampling_again(greedy, self.n, self._sampling())]
 
+    def rates_given(self) -> bool:
+        """The samples tell of any response to the question."""
+        return True
+
     def _sampling(self) -> Sampling:
         return Sampling(self.temperature, max_tokens=self.max_tokens, seed=self.seed)
 
@@ -87,11 +98,20 @@ class Sampled(Method):
         sampled = model.sample(found.prompts, self.n, self._sampling())
         kept = [self._whole(task, row) for row in sampled]
         drawn = {
-            (i, k): Drawn(examples[i], found.claims[i][k], [r for r, _ in kept[i]], [c for _, c in kept[i]])
+            (i, k): self._drawn(task, examples[i], found.claims[i][k], [r for r, _ in kept[i]], [c for _, c in kept[i]])
             for i, k in found.open()
             if len(kept[i]) > 1
         }
+        if self.with_offsets:
+            for place, each in drawn.items():
+                offsets = model.engine.offsets([response.token_ids for response in each.responses])
+                drawn[place] = replace(each, offsets=offsets)
         return found.estimates(dict(zip(drawn, self._confidences(list(drawn.values()), judge), strict=True)))
+
+    def _drawn(
+        self, task: Task, example: Example, greedy: Claim, responses: list[Response], claims: list[Claim]
+    ) -> Drawn:
+        return Drawn(example, greedy, responses, claims, example.context if task.granularity == "answer" else "")
 
     def _whole(self, task: Task, responses: Sequence[Response]) -> list[tuple[Response, Claim]]:
         """Return the responses that are neither empty nor cut off, and what each claims as a whole."""
@@ -107,26 +127,34 @@ class Compared(Sampled):
     similarity: Similarity = "scorer"
     """The task's own scorer with one response in the reference's place, ROUGE-L, the shared words among all words, or
     equal answers."""
+    entailment: str | None = None
+    """Folder or hub id of a language-inference model in the similarity's place (microsoft/deberta-large-mnli, for one):
+    the probability that one response entails another; answers stand behind their questions."""
 
     def problem(self, granularity: Granularity) -> str | None:
-        """Two reports are hardly ever equal, so `exact` is for answers."""
+        """Two reports are hardly ever equal, so `exact` is for answers; a model must be there."""
         if self.similarity == "exact" and granularity != "answer":
             return "similarity=exact compares short answers; use scorer, rouge_l or jaccard"
-        return None
+        return entailment_problem(self.entailment) if self.entailment else None
 
 
-def similarities(drawn: Sequence[Drawn], similarity: Similarity, judge: Judge) -> list[Array]:
+def similarities(drawn: Sequence[Drawn], similarity: Similarity, judge: Judge, model: str | None = None) -> list[Array]:
     """Return, for each example of m responses, how similar they are: arrays of shape (m, m) in [0, 1].
 
     Entry (i, j) by the scorer is how correct response i would be if j were the reference, which need not be that of
     (j, i). A response is like itself: 1. Different texts are compared once, by the scorer both ways; what it cannot
-    judge is not alike, 0.
+    judge is not alike, 0. With a `model`, entry (i, j) is the probability that response i entails response j.
     """
     texts = [list(dict.fromkeys(claim.text for claim in each.claims)) for each in drawn]
     pairs = [(d, a, b) for d, some in enumerate(texts) for a in some for b in some if a != b]
-    if similarity != "scorer":  # the others are the same both ways
+    if model is None and similarity != "scorer":  # the others are the same both ways
         pairs = [(d, a, b) for d, a, b in pairs if a < b]
-    found = dict(zip(pairs, _compared(drawn, pairs, similarity, judge), strict=True))
+    if model is None:
+        compared = _compared(drawn, pairs, similarity, judge)
+    else:
+        asked = [f"{each.question} " if each.question else "" for each in drawn]
+        compared = entailed(model, [(asked[d] + a, asked[d] + b) for d, a, b in pairs])
+    found = dict(zip(pairs, compared, strict=True))
     values = {(d, b, a): value for (d, a, b), value in found.items()} | found
     return [
         np.array([[1.0 if a.text == b.text else values[d, a.text, b.text] for b in each.claims] for a in each.claims])

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from conrad_bench.tasks.base import Task
 
 
+Information = Literal["perplexity", "msp"]
+
+
 class CoCoA(Method):
     """How improbable the claim is, as far as the samples disagree with it."""
 
@@ -39,7 +42,7 @@ class CoCoA(Method):
     """Number of sampled responses (the paper's 10)."""
     temperature: float = Field(1.0, gt=0)
     """Temperature of the sampled responses; the response that is judged is greedy."""
-    information: Literal["perplexity", "msp"] = "perplexity"
+    information: Information = "perplexity"
     """How improbable the claim is: by token, or as a whole."""
     similarity: Similarity = "scorer"
     """The task's own scorer with a sampled response in the place of the reference, ROUGE-L, the shared words among all
@@ -54,6 +57,10 @@ class CoCoA(Method):
     def problem(self, granularity: Granularity) -> str | None:
         """Two reports are hardly ever equal, so `exact` is for answers."""
         return self._consistency().problem(granularity)
+
+    def rates_given(self) -> bool:
+        """It reads the probability of the response, and compares it with samples."""
+        return True
 
     def steps(
         self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
@@ -71,6 +78,11 @@ class CoCoA(Method):
         for (i, k), logprobs in claim_logprobs(task, found, model).items():
             agreement = consistent[i].claims[k].confidence
             if agreement is not None:
-                improbable = -math.fsum(logprobs) / (len(logprobs) if self.information == "perplexity" else 1)
-                confidences[i, k] = min(1.0, math.exp(-improbable * (1 - agreement)))
+                confidences[i, k] = weighed(logprobs, agreement, self.information)
         return found.estimates(confidences)
+
+
+def weighed(logprobs: Sequence[float], agreement: float, information: Information) -> float:
+    """Return the confidence in [0, 1] from a claim's log-probabilities and its mean similarity to the samples."""
+    improbable = -math.fsum(logprobs) / (len(logprobs) if information == "perplexity" else 1)
+    return min(1.0, math.exp(-improbable * (1 - agreement)))

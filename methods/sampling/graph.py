@@ -38,7 +38,7 @@ class Graph(Compared):
         """Return the confidence from symmetric similarities of shape (m, m), 1 on the diagonal."""
 
     def _confidences(self, drawn: Sequence[Drawn], judge: Judge) -> list[float]:
-        matrices = similarities(drawn, self.similarity, judge)
+        matrices = similarities(drawn, self.similarity, judge, self.entailment)
         return [min(1.0, self._of_graph((matrix + matrix.T) / 2)) for matrix in matrices]
 
 

@@ -1,10 +1,11 @@
 """Semantic entropy and its relatives: sampled responses that mean the same are one set (Kuhn et al. 2023).
 
 Two responses mean the same where each would be correct, by the task's scorer, if the other were the reference: at least
-`threshold` both ways, in the place of a language-inference model's entailment both ways. Sets are made by Kuhn et al.'s
-algorithm 1: a response joins the first set whose first member means the same, or begins one. It takes them in the order
-of their texts, so that the order in which they were sampled does not matter. With N sets C, n samples s, and p(s) the
-length-normalised probability exp(mean of the tokens' log-probabilities):
+`threshold` both ways, or where a language-inference model that `entailment` names gives entailment that probability
+both ways, as in the papers. Sets are made by Kuhn et al.'s algorithm 1: a response joins the first set whose first
+member means the same, or begins one. It takes them in the order of their texts, so that the order in which they were
+sampled does not matter. With N sets C, n samples s, and p(s) the length-normalised probability exp(mean of the tokens'
+log-probabilities):
 
     semantic_sets               1 / N
     discrete_semantic_entropy   exp(sum over C of q log q), q = |C| / n             (Farquhar et al. 2024)
@@ -38,7 +39,7 @@ class SemanticSets(Compared):
     language-inference model)."""
 
     def _confidences(self, drawn: Sequence[Drawn], judge: Judge) -> list[float]:
-        matrices = similarities(drawn, self.similarity, judge)
+        matrices = similarities(drawn, self.similarity, judge, self.entailment)
         return [
             self._of_sets(each, sets(matrix, [claim.text for claim in each.claims], self.threshold))
             for each, matrix in zip(drawn, matrices, strict=True)
@@ -85,8 +86,13 @@ def sets(similar: Array, texts: Sequence[str], threshold: float) -> list[int]:
     return of
 
 
+def shares(of: Sequence[int], weights: Array, number: int = 0) -> Array:
+    """Return the share of the weights (m,) that each set has, the sets up to `number` that have none among them."""
+    return np.asarray(np.bincount(of, weights, number) / weights.sum())
+
+
 def entropy_confidence(of: Sequence[int], weights: Array) -> float:
     """Return exp(-H) in [1 / number of sets, 1], H the entropy of the sets' shares of the weights (m,)."""
-    share = np.bincount(of, weights) / weights.sum()
+    share = shares(of, weights)
     share = np.sort(share[share > 0])  # sets of the same sizes have the same sum, to the last digit
     return min(1.0, float(np.exp((share * np.log(share)).sum())))

@@ -52,7 +52,7 @@ class SentenceSAR(Compared):
     """How little a sample's own probability counts beside those of its like (the paper's 0.001)."""
 
     def _confidences(self, drawn: Sequence[Drawn], judge: Judge) -> list[float]:
-        matrices = similarities(drawn, self.similarity, judge)
+        matrices = similarities(drawn, self.similarity, judge, self.entailment)
         logprobs = [np.array([np.sum(row) for row in each.logprobs()]) for each in drawn]
         return [shifted(row, (matrix + matrix.T) / 2, self.t) for row, matrix in zip(logprobs, matrices, strict=True)]
 

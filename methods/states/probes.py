@@ -91,6 +91,10 @@ class ConfidenceProbe(TrainedProbe):
     def _widths(self) -> tuple[int, ...]:
         return (self.width,)
 
+    def rates_given(self) -> bool:
+        """In responses of others there may be no confidence."""
+        return False
+
     def _elicit(self, granularity: Granularity) -> str | None:
         return elicit_at(granularity)
 
