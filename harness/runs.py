@@ -100,10 +100,15 @@ def _read_texts(path: Path) -> pd.DataFrame:
         raise StorageError(f"{path} is damaged; the run's own command sets it aside and makes it again") from error
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run or a bundle."""
+    return any((folder / name).exists() for name in ("config.yaml", "context.json", "leaderboard.json"))
+
+
 def open_run(folder: str | Path) -> Run:
     """Return the run in a folder. Raises DataError where the folder holds neither a run nor a bundle."""
     folder = Path(folder)
-    if not any((folder / name).exists() for name in ("config.yaml", "context.json", "leaderboard.json")):
+    if not is_run(folder):
         raise DataError(f"{folder} holds no run: name the folder that `run` wrote, or a bundle")
     return Run(folder)
 

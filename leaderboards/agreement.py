@@ -146,7 +146,10 @@ def read_board(run: Path) -> dict[str, Any]:
         board = load_json(path)
         return {name: board[name] for name in ("title", "model", "phantom", "seed", "replicates", "unit")}
     except FileNotFoundError as error:
-        raise DataError(f"{run} holds no finished run (no leaderboard.json); finish the run first") from error
+        raise DataError(
+            f"{run} holds no finished run (no leaderboard.json); finish the run first. Nothing tells what is right in "
+            "reports for new pictures"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read; make it anew from the run's records") from error
 

@@ -1,4 +1,4 @@
-"""`conrad-bench review`: pages to review a run's reports."""
+"""`conrad-bench review`: pages to review the reports of a run, or those for new pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Order(StrEnum):
 
 
 def review(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    run_folder: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|DIR", help="Folder of a run, finished or not, or one that `report --out` wrote."),
+    ],
     raters: Annotated[
         str | None,
         typer.Option(metavar="A,B,C", show_default=False, help="Names of the raters. Default: your own."),
@@ -64,7 +67,7 @@ def review(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Rate and correct a run's reports in a browser, sentence by sentence. For this machine alone, until Ctrl-C."""
+    """Rate and correct reports in a browser, sentence by sentence. For this machine alone, until Ctrl-C."""
     from conrad_bench.progress import Reporter
     from conrad_bench.serving.review import Setting
     from conrad_bench.serving.reviewing import elsewhere

@@ -65,9 +65,14 @@ def pieces(task: Task | None, text: str, judged: Sequence[Judged], elicit: str |
 
     One piece without a claim where the task reads other claims from the text than the records hold.
     """
-    whole = [Piece(text)] if text else []
     found = [] if task is None else _claims(task, text, judged, elicit)
-    places = sorted((*claim.span, place) for place, claim in enumerate(found) if claim.span[0] < claim.span[1])
+    return cut(text, [claim.span for claim in found])
+
+
+def cut(text: str, spans: Sequence[tuple[int, int]]) -> list[Piece]:
+    """Return a text in pieces, of which those within the spans are claims; one piece where spans overlap."""
+    whole = [Piece(text)] if text else []
+    places = sorted((*span, place) for place, span in enumerate(spans) if span[0] < span[1])
     parts, at = [], 0
     for start, end, place in places:
         if start < at or end > len(text):

@@ -11,7 +11,7 @@ import yaml
 
 from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.reviews.exports import Exported, Reviewed, corrected, left_out, reviewed
-from conrad_bench.serving.server import read_run
+from conrad_bench.serving.reading import read_folder
 from conrad_bench.storage import make_private, write_text
 from conrad_bench.tasks.csv_task import OURS
 from conrad_bench.text import csv_cell
@@ -27,11 +27,11 @@ def write_references(run: Path, out: Path, rater: str | None, reporter: Reporter
     """Write the reports that a rater has decided on, sentence by sentence, as a task in the folder `out`.
 
     Where a study has several such reports, the one that the rater changed last counts. Raises ConfigError where several
-    raters have decided and none is named, DataError where no report is left, and what `read_run` raises.
+    raters have decided and none is named, DataError where no report is left, and what `read_folder` raises.
     """
     found = reviewed(run)
     who = _rater(found, rater)
-    _, sources, known = read_run(run, reporter)
+    _, sources, known = read_folder(run, reporter)
     there = {(name, id): example for name, source in sources.items() for id, example in source.examples.items()}
     texts: dict[str, tuple[int, str, Example]] = {}
     undecided = empty = absent = 0
@@ -53,7 +53,8 @@ def write_references(run: Path, out: Path, rater: str | None, reporter: Reporter
     others = sorted({name for _, example in examples for name in example.attributes} - set(OURS))
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["id", "patient", "split", "images", "question", "reference", *others])
+    asked = "indication" if any(source.written for source in sources.values()) else "question"
+    rows.writerow(["id", "patient", "split", "images", asked, "reference", *others])
     for text, example in examples:
         attributes = ["" if example.attributes.get(name) is None else example.attributes[name] for name in others]
         images = ";".join(str(Path(path).absolute()) for path in example.images)

@@ -56,7 +56,7 @@ class Reports:
     ) -> None:
         """Raises ConfigError where there is no such method or task, or no report."""
         self._viewer, self._index = viewer, index
-        self._level = {name: source.task.granularity for name, source in sources.items() if source.task is not None}
+        self._level = {name: source.granularity for name, source in sources.items()}
         for what, name in (("method", method), ("task", task)):
             if name is not None and name not in index.choices[what]:
                 raise ConfigError(unknown(what, name, index.choices[what]))
@@ -73,7 +73,7 @@ class Reports:
             if index.texts.get(response, "").strip()
         ]
         if not self.all:
-            raise ConfigError("the run has no texts to be reviewed")
+            raise ConfigError("there are no texts to be reviewed")
         self.of_response = {report.response: number for number, report in enumerate(self.all)}
         self.sentences = lru_cache(512)(self._sentences)
         """Return the sentences of a report by its number, in order; none where the task reads no claims from it."""

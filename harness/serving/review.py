@@ -44,7 +44,7 @@ class Setting:
 
 
 class ReviewPages:
-    """The review of one run."""
+    """The review of one run, or of reports for new pictures."""
 
     def __init__(
         self,
@@ -155,7 +155,8 @@ class ReviewPages:
             "review.html",
             number=number,
             id=id,
-            problem=source.problem,
+            problem=_missing(source, id, blind),
+            notes=[] if blind else source.notes.get(id, []),
             indication=None if example is None else example.context,
             reference=None if example is None or blind else example.reference,
             pictures=self._viewer.numbers(example),
@@ -293,6 +294,16 @@ class ReviewPages:
             ]
             for (task, method), part in self._reports.frame.groupby(["task", "method"])
         }
+
+
+def _missing(source: Source, id: str, blind: bool) -> str:
+    """Return what of a study cannot be shown, "" where all can."""
+    if source.problem:
+        said = f"Without pictures and indication. {source.problem}"
+        return "Pictures and indication are not on this machine." if blind else said
+    if lost := source.lost.get(id):
+        return f"Pictures that are not where they were, or have changed, and are not shown: {lost}."
+    return ""
 
 
 def _session(request: Request) -> Session:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from conrad_bench.errors import ConfigError
 from conrad_bench.reviews.store import NAME, Store
-from conrad_bench.serving.server import application, check_installed, listening, read_run, serve
-from conrad_bench.storage import file_sha256, read_json
+from conrad_bench.serving.reading import read_folder, source_hashes
+from conrad_bench.serving.server import application, check_installed, listening, serve
 from conrad_bench.version import __version__
 
 if TYPE_CHECKING:
@@ -69,22 +67,22 @@ def elsewhere(host: str | None, understood: bool, certificate: Path | None, key:
 def make_review(
     folder: Path, setting: Setting, method: str | None, task: str | None, local: bool, reporter: Reporter
 ) -> tuple[Viewer, Store, Starlette]:
-    """Read a run and open its log; return the viewer whose pictures are shown, the log, and the application.
+    """Read a run (or reports) and open its log; return the viewer whose pictures are shown, the log, the application.
 
-    Raises what `read_run`, `Reports` and `Store` raise.
+    Raises what `read_folder`, `Reports` and `Store` raise.
     """
     from conrad_bench.serving.pages import Pages
     from conrad_bench.serving.reports import Reports
     from conrad_bench.serving.review import ReviewPages
     from conrad_bench.serving.viewer import Viewer
 
-    index, sources, known = read_run(folder, reporter)
+    index, sources, known = read_folder(folder, reporter)
     if setting.blind:  # a run's folder is named after its methods, and a model may be known for its confidence
         known |= {"run": "Review", "model": ""}
     pages = Pages(**{**known, "home": "/review", "local": local})
     viewer = Viewer(index, sources, pages)
     reports = Reports(viewer, index, sources, method, task)
-    store = Store(folder / NAME, *_hashes(folder), __version__)
+    store = Store(folder / NAME, *source_hashes(folder), __version__)
     try:
         review = ReviewPages(setting, store, reports, viewer, sources, pages)
     except BaseException:
@@ -104,7 +102,7 @@ def review(
     reporter: Reporter,
     tell: Callable[[str], None],
 ) -> None:
-    """Serve the review of a run until Ctrl-C; `tell` is given the address, with its token.
+    """Serve the review of a run or of reports until Ctrl-C; `tell` is given the address, with its token.
 
     Raises what `make_review` raises, MissingExtra, and ConfigError for a port in use.
     """
@@ -123,16 +121,6 @@ def review(
         finally:
             viewer.films.close()
             store.close()
-
-
-def _hashes(folder: Path) -> tuple[str, str]:
-    """Return digests of the run's records and of what its manifest says of the model."""
-    digest = hashlib.sha256()
-    for path in sorted((folder / "records").glob("*.parquet")):
-        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
-    model = (read_json(folder / "manifest.json") or {}).get("model")
-    said = json.dumps(model, sort_keys=True, default=str)
-    return digest.hexdigest(), hashlib.sha256(said.encode()).hexdigest() if model else ""
 
 
 def _no_password() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from conrad_bench.plan import is_phantom, phantom_root
 from conrad_bench.records import made_from
 from conrad_bench.registry import Registry
 from conrad_bench.rollouts.digests import all_known, remembered
-from conrad_bench.types import Example
+from conrad_bench.types import Example, Granularity
 from conrad_bench.variants import plugin_name
 
 if TYPE_CHECKING:
@@ -36,6 +36,19 @@ class Source:
     """Why there are none."""
     compared: bool = True
     """Whether the data are known to be those of the run, to the last picture. Else ids and patients agree."""
+    written: Granularity | None = None
+    """Of reports for new pictures, which no task was asked about; None in a run."""
+    spans: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    """Start and end of each claim in a response's text, by its key, where this is known; else the task reads it."""
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What a reader must know beside an example's confidences, by its id."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """How many of an example's pictures are not here, by its id; all of them where `problem` says why."""
+
+    @property
+    def granularity(self) -> Granularity | None:
+        """What has a confidence of its own; None where nobody knows."""
+        return self.written or (None if self.task is None else self.task.granularity)
 
 
 def find_sources(folder: Path, clusters: Mapping[str, Mapping[str, str]], reporter: Reporter) -> dict[str, Source]:

@@ -17,7 +17,7 @@ from conrad_bench.errors import ConradBenchError
 from conrad_bench.serving.films import Films, Size
 from conrad_bench.serving.filters import NUMBERS, SORTS, Wanted, WrongAddressError, read_page, read_wanted
 from conrad_bench.serving.index import Answer, Index
-from conrad_bench.serving.marks import Judged, Piece, find_format, pieces
+from conrad_bench.serving.marks import Judged, Piece, cut, find_format, pieces
 from conrad_bench.serving.pages import Pages, link
 
 if TYPE_CHECKING:
@@ -182,8 +182,11 @@ class Viewer:
     def shown(self, item: int, answer: Answer) -> Shown:
         """Return a response with its claims where they stand in the text."""
         task = self._index.items[item][0]
-        text = self._index.texts.get(answer.response, "")
-        found = pieces(self._sources[task].task, text, answer.claims, self._format(task, answer.method))
+        source, text = self._sources[task], self._index.texts.get(answer.response, "")
+        if answer.response in source.spans:
+            found = cut(text, source.spans[answer.response])
+        else:
+            found = pieces(source.task, text, answer.claims, self._format(task, answer.method))
         return Shown(self._index.choices["method"].index(answer.method), answer, found)
 
     def _find_format(self, task: str, method: str) -> str | None:
