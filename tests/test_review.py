@@ -279,6 +279,31 @@ def test_forms_without_scripts_come_back_to_their_sentence(reviewing: Any) -> No
     assert f'id="s{place}"' in browser.get(path)
 
 
+def test_a_report_that_is_fetched_ahead_is_opened_when_it_is_shown(reviewing: Any) -> None:
+    """The script may fetch the next report, and no other: else reports could be read without a trace."""
+    review = reviewing()
+    first, second, third = review.order(0)[:3]
+    browser, ahead = review.browser(), {"x-ahead": "1"}
+
+    def opened() -> int:
+        return sum(event.what == "opened" for event in review.store.events())
+
+    browser.get(f"/review/{first}")
+    before = opened()
+    answer = browser.client.get(f"/review/{second}", headers=ahead)
+    assert (answer.status_code, number_of(answer.text)) == (200, second)
+    for other in (first, third):
+        refused = browser.client.get(f"/review/{other}", headers=ahead)
+        assert (refused.status_code, refused.text) == (204, "")
+    assert opened() == before
+    for _ in range(2):
+        assert browser.post(f"/review/{second}", opened=1).json()["ratings"] == {}
+        assert opened() == before + 1
+    assert browser.client.get(f"/review/{third}", headers=ahead).status_code == 200
+    assert browser.client.post(f"/review/{third}", data={"opened": "1"}, headers=browser.headers).status_code == 403
+    assert opened() == before + 1
+
+
 def test_raters_are_apart(reviewing: Any) -> None:
     review = reviewing("ann", "bob <i>")
     asked = review.browser()

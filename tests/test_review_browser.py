@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
@@ -50,16 +50,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Server:
     """`conrad-bench review` in a process of its own."""
 
+    running: ClassVar[list[Server]] = []
+
     def __init__(self, run: Path, *options: str) -> None:
         command = [sys.executable, "-c", "from conrad_bench.cli import main; main()", "review", str(run)]
         self.process = subprocess.Popen(
             [*command, "--no-browser", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self.running.append(self)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
         assert self.address, self.process.communicate()[1]
 
     def end(self, how: int = signal.SIGINT) -> None:
+        self.running.remove(self)
         self.process.send_signal(how)
         self.process.communicate(timeout=30)
 
@@ -119,6 +123,8 @@ def pages(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def run(made: Path) -> Iterator[Path]:
     yield made
+    for server in list(Server.running):  # of a test that failed
+        server.end(signal.SIGKILL)
     for path in made.glob("review*"):
         path.unlink()
 
@@ -375,6 +381,57 @@ def test_pictures_are_zoomed_moved_windowed_and_inverted(run: Path, pages: Any) 
     page.mouse.wheel(0, -100)
     page.wait_for_timeout(200)
     assert "scale(1.15)" in style("transform")
+    server.end()
+
+
+def test_the_next_report_is_there_before_it_is_asked_for(run: Path, pages: Any) -> None:
+    """It takes the place of this one, is opened then, and its entries are its own; Back leads back."""
+    server = Server(run)
+    page = pages()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+    def ahead(answer: Any) -> bool:
+        return answer.request.headers.get("x-ahead") == "1"
+
+    def opened() -> list[int]:
+        store = Store(run / "review.sqlite")
+        try:
+            return [event.report for event in store.events() if event.what == "opened"]
+        finally:
+            store.close()
+
+    with page.expect_response(ahead):
+        page.goto(server.address)
+    page.wait_for_timeout(2000)  # its pictures
+    first, url = page.locator("h1").inner_text(), page.url
+    assert len(opened()) == 1
+    page.evaluate("window.same = true")
+    with page.expect_response(ahead):  # of the report behind the next
+        page.keyboard.press("n")
+    page.wait_for_selector(".sentence.now")
+    second = page.locator("h1").inner_text()
+    assert page.evaluate("window.same") is True
+    assert (second != first, page.url != url, second in page.title()) == (True, True, True)
+    assert len(opened()) == 2
+    page.keyboard.press("2")
+    saved(page)
+    page.keyboard.press("i")
+    assert "url" in page.locator(".film img").first.evaluate("(element) => element.style.filter")
+    page.keyboard.press("c")
+    page.keyboard.type("not yet left")
+    page.keyboard.press("Escape")
+    saved(page)
+    page.go_back()
+    page.wait_for_function("(first) => document.querySelector('h1').textContent === first", arg=first)
+    page.wait_for_selector(".sentence.now")
+    assert page.locator('.sentence [aria-pressed="true"]').count() == 0
+    page.goto(page.url.rpartition("/")[0] + "/list")
+    page.locator(f'a:text-is("{second}")').first.click()
+    page.wait_for_selector(".sentence.now")
+    assert page.locator('.sentence [aria-pressed="true"]').inner_text() == "2"
+    assert page.locator("#comment").input_value() == "not yet left"
+    assert problems == []
     server.end()
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from conrad_bench.serving.sources import Source
     from conrad_bench.serving.viewer import Viewer
 
+AHEAD = "x-ahead"
+"""Header of the page's script that asks for the next report before it is shown: not yet opened."""
 ROWS = 100
 """Reports on a page of the list."""
 LIKERT = {1: "reject", 2: "rather reject", 3: "undecided", 4: "rather accept", 5: "accept"}
@@ -130,16 +132,17 @@ class ReviewPages:
         return self._page(request, "review_list.html", rows=rows, page=int(page), last=last, **self._progress(rater))
 
     def report(self, request: Request) -> Response:
-        """Answer with the page of a report, and write down that it was opened."""
+        """Answer with the page of a report, and write down that it was opened, unless it is fetched ahead of that."""
         rater = self._rater(request)
         if rater is None:
             return RedirectResponse("/review/rater", 303)
         number = self._number(request)
         written = self._written(number)
         session = _session(request)
-        if session.known.get("report") != written:  # a form without scripts comes back to the same page
-            self._store.add(rater, written, "opened")
-            session.known["report"] = written
+        if AHEAD not in request.headers:
+            self._open(session, rater, written)
+        elif not self._may_fetch(session, rater, number):
+            return Response(status_code=204)
         task, id = self._reports.study(number)
         source = self._sources[task]
         example = source.examples.get(id)
@@ -189,6 +192,9 @@ class ReviewPages:
         number = self._number(request)
         written = self._written(number)
         sentences = [sentence.number for sentence in self._reports.sentences(number)]
+        if "opened" in fields:
+            self._open(_session(request), rater, written)
+            return JSONResponse(self._state(rater, number, self._store.review(rater, written)))
         if "undo" in fields:
             event = self._store.undo(rater, written)
         else:
@@ -203,6 +209,18 @@ class ReviewPages:
         at = fields.get("sentence", "") if event is None or event.sentence is None else str(event.sentence)
         anchor = f"s{at}" if at.isascii() and at.isdigit() else "whole"
         return RedirectResponse(f"/review/{number}#{anchor}", 303)
+
+    def _open(self, session: Session, rater: int, written: int) -> None:
+        """Write down that a report was opened, unless a form without scripts came back to the same page."""
+        if session.known.get("report") != written:
+            self._store.add(rater, written, "opened")
+            session.known["report"] = written
+
+    def _may_fetch(self, session: Session, rater: int, number: int) -> bool:
+        """Tell whether a report is next to that which the session has open: no other is sent without being opened."""
+        here = self._opened.get(session.known.get("report", 0))
+        order = self._order(rater)
+        return here is not None and order.index(number) == order.index(here[0]) + 1
 
     def _state(self, rater: int, number: int, review: Review) -> dict[str, Any]:
         """Return what a page's script shows behind an entry."""

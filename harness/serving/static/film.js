@@ -129,7 +129,13 @@ function film(figure, number) {
   };
 }
 
-const films = [...document.querySelectorAll(".film")].map((figure, index) => film(figure, index + 1));
+let films = [];
+
+/** Give all pictures of the page their tools. */
+export function begin() {
+  films = [...document.querySelectorAll(".film")].map((figure, index) => film(figure, index + 1));
+}
+
 document.addEventListener("keydown", (event) => {
   if (!films.length || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("textarea, input")) return;
   const here = films.find((each) => each.figure.contains(document.activeElement)) ?? films[0];

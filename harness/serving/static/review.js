@@ -1,22 +1,29 @@
 // The review by keyboard. Each entry goes to the server at once, and is shown as saved when the server has said so.
-// Without scripts the same forms are sent as forms.
+// Without scripts the same forms are sent as forms. The next report is fetched while this one is read, with its pictures,
+// and takes its place; the server is told when it is shown.
 
-const review = document.getElementById("review");
-const saved = document.getElementById("saved");
-const sentences = [...document.querySelectorAll(".sentence")];
-const address = location.pathname;
+import { begin as beginFilms } from "./film.js";
+
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+let sentences = [];
 let current = -1;
 let waiting = 0;
 let queue = Promise.resolve();
+let ahead = null;
+
+/** The address of the report that is shown. */
+function here() {
+  return document.getElementById("opened").getAttribute("action");
+}
 
 function say(text, wrong = false) {
+  const saved = document.getElementById("saved");
   saved.textContent = text;
   saved.classList.toggle("wrong", wrong);
 }
 
 /** Send the fields until the server takes or refuses them; entries go one after the other, in their order. */
-async function send(fields) {
+async function send(address, fields) {
   for (;;) {
     let answer;
     try {
@@ -38,16 +45,17 @@ async function send(fields) {
   }
 }
 
+/** Send a form's entry; the form says of which report it is, this or one that was left. */
 function enter(form, extra = {}) {
   const fields = new URLSearchParams(new FormData(form));
   for (const [name, value] of Object.entries(extra)) fields.set(name, value);
   waiting += 1;
   say("Saving …");
   queue = queue.then(async () => {
-    const state = await send(fields);
+    const state = await send(form.getAttribute("action"), fields);
     waiting -= 1;
     if (state) {
-      show(state);
+      if (form.isConnected) show(state);
       if (!waiting) say(`Saved at ${new Date().toLocaleTimeString("en-GB")}.`);
     }
   });
@@ -99,12 +107,50 @@ async function leave(id) {
   if (!link) return;
   document.activeElement?.blur(); // what was written and not yet sent is sent
   await queue;
-  if (!waiting) location.assign(link.href);
+  if (waiting || !link.isConnected) return;
+  if (ahead?.href !== link.href) { location.assign(link.href); return; }
+  document.querySelector("main").replaceWith(ahead.main);
+  document.title = ahead.title;
+  history.pushState(null, "", link.href);
+  scrollTo(0, 0);
+  begin();
+  queue = opened();
 }
+
+/** Tell the server that a report that was fetched ahead is shown, and show what has been entered since it was fetched. */
+async function opened() {
+  const form = document.getElementById("opened");
+  const state = await send(form.getAttribute("action"), new URLSearchParams(new FormData(form)));
+  if (state && form.isConnected) { show(state); fetchAhead(); }
+}
+
+/** Fetch the next report behind the pictures of this one; without it the next is a page like any other. */
+async function fetchAhead() {
+  const link = document.getElementById("next");
+  if (!link) return;
+  await Promise.allSettled([...document.querySelectorAll(".film img")].map((image) => image.decode()));
+  let page;
+  try {
+    const answer = await fetch(link.href, { headers: { "x-ahead": "1" }, redirect: "error" });
+    if (answer.status !== 200) return;
+    page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  } catch { return; }
+  const main = document.importNode(page.querySelector("main"), true); // its pictures begin to load
+  await Promise.allSettled([...main.querySelectorAll(".film img")].map((image) => image.decode()));
+  if (link.isConnected) ahead = { href: link.href, title: page.title, main };
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("#next");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  leave("next");
+});
+addEventListener("popstate", () => { if (location.pathname !== here()) location.reload(); });
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (form.getAttribute("action") !== address) return;
+  if (form.getAttribute("action") !== here()) return;
   event.preventDefault();
   const button = event.submitter;
   const item = form.closest(".sentence");
@@ -115,26 +161,24 @@ document.addEventListener("submit", (event) => {
 });
 
 // Texts are sent when they are left, and two seconds after the last letter.
-for (const area of document.querySelectorAll("textarea")) {
-  const form = area.closest("form");
-  form.dataset.sent = area.value;
-  let timer;
-  const keep = () => {
-    clearTimeout(timer);
-    if (area.value === form.dataset.sent || (area.name === "text" && !area.value.trim())) return;
+function beginTexts() {
+  for (const area of document.querySelectorAll("textarea")) {
+    const form = area.closest("form");
     form.dataset.sent = area.value;
-    enter(form);
-  };
-  area.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(keep, 2000); say("Not saved yet …"); });
-  area.addEventListener("change", keep);
-  area.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
-    if (event.key === "Escape") { const item = area.closest(".sentence"); if (item) { area.closest(".edit").open = false; item.focus(); } else area.blur(); }
-  });
-}
-
-for (const [index, item] of sentences.entries()) {
-  item.addEventListener("focusin", () => { if (index !== current) { sentences[current]?.classList.remove("now"); current = index; item.classList.add("now"); } });
+    let timer;
+    const keep = () => {
+      clearTimeout(timer);
+      if (area.value === form.dataset.sent || (area.name === "text" && !area.value.trim())) return;
+      form.dataset.sent = area.value;
+      enter(form);
+    };
+    area.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(keep, 2000); say("Not saved yet …"); });
+    area.addEventListener("change", keep);
+    area.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
+      if (event.key === "Escape") { const item = area.closest(".sentence"); if (item) { area.closest(".edit").open = false; item.focus(); } else area.blur(); }
+    });
+  }
 }
 
 function act(name, value) {
@@ -171,8 +215,9 @@ document.addEventListener("keydown", (event) => {
 addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); });
 
 // The threshold: what is below it stands out, and what it would cost and catch is said in words.
-const workload = document.getElementById("workload");
-if (workload) {
+function beginThreshold() {
+  const workload = document.getElementById("workload");
+  if (!workload) return;
   const points = JSON.parse(workload.dataset.curve);
   const unit = workload.dataset.unit;
   const label = document.createElement("label");
@@ -201,4 +246,19 @@ if (workload) {
   tell();
 }
 
-go(0);
+/** Take up the report that the page shows. */
+function begin() {
+  ahead = null;
+  current = -1;
+  sentences = [...document.querySelectorAll(".sentence")];
+  for (const [index, item] of sentences.entries()) {
+    item.addEventListener("focusin", () => { if (index !== current) { sentences[current]?.classList.remove("now"); current = index; item.classList.add("now"); } });
+  }
+  beginTexts();
+  beginThreshold();
+  beginFilms();
+  go(0);
+}
+
+begin();
+fetchAhead();
