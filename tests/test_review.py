@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from conrad_bench.serving.reviewing import elsewhere, make_review
 from conrad_bench.serving.security import HEADERS, MOST_BODY, SCRIPTS, WRITES_AT_ONCE, Guard
 
 SENTENCE = "mimic_sentence"
+BUNDLE = Path(__file__).parents[1] / "leaderboards" / "published" / "phantom"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ class Reviewing:
 
     def __init__(self, run: Path, *raters: str, blind: bool = False, order: Any = "uncertain", **chosen: Any) -> None:
         self.raters = raters or ("ann",)
-        setting = Setting(self.raters, order, blind)
+        setting = Setting(self.raters, order, blind, chosen.pop("target", None))
         what = {"method": None, "task": None, **chosen}
         self.viewer, self.store, app = make_review(run, setting, local=True, reporter=Reporter(quiet=True), **what)
         self.pages = next(route.endpoint.__self__ for route in app.routes if route.path == "/review/list")
@@ -233,6 +235,48 @@ def test_what_reading_costs_and_catches(claims: list[tuple[int, float]]) -> None
         assert point.caught == pytest.approx(sum(read) / sum(errors))
         assert point.perfect == pytest.approx(sum(errors[: len(read)]) / sum(errors))
         assert point.caught <= point.perfect + 1e-9
+
+
+def test_a_threshold_of_ones_own_is_a_point_among_the_tenths() -> None:
+    confidence, correctness = np.array([0.2, 0.55, 0.57, 0.9]), np.array([0.0, 0.0, 1.0, 1.0])
+    points = workload(confidence, correctness, 0.56)
+    assert [round(point.threshold, 2) for point in points] == [
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.56,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1,
+        1.1,
+    ]
+    assert (points[5].read, points[5].caught) == (0.5, 1.0)
+    assert len(workload(confidence, correctness, 0.6 + 1e-12)) == 11  # it is a tenth
+
+
+def test_the_certified_threshold_is_told(reviewing: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a published bundle, which has patients enough; the run itself is too small for any."""
+    from conrad_bench.reviews import certified
+
+    page = reviewing(target=0.6).browser().get("/review/0")
+    assert "No threshold is certified for a mean correctness of at least 0.6: fewer than 20 patients" in page
+    assert "target" not in reviewing(target=0.6, blind=True, order="random").browser().get("/review/0").casefold()
+    real = certified.certified
+    monkeypatch.setattr(certified, "certified", lambda _, target: real(BUNDLE, target))
+    advice = real(BUNDLE, 0.3)
+    task, method = next(key for key, each in advice.items() if key[1] == "verbalized" and each.certified.threshold)
+    threshold = advice[task, method].certified.threshold
+    page = reviewing(target=0.3, task=task, method=method).browser().get("/review/0")
+    assert f"Certified: reports at {threshold:.3g} and above have a mean correctness of at least 0.3" in page
+    assert len(re.findall(r"\(certified\)</th>", page)) == 1
+    curve = html.unescape(re.findall(r'data-curve="([^"]+)"', page)[0])
+    assert [point["threshold"] for point in json.loads(curve) if point["certified"]] == [threshold]
+    blind = reviewing(target=0.3, task=task, method=method, blind=True, order="random").browser().get("/review/0")
+    assert "ertified" not in blind
 
 
 # What is kept

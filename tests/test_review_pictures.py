@@ -15,7 +15,7 @@ from PIL import Image
 from test_review import Reviewing, sentences_of
 
 from conrad_bench.cli import app
-from conrad_bench.errors import DataError
+from conrad_bench.errors import ConfigError, DataError
 from conrad_bench.progress import Reporter
 from conrad_bench.reporting.reports import REPORTS
 from conrad_bench.reporting.schema import Report
@@ -177,6 +177,11 @@ def test_a_damaged_file_of_reports_says_where(change: Any, says: str | None, out
     with pytest.raises(DataError, match=says) as error:
         reviewing()
     assert lines[0]["report"] not in str(error.value)
+
+
+def test_nothing_is_certified_for_new_pictures(reviewing: Any) -> None:
+    with pytest.raises(ConfigError, match="--target needs a run"):
+        reviewing(target=0.8)
 
 
 def test_a_folder_of_neither_is_named(out: Path, tmp_path: Path, reviewing: Any) -> None:

@@ -40,6 +40,15 @@ def review(
             "confidence. Default: uncertain, with --blind random.",
         ),
     ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            show_default=False,
+            help="Mark the threshold that is certified for this mean correctness (`conrad-bench threshold`); not with "
+            "--blind.",
+        ),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Reports of this method. Default: of all.")
     ] = None,
@@ -82,7 +91,7 @@ def review(
     chosen = order or (Order.random if blind else Order.uncertain)
     if blind and chosen is Order.uncertain:
         raise ConfigError("--order uncertain tells what --blind hides; take random or stratified")
-    setting = Setting(names, chosen.value, blind)
+    setting = Setting(names, chosen.value, blind, target)
     other = elsewhere(host, i_understand, tls_cert, tls_key)
     # As it is: `tell` would hide the token.
     serve(

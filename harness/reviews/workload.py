@@ -23,8 +23,8 @@ class Point:
     """Share of the errors that as much reading would catch, if the wrong ones came first."""
 
 
-def workload(confidence: FloatArray, correctness: FloatArray) -> list[Point]:
-    """Return a point for each threshold 0.1, 0.2 ... 1.0, and one behind it (1.1: all are read).
+def workload(confidence: FloatArray, correctness: FloatArray, also: float | None = None) -> list[Point]:
+    """Return a point for each threshold 0.1, 0.2 ... 1.0 and `also`, and one behind them (1.1: all are read).
 
     confidence and correctness (n,) lie in [0, 1]; those that are NaN in either are left out. An empty list where there
     is no sentence or no error to catch.
@@ -36,8 +36,11 @@ def workload(confidence: FloatArray, correctness: FloatArray) -> list[Point]:
         return []
     best = np.concatenate([[0.0], np.cumsum(np.sort(error)[::-1])]) / total
     points = []
-    for tenth in range(1, 12):
-        read = ~above(confidence, tenth / 10)
+    tenths = [tenth / 10 for tenth in range(1, 12)]
+    if also is not None:
+        tenths = sorted([also, *(tenth for tenth in tenths if abs(tenth - also) > 1e-9)])
+    for threshold in tenths:
+        read = ~above(confidence, threshold)
         caught = float(error[read].sum() / total)
-        points.append(Point(tenth / 10, float(read.mean()), caught, float(best[read.sum()])))
+        points.append(Point(threshold, float(read.mean()), caught, float(best[read.sum()])))
     return points

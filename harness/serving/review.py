@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from conrad_bench.reviews.certified import words
 from conrad_bench.reviews.fold import ACTIONS, JUDGEMENTS, MOST_LETTERS, Review, WrongEntryError, checked
 from conrad_bench.reviews.workload import workload
 from conrad_bench.serving.pages import Pages
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from conrad_bench.leaderboards.thresholds import Advice
     from conrad_bench.reviews.store import Store
     from conrad_bench.serving.reports import Order, Reports
     from conrad_bench.serving.sources import Source
@@ -43,6 +45,8 @@ class Setting:
     order: Order
     blind: bool
     """Whether confidences, methods and references stay unsaid."""
+    target: float | None = None
+    """For which mean correctness a threshold is certified, if for any."""
 
 
 class ReviewPages:
@@ -56,10 +60,13 @@ class ReviewPages:
         viewer: Viewer,
         sources: Mapping[str, Source],
         pages: Pages,
+        advice: Mapping[tuple[str, str], Advice],
     ) -> None:
-        """Raises ConfigError for a name of a rater that is none, StorageError where the log cannot be written."""
+        """`advice` are certified thresholds by task and method.
+
+        Raises ConfigError for a name of a rater that is none, StorageError where the log cannot be written."""
         self._setting, self._store, self._reports = setting, store, reports
-        self._viewer, self._sources, self._pages = viewer, sources, pages
+        self._viewer, self._sources, self._pages, self._advice = viewer, sources, pages, advice
         self._raters = [store.rater(name) for name in setting.raters]
         self._order = lru_cache(None)(self._in_order)
         self._opened: dict[int, tuple[int, tuple[int, ...]]] = {}
@@ -153,6 +160,7 @@ class ReviewPages:
         by_doubt = sorted(sentences, key=lambda s: (2.0 if s.confidence is None else s.confidence, s.number))
         near = {name: order[at] for name, at in (("previous", place - 1), ("next", place + 1)) if 0 <= at < len(order)}
         blind = self._setting.blind
+        unit = "reports" if self._reports.of_report(number) else "sentences"
         response = self._page(
             request,
             "review.html",
@@ -170,6 +178,8 @@ class ReviewPages:
             confidence=None if blind or not self._reports.of_report(number) else report.confidence,
             one_confidence=self._reports.of_report(number),
             curve=self._curves.get((task, report.method), []),
+            unit=unit,
+            certified=words(self._advice.get((task, report.method)), unit),
             review=self._store.review(rater, written),
             place=place + 1,
             previous=near.get("previous"),
@@ -303,15 +313,18 @@ class ReviewPages:
             "open": next((n for n in [*order[at:], *order[:at]] if states.get(n) != "complete"), None),
         }
 
-    def _workloads(self) -> dict[tuple[str, str], list[dict[str, float]]]:
-        """Return what reading below each threshold costs and catches, by task and method."""
-        return {
-            (str(task), str(method)): [
-                asdict(point)
-                for point in workload(part["confidence"].to_numpy(float), part["correctness"].to_numpy(float))
+    def _workloads(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Return what reading below each threshold costs and catches, by task and method, with the threshold's name."""
+        found = {}
+        for (task, method), part in self._reports.frame.groupby(["task", "method"]):
+            advice = self._advice.get((str(task), str(method)))
+            mark = None if advice is None else advice.certified.threshold
+            points = workload(part["confidence"].to_numpy(float), part["correctness"].to_numpy(float), mark)
+            found[str(task), str(method)] = [
+                asdict(point) | {"name": _named(point.threshold), "certified": point.threshold == mark}
+                for point in points
             ]
-            for (task, method), part in self._reports.frame.groupby(["task", "method"])
-        }
+        return found
 
 
 def _missing(source: Source, id: str, blind: bool) -> str:
@@ -322,6 +335,12 @@ def _missing(source: Source, id: str, blind: bool) -> str:
     if lost := source.lost.get(id):
         return f"Pictures that are not where they were, or have changed, and are not shown: {lost}."
     return ""
+
+
+def _named(threshold: float) -> str:
+    if threshold > 1:
+        return "all"
+    return f"{threshold:.1f}" if abs(10 * threshold - round(10 * threshold)) < 1e-6 else f"{threshold:.3f}"
 
 
 def _session(request: Request) -> Session:

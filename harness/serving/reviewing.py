@@ -69,8 +69,9 @@ def make_review(
 ) -> tuple[Viewer, Store, Starlette]:
     """Read a run (or reports) and open its log; return the viewer whose pictures are shown, the log, the application.
 
-    Raises what `read_folder`, `Reports` and `Store` raise.
+    Raises what `read_folder`, `certified`, `Reports` and `Store` raise.
     """
+    from conrad_bench.reviews.certified import certified
     from conrad_bench.serving.pages import Pages
     from conrad_bench.serving.reports import Reports
     from conrad_bench.serving.review import ReviewPages
@@ -81,10 +82,11 @@ def make_review(
         known |= {"run": "Review", "model": ""}
     pages = Pages(**{**known, "home": "/review", "local": local})
     viewer = Viewer(index, sources, pages)
+    advice = {} if setting.blind or setting.target is None else certified(folder, setting.target)
     reports = Reports(viewer, index, sources, method, task)
     store = Store(folder / NAME, *source_hashes(folder), __version__)
     try:
-        review = ReviewPages(setting, store, reports, viewer, sources, pages)
+        review = ReviewPages(setting, store, reports, viewer, sources, pages, advice)
     except BaseException:
         store.close()
         raise

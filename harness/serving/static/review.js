@@ -223,8 +223,19 @@ function beginThreshold() {
   const label = document.createElement("label");
   const range = document.createElement("input");
   const words = document.createElement("output");
-  Object.assign(range, { type: "range", min: 0, max: points.length, step: 1, value: 0, id: "threshold" });
-  label.append("Read below ", range);
+  const certified = 1 + points.findIndex((point) => point.certified); // 0: none, and nothing is below it
+  Object.assign(range, { type: "range", min: 0, max: points.length, step: 1, value: certified, id: "threshold" });
+  const scale = document.createElement("span");
+  scale.className = "scale";
+  scale.append(range);
+  if (certified) {
+    const mark = document.createElement("span");
+    mark.textContent = "▲";
+    mark.setAttribute("aria-hidden", "true");
+    mark.style.left = `calc(.5rem + ${certified / points.length} * (100% - 1rem))`; // the middle of the thumb
+    scale.append(mark);
+  }
+  label.append("Read below ", scale);
   document.getElementById("slider").append(label, words);
   const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
   const tell = () => {
@@ -235,7 +246,7 @@ function beginThreshold() {
       item.classList.toggle("below", low);
       document.getElementById(`t${item.dataset.sentence}`)?.classList.toggle("below", low);
     }
-    const what = point && point.threshold > 1 ? "all" : below.toFixed(1);
+    const what = (point?.name ?? "0.0") + (point?.certified ? " (certified)" : "");
     range.setAttribute("aria-valuetext", what);
     words.textContent = point
       ? `${what}: ${percent(point.read)} of the ${unit} to read, ${percent(point.caught)} of the errors caught `
