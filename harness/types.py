@@ -79,6 +79,8 @@ class Example:
     written about `images`."""
     given: Estimate | None = None
     """The response and the claims that a method is to rate, where another method wrote them. None: it gets its own."""
+    priors: tuple[str, ...] = ()
+    """Absolute paths of the pictures of an earlier study, for those who review reports: no model is shown them."""
 
 
 @dataclass(frozen=True, slots=True)

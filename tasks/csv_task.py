@@ -9,7 +9,8 @@
 
 Columns: `id`; `reference`; `question` or `indication` (may be left out); `images` (paths beside the csv, several with ;
 between them); `patient` (whom the example is of: without it, examples with the same first image belong together);
-`split` (train, validate, test; without it all are for tests). Any other column is one of subgroups.
+`split` (train, validate, test; without it all are for tests); `prior_images` (pictures of an earlier study, shown to
+those who review the reports and to no model). Any other column is one of subgroups.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from conrad_bench.tasks.prompts import FINDINGS, SHORT_ANSWER
 from conrad_bench.types import Example, Granularity, Message, Prompt, Split
 
 SCORERS: dict[Granularity, str] = {"report": "green", "sentence": "precision_green", "answer": "vqa_match"}
-OURS = ("id", "patient", "images", "question", "indication", "reference", "split")
+OURS = ("id", "patient", "images", "question", "indication", "reference", "split", "prior_images")
 _INDICATION = "Indication: "
 _SPLITS: dict[str, Split] = {"train": "train", "validate": "validate", "validation": "validate", "test": "test"}
 
@@ -164,10 +165,11 @@ def _example(where: str, folder: Path, header: list[str], cells: list[str], thei
     if split is None:
         raise DataError(f"{where}: column {theirs['split']!r}: splits are train, validate and test")
     images = read_images(where, theirs["images"], folder, said["images"])
+    priors = read_images(where, theirs["prior_images"], folder, said["prior_images"])
     others = {name: _value(value) for name, value in row.items() if name not in theirs.values() and value != ""}
     context = said["question"] or (_INDICATION + said["indication"] if said["indication"] else "")
     cluster = said["patient"] or (images[0] if images else said["id"])
-    return Example(said["id"], cluster, split, images, context, said["reference"], others)
+    return Example(said["id"], cluster, split, images, context, said["reference"], others, priors=priors)
 
 
 def _value(text: str) -> str | float:

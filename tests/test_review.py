@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.testclient import TestClient
 from test_cli import conrad_bench
 from test_view import EVIL, made_up, plain
@@ -206,6 +207,30 @@ def test_blind_pages_do_not_hold_what_they_hide(reviewing: Any, run: Path) -> No
     )
     assert script.status_code == 403
     assert "confiden" not in browser.post("/review/0", sentence=0, rating=4).text
+
+
+def test_the_prior_study_stands_beside_this_one(
+    tmp_path: Path, reviewing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made_up(tmp_path)
+    data = tmp_path / "data"
+    header, row = (data / "made.csv").read_text().splitlines()
+    (data / "made.csv").write_text(f"{header},prior_images\n{row},old.png\n")
+    monkeypatch.setattr(registry, "_registered", [])
+    registry.register_files([data / "made.yaml"])
+    without = reviewing(folder=folder)  # the file that is named is not there
+    assert "old.png" in without.browser().get("/review/0")
+    assert "Prior study" not in without.browser().get("/review/0")
+    Image.new("L", (8, 8), 90).save(data / "old.png")
+    review = reviewing(folder=folder)
+    (example,) = review.sources["made"].examples.values()
+    assert [Path(path).name for path in (*example.images, *example.priors)] == ["film.png", "old.png"]
+    assert "prior_images" not in example.attributes
+    browser = review.browser()
+    page = browser.get("/review/0")
+    assert page.index("This study") < page.index('alt="Picture 1 of 1"') < page.index('alt="Prior picture 1 of 1"')
+    assert len(set(re.findall(r'<img src="/pictures/(\d+)"', page))) == 2
+    assert browser.client.get("/pictures/1").headers["content-type"] == "image/png"
 
 
 def test_orders(reviewing: Any) -> None:

@@ -36,5 +36,6 @@ def words(advice: Advice | None, unit: str) -> str:
     if advice.kept is not None and advice.correctness is not None:
         mean, low, high = advice.correctness
         span = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
-        said += f" Of the other half's {unit} {100 * advice.kept:.0f} % are kept, their mean correctness is {mean:.2f}{span}."
+        kept = f"{100 * advice.kept:.0f} %"
+        said += f" Of the other half's {unit} {kept} are kept, their mean correctness is {mean:.2f}{span}."
     return f"{said} Note: {advice.note}." if advice.note else said

@@ -171,6 +171,7 @@ class ReviewPages:
             indication=None if example is None else example.context,
             reference=None if example is None or blind else example.reference,
             pictures=self._viewer.numbers(example),
+            priors=self._viewer.priors(example),
             places={sentence.number: n for n, sentence in enumerate(sentences, start=1)},
             sentences=sentences,
             listed=sentences if blind else by_doubt,
@@ -283,7 +284,8 @@ class ReviewPages:
 
     def _pictures(self, number: int) -> Sequence[int]:
         task, id = self._reports.study(number)
-        return self._viewer.numbers(self._sources[task].examples.get(id))
+        example = self._sources[task].examples.get(id)
+        return [*self._viewer.numbers(example), *self._viewer.priors(example)]
 
     def _states(self, rater: int) -> dict[int, str]:
         """Return "complete" or "begun" for each report of which a rater has said something."""

@@ -61,7 +61,7 @@ class Viewer:
         self._pictures: dict[str, int] = {}
         for task, id in index.items:
             example = sources[task].examples.get(id)
-            for path in example.images if example is not None else ():
+            for path in (*example.images, *example.priors) if example is not None else ():
                 self._pictures.setdefault(path, len(self._pictures))
         self.films = Films(list(self._pictures))
         self._format = lru_cache(None)(self._find_format)
@@ -213,6 +213,10 @@ class Viewer:
     def numbers(self, example: Example | None) -> list[int]:
         """Return the numbers of an example's pictures."""
         return [] if example is None else [self._pictures[path] for path in example.images]
+
+    def priors(self, example: Example | None) -> list[int]:
+        """Return the numbers of the pictures of an example's earlier study."""
+        return [] if example is None else [self._pictures[path] for path in example.priors]
 
 
 def _prompt(source: Source, example: Example) -> str:

@@ -34,7 +34,7 @@ function film(figure, number) {
     const made = document.createElement("button");
     made.type = "button";
     made.textContent = text;
-    made.setAttribute("aria-label", `${label}, picture ${number}`);
+    made.setAttribute("aria-label", `${label}, ${figure.getAttribute("aria-label").toLowerCase()}`);
     made.addEventListener("click", act);
     tools.append(made);
     return made;
