@@ -329,6 +329,26 @@ def test_what_cannot_be_published_is_an_error(run: Path, bundle: Path, tmp_path:
         verify(tmp_path)
 
 
+def test_a_local_checkpoint_is_published_under_a_name(run: Path, tmp_path: Path) -> None:
+    called = publish([run], tmp_path / "called", model_name="Gemma 3 270M, taught VQA-RAD")
+    title = "Confidence of Gemma 3 270M, taught VQA-RAD (unknown) on"
+    assert json.loads((called / "leaderboard.json").read_text())["title"].startswith(title)
+    assert verify(called).differences == []
+    assert title.encode() in (publish([called], tmp_path / "again") / "leaderboard.html").read_bytes()
+    assert MARK.encode() not in everything(called)
+
+
+@pytest.mark.parametrize("name", ["", " ", "/models/mine", "mine of 2026-11-26", "two\nlines", "x" * 81, "a@b.org"])
+def test_a_name_that_may_tell_more_is_refused(name: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--model-name: give a line"):
+        publish([run], tmp_path / "b", model_name=name)
+
+
+def test_a_model_with_a_public_name_keeps_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a name that everybody knows"):
+        publish([PUBLISHED / "phantom"], tmp_path / "b", model_name="mine")
+
+
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [

@@ -59,6 +59,10 @@ def publish(
         list[str] | None,
         typer.Option(metavar="LICENCE", help="Licence of the data, by name, that allows to publish them. Repeatable."),
     ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What to call a model of a local folder. Default: a local checkpoint."),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Write a bundle that can be made public: hashed ids, no text, no paths."""
@@ -68,7 +72,7 @@ def publish(
     if acknowledge and not adapter:
         raise ConfigError("--acknowledge is for --adapter, which publishes what methods learned from the data")
     derived = [name for name, asked in zip(publishing.DERIVED, (card, eee), strict=True) if asked]
-    tell(f"bundle: {publishing.publish(runs, out, derived, adapter, acknowledge or ())}")
+    tell(f"bundle: {publishing.publish(runs, out, derived, adapter, acknowledge or (), model_name)}")
     if (runs[0] / "publish.salt").is_file():
         tell(f"ids are hashed under {runs[0] / 'publish.salt'}: keep that file to yourself")
 

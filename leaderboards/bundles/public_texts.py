@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from conrad_bench.config import SECTIONS
-from conrad_bench.errors import UserError
+from conrad_bench.errors import ConfigError, UserError
 from conrad_bench.plan import PHANTOM_DATA, PHANTOM_MODEL
 from conrad_bench.provenance import PACKAGES
 from conrad_bench.registry import BUILT_IN, KINDS, Kind, Registry
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LEFT_OUT = "(left out)"
 """Stands where a text was."""
+NAME_LENGTH = 80
+"""Characters of the name that a local checkpoint is published under."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[0-9a-f]{7,64}|main")
@@ -169,6 +171,8 @@ def public_manifest(manifest: Mapping[str, Any], texts: PublicTexts) -> dict[str
     identity = {key: texts.value(model[key]) for key in ("engine", "dtype", "quantization") if key in model}
     hashed = str(model.get("model", ""))
     identity["model"] = hashed if hashed.startswith("sha256:") or _HUB_ID.fullmatch(hashed) else LEFT_OUT
+    if _given_name(manifest):
+        identity["name"] = model["name"]
     if _REVISION.fullmatch(str(model.get("revision", ""))):
         identity["revision"] = model["revision"]
     return {
@@ -222,8 +226,30 @@ def public_context(context: BoardContext, manifest: Mapping[str, Any], texts: Pu
     model = context.model
     if not model.startswith("phantom-gemma3") and not _HUB_ID.fullmatch(identity):
         digest = identity.removeprefix("sha256:")[:12] if identity.startswith("sha256:") else "unknown"
-        model = f"a local checkpoint ({digest})"
+        model = f"{_given_name(manifest) or 'a local checkpoint'} ({digest})"
     return texts.context(context.model_copy(update={"model": model}))
+
+
+def _given_name(manifest: Mapping[str, Any]) -> str:
+    """Return what `publish --model-name` called a local checkpoint; an empty text where it has no such name."""
+    name = str(manifest.get("model", {}).get("name", ""))
+    return "" if _PRIVATE.search(name) or len(name) > NAME_LENGTH else name
+
+
+def named(manifest: Mapping[str, Any], config: RunConfig, name: str) -> dict[str, Any]:
+    """Return a manifest that calls its model, a local checkpoint, by a name.
+
+    Raises ConfigError for a model that has a public name, and a name that is none or may hold something private.
+    """
+    model = dict(manifest.get("model", {}))
+    if config.model == PHANTOM_MODEL or _HUB_ID.fullmatch(str(model.get("model", ""))):
+        raise ConfigError("--model-name is for a checkpoint in a folder; this model has a name that everybody knows")
+    if not name.strip() or not name.isprintable() or len(name) > NAME_LENGTH or _PRIVATE.search(name):
+        raise ConfigError(
+            f"--model-name: give a line of at most {NAME_LENGTH} characters, without paths, addresses, dates and long "
+            "numbers; it is published as it is"
+        )
+    return {**manifest, "model": {**model, "name": name.strip()}}
 
 
 def public_config(config: RunConfig, manifest: Mapping[str, Any], texts: PublicTexts) -> RunConfig:

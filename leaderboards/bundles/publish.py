@@ -48,6 +48,7 @@ from conrad_bench.leaderboards.bundles.public_texts import (
     PublicTexts,
     config_text,
     manifest_text,
+    named,
     public_config,
     public_context,
     public_manifest,
@@ -76,13 +77,15 @@ def publish(
     derived: Collection[str] = (),
     adapters: bool = False,
     acknowledged: Collection[str] = (),
+    model_name: str | None = None,
 ) -> Path:
     """Write the bundle of a finished run, or of several that differ in the seed alone, into the new folder `out`.
 
     Of a bundle it is the bundle anew: the same records, and the numbers that this version computes from them. `derived`
     names files of `DERIVED` to write besides, `adapters` asks for the weights that methods learned, on data whose
-    licences are `acknowledged` by name. Returns `out`. Raises DataError for a run that is not finished and for runs
-    that make no bundle together, ConfigError if `out` is not empty or a licence is not acknowledged.
+    licences are `acknowledged` by name; `model_name` is what a local checkpoint is called. Returns `out`. Raises
+    DataError for a run that is not finished and for runs that make no bundle together, ConfigError if `out` is not
+    empty, a licence is not acknowledged or a name does not fit.
     """
     runs = [load_run(folder) for folder in folders]
     for run in runs:
@@ -116,6 +119,8 @@ def publish(
         )
     configs = [load_config(run.folder / "config.yaml") for run in runs]
     manifests = [dict(run.manifest or {}) for run in runs]
+    if model_name is not None:
+        manifests = [named(of, config, model_name) for of, config in zip(manifests, configs, strict=True)]
     if format is None:
         texts = PublicTexts(runs[0].context)
         code = _code(_salt(folders[0]))
