@@ -377,8 +377,10 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published"
 
 
 BUNDLES = [
-    # Those of many tasks and seeds take minutes.
-    pytest.param(path.parent, id=path.parent.name, marks=[pytest.mark.slow] * path.parent.name.startswith("paper"))
+    # Those of many tasks, seeds and methods take minutes.
+    pytest.param(
+        path.parent, id=path.parent.name, marks=[pytest.mark.slow] * path.parent.name.startswith(("paper", "vqa"))
+    )
     for path in sorted(PUBLISHED.glob("*/bundle.json"))
 ]
 

@@ -20,6 +20,7 @@ from conrad_bench.leaderboards.bundles.publish import publish
 from conrad_bench.leaderboards.bundles.verify import verify
 from conrad_bench.leaderboards.inference.bootstrap import bootstrap, t_test
 from conrad_bench.leaderboards.metrics.calibration import Brier
+from conrad_bench.leaderboards.pages import html_task
 from conrad_bench.leaderboards.pages.html import page
 from conrad_bench.leaderboards.pages.tables import markdown
 from conrad_bench.plan import make_plan
@@ -46,7 +47,7 @@ def test_the_squared_error_is_that_of_patients_and_of_seeds() -> None:
     assert found.high - found.low == pytest.approx(2 * t.ppf(0.975, freedom) * found.error)
 
 
-def test_several_seeds_are_one_row_with_both_sources_of_error() -> None:
+def test_several_seeds_are_one_row_with_both_sources_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = seeded()
     board = board_of(*frames, frame("verbalized", n=160), seeds=SEEDS)
     assert [row["method"] for row in board["rows"]] == ["conrad", "verbalized"]
@@ -68,6 +69,11 @@ def test_several_seeds_are_one_row_with_both_sources_of_error() -> None:
     assert {key: pair[key] for key in ("value", "low", "high")} == row["difference"]["metrics"]["brier"]
     for text in (markdown(board), page(board)):
         assert "conrad: mean over the training seeds 0, 1, 2" in text
+    folded = "<details><summary>Each training seed</summary>"
+    assert folded not in page(board)
+    with monkeypatch.context() as few:
+        few.setattr(html_task, "SEEDS_SHOWN", 0)
+        assert f'{folded}<p class="small">conrad: mean over the training seeds 0, 1, 2' in page(board)
     text = page(board)
     assert text.count('class="seed"') == 3
     said = re.search(r'data-seeds="(brier:[^"]*)"', text)

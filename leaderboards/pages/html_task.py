@@ -14,6 +14,9 @@ from conrad_bench.leaderboards.pages.html_table import Cell, Column, estimate_ce
 from conrad_bench.leaderboards.pages.judges import judges_note
 from conrad_bench.text import html as escape
 
+SEEDS_SHOWN = 8
+"""Of more methods than this the values of each training seed are folded away."""
+
 
 def task_section(board: dict[str, Any], task: str, number: int, colours: dict[str, int]) -> Iterator[str]:
     """Yield the section of a task; `colours` has a number for each method."""
@@ -24,8 +27,13 @@ def task_section(board: dict[str, Any], task: str, number: int, colours: dict[st
     yield _scores(board, task, rows)
     notes = [wording.same_note(board, task, rows), *wording.few_notes(rows), *wording.seed_notes(board, task, rows)]
     notes += wording.written_notes(rows)
-    if any(notes):
-        yield f'<p class="small">{escape(" ".join(filter(None, notes)))}</p>'
+    each = [note for note in notes if note and "Each seed:" in note]
+    folded = each if len(each) > SEEDS_SHOWN else []
+    if shown := [note for note in notes if note and note not in folded]:
+        yield f'<p class="small">{escape(" ".join(shown))}</p>'
+    if folded:
+        lines = "".join(f'<p class="small">{escape(note)}</p>' for note in folded)
+        yield f"<details><summary>Each training seed</summary>{lines}</details>"
     sides = [*forest(board, task, number, rows)]
     curves = [row for row in rows if row.get("risk_coverage")]
     if curves:
