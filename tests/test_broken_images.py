@@ -91,6 +91,7 @@ def test_broken_images_cost_their_examples(
     assert run(root, tmp_path / "run", METHODS) == board  # finished
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_them(root: Path, tmp_path: Path) -> None:
     for example in of(root, "test")[:3]:
         damage(example, "empty")

@@ -361,6 +361,7 @@ with reporter.stage("next") as advance:
         assert expected in text
 
 
+@pytest.mark.slow
 def test_all_methods_are_those_that_judge_the_tasks_claims(tmp_path: Path) -> None:
     done = conrad_bench("run", "--methods", "all", "--tasks", "vqa_rad,mimic_report", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -235,6 +235,7 @@ def test_sentences_of_new_reports_are_paired_by_report() -> None:
     assert found["drop"]["value"] == pytest.approx((0.75 * both["confidence"] - both["confidence_after"]).mean())
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_drop_covers_over_patients() -> None:
     """Drops of one patient are alike: an interval over single claims would cover half as often."""
     covered = Counter[str]()
@@ -302,6 +303,7 @@ def again(out: Path, registry: Registry | None = None, **changes: Any) -> dict[s
     return pipeline.run(load_config(None, given, registry), out, registry, QUIET)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_is_published_and_checked(tmp_path: Path) -> None:
     out = tmp_path / "run"
     plain = again(out, counterfactual=[])

@@ -147,6 +147,7 @@ def test_as_many_numbers_as_claims() -> None:
 OWN_DATA = Path(__file__).parents[1] / "examples" / "own_data"
 
 
+@pytest.mark.slow
 def test_the_example_of_own_data_runs_as_the_page_says(tmp_path: Path) -> None:
     """docs/own_data.md, on the embedded model."""
     for path in OWN_DATA.iterdir():

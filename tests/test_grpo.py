@@ -211,6 +211,7 @@ def test_a_group_sees_its_image_once(small: World, tmp_path: Path) -> None:
     assert set(seen) == {2}  # two groups of eight in each batch, generation and loss alike
 
 
+@pytest.mark.slow
 def test_joint_training_changes_the_rollouts(small: World, tmp_path: Path) -> None:
     fit(small, tmp_path, settings(epochs=3.0, learning_rate=5e-4))
     jobs = [Job(prompt) for prompt in small.prompts]
@@ -283,7 +284,8 @@ def test_a_picture_is_opened_once(small: World, tmp_path: Path, monkeypatch: pyt
         return open_pixels(path)
 
     monkeypatch.setattr(pictures, "open_pixels", watch)
-    fit(small, tmp_path, settings(epochs=0.5))
+    model, processor = TransformersEngine(model=small.engine.model).torch_model()  # one that has seen no picture
+    fit(small, tmp_path, settings(epochs=0.5), torch_model=model, processor=processor)
     assert len(opened) == len(set(opened)) == 8  # four steps of two groups, of eight different studies
 
 

@@ -60,6 +60,7 @@ def stages(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(row["method"], row["part"], row["stage"]): row for row in rows}
 
 
+@pytest.mark.slow
 def test_each_stage_of_the_phantom_study_is_played(tmp_path: Path) -> None:
     arguments = (
         "--methods",

@@ -262,6 +262,7 @@ def test_a_run_of_variants_continues_and_refuses_other_options(toy: Toy, tmp_pat
         toy.run("mean,mean.b", options={"mean.b": {**options["mean.b"], "bug": True}})
 
 
+@pytest.mark.slow
 def test_the_commands_know_variants(toy: Toy, tmp_path: Path) -> None:
     run = ["run", "--methods", "stated,mean,mean.b", "--tasks", "toy,toy.short", "--plugin", str(TOY), "--out", "r"]
     run += ["--engine", "echo", "--model", "echo", "--data-root", f"toy={toy.root}"]
