@@ -243,6 +243,7 @@ def test_a_run_by_several_judges_is_published_verified_and_judged_by_others(tmp_
     assert row["judges"] == pytest.approx({name.removeprefix("judge:"): ok[name].mean() for name in columns})
     for page in ("leaderboard.md", "leaderboard.html"):
         assert "Correctness is the mean of 2 judges" in (out / page).read_text()
+        assert "where several judges scored, Student" in (out / page).read_text()
     assert not verify(out).differences
     publish([out], bundle)
     findings = verify(bundle)

@@ -343,7 +343,10 @@ def run_text(run: dict[str, Any]) -> str:
 def interval_note(board: dict[str, Any]) -> str:
     """Return the sentence that says what stands in brackets."""
     unit = "clusters" if board["unit"] == "cluster" else "single claims, clusters ignored"
-    return f"In brackets: 95 % {_KINDS[board['interval']]} bootstrap, {board['replicates']:,} replicates over {unit}."
+    said = f"In brackets: 95 % {_KINDS[board['interval']]} bootstrap, {board['replicates']:,} replicates over {unit}"
+    if any(row.get("judges") for row in board["rows"]):
+        said += "; where several judges scored, Student's t of that variance and the judges' together"
+    return f"{said}."
 
 
 def gap_notes(board: Mapping[str, Any], task: str) -> Iterator[str]:
