@@ -31,8 +31,11 @@ TRAINERS = ("conditional", "exact", "sft", "joint", "probe")
 FILM = (2544, 3056)
 
 
-def studies(folder: Path, number: int) -> list[tuple[Any, str]]:
-    """Write films into a folder, and return prompts that ask for report and confidence, each with a true report."""
+def studies(folder: Path, number: int, size: tuple[int, int] | None = FILM) -> list[tuple[Any, str]]:
+    """Write films into a folder, and return prompts that ask for report and confidence, each with a true report.
+
+    `size` is the films' width and height in pixels; None is the phantom world's own.
+    """
     from PIL import Image
 
     from conrad_bench.tasks.phantom import grammar, render, world
@@ -43,7 +46,9 @@ def studies(folder: Path, number: int) -> list[tuple[Any, str]]:
     for i, study in enumerate(world.studies(number, 5, split="train")):
         path = folder / f"{i}.jpg"
         if not path.is_file():
-            Image.fromarray(render.frontal(study)).resize(FILM, Image.Resampling.BICUBIC).save(path, quality=90)
+            film = Image.fromarray(render.frontal(study))
+            film = film if size is None else film.resize(size, Image.Resampling.BICUBIC)
+            film.save(path, quality=90)
         asked = Message("user", report_text(study.indication, "confidence"))
         text = " ".join(grammar.SENTENCES[fact][0] for fact in grammar.facts(study.findings))
         out.append((Prompt((asked,), (str(path),)), text))

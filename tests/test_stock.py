@@ -1,0 +1,22 @@
+"""benchmarks/stock.py, whose tables docs/architecture.md shows: a step of ours costs no more than TRL's own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "stock.py"
+
+
+@pytest.mark.slow
+def test_a_step_beside_stock_trl(base_model: Path) -> None:
+    command = [sys.executable, SCRIPT, base_model, "--steps", "3", "--rollouts", "32"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["stock", "joint", "conditional", "writing conditional's reports before"]
+    assert [len(row[1].split(", ")) for row in rows] == [3, 3, 3, 3]
+    share = {row[0]: float(row[3]) for row in rows}
+    assert share["joint"] <= 1.0
+    assert share["conditional"] <= 0.12
