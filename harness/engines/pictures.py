@@ -55,11 +55,12 @@ class Pictures:
     def __init__(self, processor: Any) -> None:
         """Find out how `processor` (an image processor) resizes."""
         self.fit = _fit(processor)
-        self._kept = _Kept(self._small, lambda image: image.width * image.height * len(image.getbands()), _SMALL_BUDGET)
+        self._kept = _Kept[Any](lambda image: image.width * image.height * len(image.getbands()), _SMALL_BUDGET)
 
     def open(self, path: str) -> Image:
         """Return a picture in RGB. Raises what `open_image` raises."""
-        return self._kept(picture_state(path)).convert("RGB")
+        image: Image = self._kept(picture_state(path), lambda: self._small(path))
+        return image.convert("RGB")
 
     def ahead(self, paths: Iterable[str]) -> None:
         """Begin to open pictures that will be asked for soon; their errors are raised then."""
@@ -92,12 +93,9 @@ class Prepared:
     def __init__(self, processor: Any, budget: int = BUDGET) -> None:
         self._processor = processor
         self._pictures = Pictures(processor)
-        self._rows = _Kept(self._row, _size, budget)
+        self._rows = _Kept(_size, budget)
+        self._chats = _Kept[tuple[Any, int]](lambda made: made[1], budget)
         self._most_ahead = budget // 2
-        self._budget = budget
-        self._chats: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = Lock()
         self._asked: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         """Arguments of the last call: those of the next, as it seems."""
         self._in_rows = True
@@ -129,18 +127,7 @@ class Prepared:
 
         `encode` returns it with its bytes. The last ones are remembered, up to the budget of prepared pictures.
         """
-        with self._lock:
-            if chat in self._chats:
-                self._chats.move_to_end(chat)
-                known: Made = self._chats[chat][0]
-                return known
-        made, size = encode()
-        with self._lock:
-            if chat not in self._chats:
-                self._chats[chat] = made, size
-                self._bytes += size
-            while self._bytes > self._budget:
-                self._bytes -= self._chats.popitem(last=False)[1][1]
+        made: Made = self._chats(chat, encode)[0]
         return made
 
     def ahead(self, paths: Iterable[str]) -> None:
@@ -155,12 +142,13 @@ class Prepared:
     def _prepared(self, path: str) -> dict[str, Any] | None:
         """Return the features of one picture, or None where they are no single row."""
         arguments, named = self._asked or ((), {})
-        return self._rows(picture_state(path), arguments, tuple(sorted(named.items())))
+        key = repr((picture_state(path), arguments, sorted(named.items())))
+        return self._rows(key, lambda: self._row(path, arguments, named))
 
-    def _row(self, path: str, arguments: tuple[Any, ...], named: tuple[tuple[str, Any], ...]) -> dict[str, Any] | None:
+    def _row(self, path: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any] | None:
         import torch
 
-        row = dict(self._processor([self._pictures.open(path)], *arguments, **dict(named) | {"return_tensors": "pt"}))
+        row = dict(self._processor([self._pictures.open(path)], *arguments, **named | {"return_tensors": "pt"}))
         if row["pixel_values"].ndim != 4 or any(isinstance(v, torch.Tensor) and len(v) != 1 for v in row.values()):
             self._in_rows = False
             return None
@@ -173,19 +161,18 @@ class Prepared:
 
 
 class _Kept(Generic[Made]):
-    """What a function made of files, the last ones; made once, though several threads ask for it."""
+    """What was made last, up to a budget of bytes; made once, though several threads ask for it."""
 
-    def __init__(self, make: Callable[..., Made], size: Callable[[Made], int], budget: int) -> None:
-        self._make, self._size, self._budget = make, size, budget
-        self._made: OrderedDict[str, tuple[Future[Made], int]] = OrderedDict()
+    def __init__(self, size: Callable[[Made], int], budget: int) -> None:
+        self._size, self._budget = size, budget
+        self._made: OrderedDict[Hashable, tuple[Future[Made], int]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
         self.largest = 1
         """Bytes of the largest so far."""
 
-    def __call__(self, state: tuple[str, int, int], *more: Any) -> Made:
-        """Return what the function makes of a file in its present state and of `more`."""
-        key = repr((state, more))
+    def __call__(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what was made for a key, or make it now."""
         with self._lock:
             known = self._made.get(key)
             if known is not None:
@@ -196,7 +183,7 @@ class _Kept(Generic[Made]):
         if known is not None:
             return known[0].result()
         try:
-            made = self._make(state[0], *more)
+            made = make()
         except BaseException as error:
             with self._lock:
                 del self._made[key]
@@ -207,7 +194,7 @@ class _Kept(Generic[Made]):
             self._made[key] = future, self._size(made)
             self._bytes += self._made[key][1]
             self.largest = max(self.largest, self._made[key][1])
-            for oldest in [other for other, (_, size) in self._made.items() if size and other != key]:
+            for oldest in [other for other, (_, size) in self._made.items() if size]:
                 if self._bytes <= self._budget:
                     break
                 self._bytes -= self._made.pop(oldest)[1]
