@@ -145,7 +145,7 @@ def test_the_markdown_of_a_big_study_is_short_but_for_what_is_folded(bundle: Pat
     board = json.loads(bundle.read_text(encoding="utf-8"))
     text = markdown(board)
     seen = re.sub(r"(?s)<details>.*?</details>", "", text)
-    assert len(seen.encode()) < 30_000
+    assert len(seen.encode()) < 25_000
     assert seen.count("| method |") >= len(board["tasks"])
     assert text.count("<details>") == text.count("</details>") >= len(board["tasks"])
 

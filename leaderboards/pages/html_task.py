@@ -12,6 +12,7 @@ from conrad_bench.leaderboards.pages.html_details import details, metric_columns
 from conrad_bench.leaderboards.pages.html_forest import forest
 from conrad_bench.leaderboards.pages.html_table import Cell, Column, estimate_cell, name_html, table
 from conrad_bench.leaderboards.pages.judges import judges_note
+from conrad_bench.leaderboards.pages.seeds import seed_notes, seed_values
 from conrad_bench.text import html as escape
 
 SEEDS_SHOWN = 8
@@ -25,12 +26,12 @@ def task_section(board: dict[str, Any], task: str, number: int, colours: dict[st
     yield f'<h2 id="task-{number}">{name_html(task)}</h2>'
     yield f'<p class="small">{escape(_about(board, task, rows))}</p>'
     yield _scores(board, task, rows)
-    notes = [wording.same_note(board, task, rows), *wording.few_notes(rows), *wording.seed_notes(board, task, rows)]
-    notes += wording.written_notes(rows)
-    each = [note for note in notes if note and "Each seed:" in note]
+    each = list(seed_values(board, task, rows))
     folded = each if len(each) > SEEDS_SHOWN else []
-    if shown := [note for note in notes if note and note not in folded]:
-        yield f'<p class="small">{escape(" ".join(shown))}</p>'
+    notes = [wording.same_note(board, task, rows), *wording.few_notes(rows), *(each if not folded else [])]
+    notes += [*seed_notes(board, rows), *wording.written_notes(rows)]
+    if any(notes):
+        yield f'<p class="small">{escape(" ".join(filter(None, notes)))}</p>'
     if folded:
         lines = "".join(f'<p class="small">{escape(note)}</p>' for note in folded)
         yield f"<details><summary>Each training seed</summary>{lines}</details>"

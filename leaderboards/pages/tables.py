@@ -10,6 +10,7 @@ from conrad_bench.leaderboards.pages.grounding import markdown_grounding
 from conrad_bench.leaderboards.pages.judges import judges_note
 from conrad_bench.leaderboards.pages.models import NOTE as MODELS_NOTE
 from conrad_bench.leaderboards.pages.models import markdown_overview
+from conrad_bench.leaderboards.pages.seeds import seed_notes, seed_values
 from conrad_bench.leaderboards.pages.summary import MARKS, overview, sentences, skill_text
 from conrad_bench.leaderboards.pages.wording import (
     CAVEATS,
@@ -34,7 +35,6 @@ from conrad_bench.leaderboards.pages.wording import (
     reference_text,
     run_text,
     same_note,
-    seed_notes,
     threshold_text,
     variants_of,
     with_reference,
@@ -44,6 +44,8 @@ from conrad_bench.leaderboards.pages.wording import (
 from conrad_bench.text import code, link
 from conrad_bench.text import markdown as plain
 
+PICTURES_SHOWN = 24
+"""A table of other pictures with more lines is folded away."""
 WIDEST = 6
 """Methods beside each other in a table that has a column for each: more do not fit a page of a repository."""
 
@@ -68,7 +70,11 @@ def markdown(board: dict[str, Any]) -> str:
         rows = list(ranked(board, task))
         lines += [f"## {task}", "", _scores(board, task, rows), "", *_task_notes(board, task, rows), ""]
         for title, header, body, named in markdown_grounding(board, task):
-            lines += [f"### {title}", "", _table(header, body, named), "", GROUNDING_NOTE, ""]
+            part = [_table(header, body, named), "", GROUNDING_NOTE, ""]
+            if len(body) > PICTURES_SHOWN:
+                lines += ["<details>", f"<summary>{title}</summary>", "", *part, "</details>", ""]
+            else:
+                lines += [f"### {title}", "", *part]
         for title, part in _behind(board, task, rows):
             lines += ["<details>", f"<summary>{title} on {task}</summary>", "", *part, "", "</details>", ""]
     lines += ["## Methods", "", *(f"- {code(name)}: {text}" for name, text in board["methods"].items()), ""]
@@ -358,8 +364,6 @@ def _task_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) ->
     yield from written_notes(rows)
     yield from filter(None, [same_note(board, task, rows)])
     yield from few_notes(rows)
-    notes = list(seed_notes(board, task, rows))
-    each = [note for note in notes if "Each seed:" in note]
-    yield from (note for note in notes if note not in each)
-    if each:  # a long line for each method
+    yield from seed_notes(board, rows)
+    if each := list(seed_values(board, task, rows)):  # a long line for each method
         yield "\n".join(["<details>", "<summary>Each training seed</summary>", "", *each, "", "</details>"])

@@ -301,25 +301,6 @@ def few_notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"{start}: " + "; ".join(f"{', '.join(methods)}: {text}" for text, methods in said.items()) + "."
 
 
-def seed_notes(board: dict[str, Any], task: str, rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield which rows are means over training seeds, with each seed's values, and which are of one training run."""
-    several = [row for row in rows if row.get("seeds")]
-    for row in several:
-        found = row["seeds"]
-        said = "; ".join(
-            f"{column_label(board, task, name)} " + ", ".join("–" if v is None else f"{v:z.3f}" for v in values)
-            for name in columns(board, rows, headline=True)
-            if (values := found["metrics"].get(name))
-        )
-        seeds = ", ".join(map(str, found["seeds"]))
-        yield f"{row['method']}: mean over the training seeds {seeds}, and counts of all of them. Each seed: {said}."
-    if several:
-        yield "Intervals and tests of these include how the seeds differ."
-    alone = [row["method"] for row in rows if row["method"] in board.get("random", []) and not row.get("seeds")]
-    if alone:
-        yield f"One training run each, whose randomness is not in the intervals: {', '.join(alone)}."
-
-
 def worst_text(board: dict[str, Any], task: str, row: dict[str, Any]) -> str:
     """Return a row's worst case on one line, empty where it has none."""
     values = row.get("worst_case", {})
