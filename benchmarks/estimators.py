@@ -38,7 +38,7 @@ from conrad_bench.config import load_config
 from conrad_bench.methods.base import respond
 from conrad_bench.methods.probability.distributions import PMI, MeanTokenEntropy, blanked
 from conrad_bench.methods.probability.token_sar import SAR, pieces, relevances, relevant
-from conrad_bench.methods.probability.tokens import MaximumSequenceProbability, Perplexity, TokenMethod
+from conrad_bench.methods.probability.tokens import MaximumSequenceProbability, Perplexity, TokenStatistic
 from conrad_bench.methods.sampling.base import Array, Drawn, Sampled, similarities
 from conrad_bench.methods.sampling.cocoa import weighed
 from conrad_bench.methods.sampling.graph import DegreeMatrix, Eccentricity, Eigenvalues
@@ -189,7 +189,7 @@ def compared(found: Sequence[Samples]) -> list[Row]:
     def of(method: Sampled) -> Callable[[Samples], float]:
         return lambda each: -float(np.log(method._confidences([each.drawn], nobody)[0]))
 
-    def token(method: TokenMethod) -> Callable[[Samples], float]:
+    def token(method: TokenStatistic) -> Callable[[Samples], float]:
         return lambda each: -float(np.log(method._confidence(each.greedy)))
 
     def floor(each: Samples) -> float:

@@ -13,60 +13,43 @@ token matters (R = 0), all count alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from conrad_bench.methods.base import Judge, Method, Step, respond, responding
-from conrad_bench.methods.probability.tokens import claim_logprobs, claim_tokens
+from conrad_bench.methods.base import Judge, Responses
+from conrad_bench.methods.probability.tokens import TokenMethod, claim_logprobs, claim_tokens
 from conrad_bench.methods.sampling.base import Array, Compared, Drawn, similarities
 from conrad_bench.methods.sampling.entailment import entailed, entailment_problem
 from conrad_bench.methods.sampling.sequence_entropy import shifted
 from conrad_bench.methods.self_consistency import jaccard
-from conrad_bench.types import LOGPROBS, SAMPLING, Estimate, Example, Granularity
+from conrad_bench.types import LOGPROBS, SAMPLING, Granularity
 
 if TYPE_CHECKING:
     from conrad_bench.rollouts.model import Model
     from conrad_bench.tasks.base import Task
 
 
-class TokenSAR(Method):
+class TokenSAR(TokenMethod):
     """The probability of the claim's tokens, each as far as it matters for what the claim says."""
 
     name: ClassVar[str] = "token_sar"
     summary: ClassVar[str] = "probability of the claim's tokens, weighed by how much the text changes without each"
     source: ClassVar[str] = "Duan et al. 2024 (Shifting Attention to Relevance), TokenSAR"
-    needs: ClassVar = frozenset({LOGPROBS})
 
     entailment: str | None = None
     """Folder or hub id of a classifier of pairs of texts that compares a text without a token with the whole (the
     paper's: cross-encoder/stsb-roberta-large), once for each token; None: the shared words among all words."""
-    max_tokens: int = Field(512, ge=1)
-    """Longest response, in tokens."""
 
     def problem(self, granularity: Granularity) -> str | None:
         """A model that is not there, or no classifier."""
         return entailment_problem(self.entailment) if self.entailment else None
 
-    def rates_given(self) -> bool:
-        """It reads the probabilities that the tokens were written with."""
-        return True
-
-    def steps(
-        self, task: Task, train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
-    ) -> list[Step]:
-        """One response for each test example."""
-        return [responding(task, test, self.max_tokens)]
-
-    def estimate(
-        self, task: Task, examples: Sequence[Example], model: Model, judge: Judge, artifact: Path | None
-    ) -> list[Estimate]:
+    def _confidences(self, task: Task, found: Responses, model: Model) -> Mapping[tuple[int, int], float]:
         """Look at each claim with and without each of its tokens."""
-        found = respond(task, examples, model, self.max_tokens)
         logprobs = claim_logprobs(task, found, model)
         spans = claim_tokens(task, found, model)
         offsets = model.engine.offsets([response.token_ids for response in found.responses])
@@ -74,11 +57,10 @@ class TokenSAR(Method):
             pieces(found.responses[i].text, offsets[i][start : end + 1], found.claims[i][k].span)
             for (i, k), (start, end) in spans.items()
         ]
-        confidences = [
-            float(np.exp(-relevant(np.array(logprobs[place]), weights)))
+        return {
+            place: float(np.exp(-relevant(np.array(logprobs[place]), weights)))
             for place, weights in zip(spans, relevances(texts, self.entailment), strict=True)
-        ]
-        return found.estimates(dict(zip(spans, (min(1.0, c) for c in confidences), strict=True)))
+        }
 
 
 class SAR(Compared):

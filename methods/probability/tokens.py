@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TokenMethod(Method):
-    """A method that knows the log-probabilities of a claim's tokens: implement `_confidence`, and nothing else."""
+    """A method that reads the probabilities that a claim's tokens were written with: implement `_confidences`."""
 
     needs: ClassVar = frozenset({LOGPROBS})
 
@@ -38,8 +38,8 @@ class TokenMethod(Method):
     """Longest response, in tokens."""
 
     @abstractmethod
-    def _confidence(self, logprobs: Sequence[float]) -> float:
-        """Return the confidence of a claim from the log-probabilities of its tokens, at least one."""
+    def _confidences(self, task: Task, found: Responses, model: Model) -> Mapping[tuple[int, int], float]:
+        """Return a confidence, at least 0, for each (example, claim) that can have one; above 1 it counts as 1."""
 
     def rates_given(self) -> bool:
         """It reads the probabilities that the tokens were written with."""
@@ -56,11 +56,22 @@ class TokenMethod(Method):
     ) -> list[Estimate]:
         """Respond, and look at each claim's tokens. Raises EngineError where responses have no probabilities."""
         found = respond(task, examples, model, self.max_tokens)
-        logprobs = claim_logprobs(task, found, model)
-        return found.estimates({place: min(1.0, self._confidence(values)) for place, values in logprobs.items()})
+        confidences = self._confidences(task, found, model)
+        return found.estimates({place: min(1.0, confidence) for place, confidence in confidences.items()})
 
 
-class MaximumSequenceProbability(TokenMethod):
+class TokenStatistic(TokenMethod):
+    """A statistic of the log-probabilities of a claim's tokens: implement `_confidence`, and nothing else."""
+
+    @abstractmethod
+    def _confidence(self, logprobs: Sequence[float]) -> float:
+        """Return the confidence of a claim from the log-probabilities of its tokens, at least one."""
+
+    def _confidences(self, task: Task, found: Responses, model: Model) -> Mapping[tuple[int, int], float]:
+        return {place: self._confidence(values) for place, values in claim_logprobs(task, found, model).items()}
+
+
+class MaximumSequenceProbability(TokenStatistic):
     """The probability of the claim's words, all of them: long claims have little."""
 
     name: ClassVar[str] = "msp"
@@ -71,7 +82,7 @@ class MaximumSequenceProbability(TokenMethod):
         return math.exp(math.fsum(logprobs))
 
 
-class Perplexity(TokenMethod):
+class Perplexity(TokenStatistic):
     """One over the perplexity of the claim's tokens."""
 
     name: ClassVar[str] = "perplexity"
@@ -82,7 +93,7 @@ class Perplexity(TokenMethod):
         return math.exp(math.fsum(logprobs) / len(logprobs))
 
 
-class MinimumTokenProbability(TokenMethod):
+class MinimumTokenProbability(TokenStatistic):
     """The least probable token of the claim: a claim is as sure as its least sure word."""
 
     name: ClassVar[str] = "min_token_probability"
